@@ -1,0 +1,40 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip -qq
+
+.PHONY: setup demo test slow lint format types bench
+
+setup: $(STAMP)
+
+# torch comes first and pinned: a CPU wheel at hand is taken, and nothing later replaces it.
+$(STAMP): pyproject.toml constraints.txt
+	@echo 'setting up $(VENV) (a minute or two on the first run)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt torch
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/stagevar demo -o out
+
+test: setup
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/stagevar generate 'a red circle to the left of a blue square' --seed 0 -n 4 -o out/bench

@@ -1,0 +1,54 @@
+"""Fit the patch tokenizer: principal axes of 2 x 2 patches, then k-means residual codebooks scale by scale."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from stagevar.loop.contract import token_rows
+from stagevar.loop.latent import resize
+from stagevar.models.scenes import CHANNELS, PatchQuantizer
+from stagevar.scenes.captions import sample_scene
+from stagevar.scenes.render import render_batch
+
+
+def pictures(count: int, rng: random.Random) -> tuple[list[str], Tensor]:
+    """Captions and pictures (n, 3, 64, 64) in [0, 1] of training scenes."""
+    scenes = [sample_scene(rng) for _ in range(count)]
+    batch = torch.from_numpy(render_batch(scenes, rng))
+    return [scene.caption for scene in scenes], batch.permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def fit(tokenizer: PatchQuantizer, count: int = 4000, iterations: int = 15, seed: int = 0) -> None:
+    """Fill the buffers of ``tokenizer`` from ``count`` fresh pictures."""
+    torch.manual_seed(seed)
+    batch = pictures(count, random.Random(seed))[1]
+    patches = tokenizer.features(batch).permute(1, 0, 2, 3).reshape(CHANNELS, -1)
+    tokenizer.mean.copy_(patches.mean(1))
+    centred = patches - tokenizer.mean[:, None]
+    tokenizer.basis.copy_(torch.linalg.eigh(centred @ centred.T / centred.shape[1]).eigenvectors.flip(1))
+    rest = tokenizer.features(batch)
+    for k, side in enumerate(tokenizer.grids):
+        vectors = token_rows(resize(rest, (side, side), "area")).flatten(0, 1)
+        sample = vectors[torch.randperm(len(vectors))[:60000]]
+        tokenizer.codebook[k, : tokenizer.codes[k]] = _k_means(sample, tokenizer.codes[k], iterations)
+        codes = tokenizer.nearest(k, vectors).view(count, -1)
+        rest = rest - torch.cat([tokenizer.upsampled(k, part) for part in codes.split(500)])
+
+
+def _k_means(vectors: Tensor, count: int, iterations: int) -> Tensor:
+    """Centres (count, D), seeded in proportion to squared norm so that rare large residuals are covered, and sorted
+    along the first principal axis so that neighbours in code order look alike."""
+    weight = vectors.square().sum(1)
+    weight = weight + 0.3 * weight.mean()
+    centres = vectors[torch.multinomial(weight, count)]
+    for _ in range(iterations):
+        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in vectors.split(16384)])
+        sizes = torch.bincount(nearest, minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
+        fresh = vectors[torch.multinomial(weight, count)]
+        centres = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], fresh)
+    return centres[centres[:, 0].argsort()]

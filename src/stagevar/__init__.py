@@ -1,0 +1,55 @@
+"""Inference engine for next-scale visual autoregressive image generators.
+
+Names are imported on first use, so that ``import stagevar`` loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from stagevar import errors
+
+if TYPE_CHECKING:
+    from stagevar.loop.plan import Plan, ScalePlan
+    from stagevar.loop.trace import ScaleRecord, Trace
+    from stagevar.pipeline import Pipeline
+    from stagevar.request import Request, Result, ScaleEvent
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Pipeline",
+    "Plan",
+    "Request",
+    "Result",
+    "ScaleEvent",
+    "ScalePlan",
+    "ScaleRecord",
+    "Trace",
+    "__version__",
+    "errors",
+]
+
+_HOMES = {
+    "Pipeline": "pipeline",
+    "Plan": "loop.plan",
+    "Request": "request",
+    "Result": "request",
+    "ScaleEvent": "request",
+    "ScalePlan": "loop.plan",
+    "ScaleRecord": "loop.trace",
+    "Trace": "loop.trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stagevar' has no attribute {name!r}")
+    value = getattr(import_module(f"stagevar.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

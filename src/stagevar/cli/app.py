@@ -1,0 +1,275 @@
+"""The commands. Each imports what it needs when it runs, so that ``--help`` loads no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from stagevar import __version__
+from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError, StagevarError
+
+if TYPE_CHECKING:
+    from stagevar.pipeline import Pipeline
+
+DEMO_PROMPTS = (
+    "a red circle to the left of a blue square",
+    "three green stars",
+    "a yellow ring above a pink cross",
+    "a cyan triangle and a red star",
+)
+
+
+class Group(TyperGroup):
+    """Commands that an interrupt ends with an error of ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Cancelled("interrupted; pictures that were finished are kept") from None
+
+
+app = typer.Typer(
+    cls=Group,
+    help="Draw pictures with next-scale visual autoregressive models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stagevar {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, as STAGEVAR_DEBUG=1 does.")] = False,
+) -> None:
+    if debug:
+        os.environ["STAGEVAR_DEBUG"] = "1"
+
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A name of `stagevar models`, a folder or a hub id.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="Folder with a listed model's files, instead of the hub.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")]
+
+
+def _pipeline(model: str, weights: Path | None, device: str, dtype: str = "auto") -> Pipeline:
+    from stagevar.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(model, weights=weights, device=device, dtype=dtype)
+
+
+def _numbers(text: str | None, option: str) -> float | list[float] | None:
+    """One number, or one per scale separated by commas."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"{option} takes a number, or one per scale separated by commas, not {text!r}") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _size(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise SizeError(f"--size takes height x width in pixels, such as 64x64, not {text!r}")
+    return int(height), int(width)
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw, each in quotes.")],
+    model: ModelOption = "scenes",
+    count: Annotated[int, typer.Option("-n", "--count", help="Pictures per prompt.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture.")] = None,
+    guidance: Annotated[str | None, typer.Option(help="Weight of the prompt: a number, or one per scale.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What the pictures should not show.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")] = None,
+    temperature: Annotated[
+        str | None, typer.Option(help="0 takes the likeliest code: a number, or one per scale.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest codes; 0 means all.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from this share of probability.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 16,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the pictures.")] = Path("out"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw pictures and save them as PNG files."""
+    from stagevar.cli import show
+    from stagevar.cli.pictures import write
+    from stagevar.loop.trace import merge
+    from stagevar.request import expand
+
+    height, width = _size(size)
+    requests = expand(
+        prompts,
+        negative_prompt=negative,
+        num_images_per_prompt=count,
+        height=height,
+        width=width,
+        guidance_scale=_numbers(guidance, "--guidance"),
+        temperature=_numbers(temperature, "--temperature"),
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    pipe = _pipeline(model, weights, device, dtype)
+    pictures, traces = [], []
+    for start in range(0, len(requests), batch_size):  # what is done is on disk before the next batch begins
+        batch = requests[start : start + batch_size]
+        result = show.last(show.progress(pipe.events(batch), quiet=quiet))
+        for request, image in zip(batch, result.images, strict=True):
+            file = write(output, image, request.prompt, request.seed, pipe.model.name)
+            pictures.append({"file": str(file), "prompt": request.prompt, "seed": request.seed})
+        traces.append(result.trace)
+    if as_json:
+        typer.echo(json.dumps({"pictures": pictures, "trace": merge(traces).to_dict()}))
+    elif not quiet:
+        show.pictures(pictures)
+        show.times(merge(traces))
+
+
+@app.command()
+def demo(
+    model: ModelOption = "scenes",
+    seed: Annotated[int, typer.Option(help="Of all four pictures.")] = 0,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the contact sheet.")] = Path("out"),
+    quiet: QuietOption = False,
+) -> None:
+    """Draw four prompts, every scale on one sheet.
+
+    The contact sheet shows each picture after every scale."""
+    from stagevar.cli import show
+    from stagevar.cli.pictures import contact_sheet
+    from stagevar.files import replacing
+
+    pipe = _pipeline(model, weights, device)
+    columns: list[tuple[str, list[Any]]] = []
+    for event in show.progress(pipe.stream(DEMO_PROMPTS, seed=seed), quiet=quiet):
+        columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
+        result = event.result
+    path = output / f"demo-{pipe.model.name}.png"
+    with replacing(path) as temporary:
+        contact_sheet(DEMO_PROMPTS, columns).save(temporary, format="png")
+    if not quiet:
+        show.scales(result.trace)
+        show.times(result.trace)
+    typer.echo(path)
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List sizes, sources of weights, what is on disk."""
+    from stagevar.cli import show
+    from stagevar.models.catalogue import entries, on_disk
+
+    rows = [
+        {
+            "name": entry.name,
+            "family": entry.family,
+            "parameters": entry.parameters,
+            "source": entry.source,
+            "files": list(entry.files),
+            "licence": entry.licence,
+            "on_disk": on_disk(entry),
+            "note": entry.note,
+        }
+        for entry in entries()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        show.models(rows)
+
+
+@app.command()
+def conform(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Conformance sets, or folders of sets.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check the engine against conformance sets.
+
+    Exits with 0 only if all tensors of all sets hold, else with 1."""
+    from stagevar.cli import show
+    from stagevar.measure.conform import conform as check
+
+    all_hold = True
+    for folder in _sets(folders):
+        try:
+            report = check(folder)
+        except StagevarError as error:
+            all_hold = False
+            typer.echo(
+                json.dumps({"set": folder.name, "ok": False, "error": str(error)})
+                if as_json
+                else f"{folder.name}: {error}"
+            )
+            continue
+        all_hold &= report.ok
+        if as_json:
+            typer.echo(json.dumps(report.to_json()))
+        else:
+            show.conformance(report)
+    raise typer.Exit(0 if all_hold else 1)
+
+
+def _sets(folders: list[Path]) -> list[Path]:
+    """The folders themselves where they are sets, else the sets in them."""
+    sets: list[Path] = []
+    for folder in folders:
+        if (folder / "config.json").is_file():
+            sets.append(folder)
+            continue
+        inside = sorted(path.parent for path in folder.glob("*/config.json"))
+        if not inside:
+            raise MissingFileError(f"{folder} is no conformance set and holds none; a set has a config.json")
+        sets += inside
+    return sets
+
+
+@app.command()
+def score(
+    model: ModelOption = "scenes",
+    captions: Annotated[int, typer.Option(min=1, help="Number of captions, the six categories in turn.")] = 600,
+    guidance: Annotated[float | None, typer.Option(help="Weight of the prompt.")] = None,
+    seed: Annotated[int, typer.Option(help="Of captions and pictures.")] = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Score a model of the scenes world.
+
+    Draws held-out captions and has the oracle read the pictures."""
+    from stagevar.cli import show
+    from stagevar.measure.score import score as measure
+
+    pipe = _pipeline(model, None, device)
+    with show.counter("pictures", captions, quiet=quiet) as advance:
+        scores = measure(pipe, captions=captions, guidance=guidance, seed=seed, progress=advance)
+    if as_json:
+        typer.echo(json.dumps(scores))
+    else:
+        show.scores(scores)

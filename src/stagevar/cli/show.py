@@ -1,0 +1,140 @@
+"""What the commands print: the progress bar on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from stagevar.loop.trace import Trace
+    from stagevar.measure.conform import Report
+    from stagevar.request import Result, ScaleEvent
+
+
+def progress(events: Iterator[ScaleEvent], *, quiet: bool) -> Iterator[ScaleEvent]:
+    """The same events, with a bar that moves by one at each scale."""
+    with _bar(quiet) as bar:
+        task = bar.add_task("scale", total=None)
+        for event in events:
+            grid = "x".join(map(str, event.grid))
+            bar.update(task, total=event.scales, completed=event.scale + 1, description=f"scale {grid:>7}")
+            yield event
+
+
+@contextmanager
+def counter(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar over things of one kind; it yields a function to call with how many are done."""
+    with _bar(quiet) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _bar(quiet: bool) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+
+
+def last(events: Iterator[ScaleEvent]) -> Result:
+    """The result that comes with the last event."""
+    result = None
+    for event in events:
+        result = event.result
+    assert result is not None
+    return result
+
+
+def pictures(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Where each picture is, and its seed."""
+    table = _table("picture", ">seed")
+    for row in rows:
+        table.add_row(row["file"], str(row["seed"]))
+    Console().print(table)
+
+
+def scales(trace: Trace) -> None:
+    """Grid, tokens, rows and time of every scale."""
+    table = _table("scale", "grid", ">tokens", ">rows", ">ms")
+    for row in trace.by_scale():
+        cells = row["scale"] + 1, row["grid"], row["tokens"], row["rows"], f"{row['milliseconds']:.1f}"
+        table.add_row(*map(str, cells))
+    Console().print(table)
+
+
+def times(trace: Trace) -> None:
+    """One line: pictures, and the seconds that each part took."""
+    text, network, decoder = (
+        part / 1e3 for part in (trace.text_milliseconds, trace.network_milliseconds, trace.decode_milliseconds)
+    )
+    count = len(trace.seeds)
+    _line(
+        f"{count} picture{'s' * (count > 1)} of {trace.model} in {text + network + decoder:.2f} s on {trace.device}, "
+        f"{trace.dtype}: text {text:.2f} s, network {network:.2f} s, decoder {decoder:.2f} s"
+    )
+
+
+def models(rows: Sequence[Mapping[str, Any]]) -> None:
+    table = _table("model", "family", ">parameters", "on disk", "weights", "licence", "note")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["family"],
+            _count(row["parameters"]),
+            "yes" if row["on_disk"] else "no",
+            " ".join([row["source"], *row["files"]]),
+            row["licence"],
+            row["note"],
+        )
+    Console().print(table)
+
+
+def conformance(report: Report) -> None:
+    """Every tensor's worst error beside what is allowed there."""
+    table = _table("tensor", ">error", ">tolerance", "", title=report.set)
+    for row in report.rows:
+        table.add_row(row.tensor, f"{row.error:.1e}", f"{row.tolerance:.1e}", "ok" if row.ok else "FAILS")
+    for name in report.unchecked:
+        table.add_row(name, "", "", "NOT CHECKED")
+    Console().print(table)
+    _line(f"{report.set}: {report.checked} tensors checked, {'all hold' if report.ok else 'NOT ALL HOLD'}")
+
+
+def scores(values: Mapping[str, Any]) -> None:
+    """Shares of right pictures; nested tables are indented."""
+    table = _table("score", ">value")
+    for name, value in values.items():
+        if not isinstance(value, Mapping):
+            table.add_row(name, _value(value))
+            continue
+        table.add_row(name, "")
+        for inner, share in value.items():
+            table.add_row(f"  {inner}", _value(share))
+    Console().print(table)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """A plain table; a leading ``>`` aligns a column to the right."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _line(text: str) -> None:
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _value(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _count(parameters: int) -> str:
+    for unit, name in ((1e9, "B"), (1e6, "M")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g}{name}"
+    return str(parameters)

@@ -1,0 +1,93 @@
+"""Every error that a user can meet, each with one exit code and one HTTP status.
+
+    StagevarError                     exit  HTTP
+    ├── RequestError                     2   400   the input cannot be served; says what would be accepted
+    │   ├── PromptError                  2   400   empty, over-long, or words that the model does not know
+    │   ├── SizeError                    2   400   picture size outside the model's table
+    │   ├── OptionError                  2   400   unknown or out-of-range option, plan or accelerator
+    │   └── UnknownModelError            2   404   no such model
+    ├── MissingExtraError                3   501   an optional dependency is not installed
+    ├── CheckpointError                  4   500   weights that cannot be used
+    │   ├── MissingFileError             4   503   a file is neither on disk nor reachable
+    │   ├── ForeignCheckpointError       4   500   another family, or truncated, or tensors missing / left over
+    │   ├── ShapeError                   4   500   a tensor of another shape
+    │   └── UnsafePickleError            4   500   a pickle that would have to run code
+    ├── NumericError                     5   500   NaN or infinity in the logits
+    ├── OutputError                      6   507   a result could not be written
+    └── Cancelled                      130   499   interrupted between two scales
+"""
+
+from __future__ import annotations
+
+
+class StagevarError(Exception):
+    """Base of all errors that are shown to users as one line without a traceback."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class RequestError(StagevarError):
+    exit_code = 2
+    http_status = 400
+
+
+class PromptError(RequestError):
+    pass
+
+
+class SizeError(RequestError):
+    pass
+
+
+class OptionError(RequestError):
+    pass
+
+
+class UnknownModelError(RequestError):
+    http_status = 404
+
+
+class MissingExtraError(StagevarError):
+    exit_code = 3
+    http_status = 501
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'stagevar[{extra}]'")
+
+
+class CheckpointError(StagevarError):
+    exit_code = 4
+
+
+class MissingFileError(CheckpointError):
+    http_status = 503
+
+
+class ForeignCheckpointError(CheckpointError):
+    pass
+
+
+class ShapeError(CheckpointError):
+    pass
+
+
+class UnsafePickleError(CheckpointError):
+    pass
+
+
+class NumericError(StagevarError):
+    exit_code = 5
+
+
+class OutputError(StagevarError):
+    exit_code = 6
+    http_status = 507
+
+
+class Cancelled(StagevarError):
+    exit_code = 130
+    http_status = 499
+
+    def __init__(self, message: str = "cancelled before the next scale") -> None:
+        super().__init__(message)

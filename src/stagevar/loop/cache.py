@@ -1,0 +1,79 @@
+"""Keys and values of the scales that have run, preallocated, one store per layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values of R rows (one row per image and branch) in up to ``capacity`` positions.
+
+    Storage is made at the first ``extend`` of a layer in the dtype of what arrives, and grows only if a plan
+    turns out longer than announced. Nothing is ever modified in place once written.
+    """
+
+    def __init__(self, depth: int, capacity: int) -> None:
+        self.capacity = capacity
+        self._stores: list[tuple[Tensor, Tensor] | None] = [None] * depth
+        self._lengths = [0] * depth
+
+    def length(self, layer: int) -> int:
+        """Positions held by ``layer``."""
+        return self._lengths[layer]
+
+    @property
+    def rows(self) -> int:
+        """Rows held (0 while empty)."""
+        return next((store[0].shape[0] for store in self._stores if store is not None), 0)
+
+    def extend(self, layer: int, k_RHMD: Tensor, v_RHMD: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
+        """History of ``layer`` followed by the new rows, both (R, H, length + M, D).
+
+        With ``keep`` the new rows are stored; without it (the last scale that runs) nothing is stored and the
+        layer's history is released.
+        """
+        store, length = self._stores[layer], self._lengths[layer]
+        if not keep:
+            self._stores[layer], self._lengths[layer] = None, 0
+            if store is None:
+                return k_RHMD, v_RHMD
+            return torch.cat([store[0][:, :, :length], k_RHMD], 2), torch.cat([store[1][:, :, :length], v_RHMD], 2)
+        end = length + k_RHMD.shape[2]
+        if store is None or end > store[0].shape[2]:
+            store = self._grow(layer, k_RHMD, v_RHMD, end)
+        store[0][:, :, length:end] = k_RHMD
+        store[1][:, :, length:end] = v_RHMD
+        self._lengths[layer] = end
+        return store[0][:, :, :end], store[1][:, :, :end]
+
+    def _grow(self, layer: int, k_RHMD: Tensor, v_RHMD: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        old, length = self._stores[layer], self._lengths[layer]
+        self.capacity = max(self.capacity, end)
+        R, H, _, D = k_RHMD.shape
+        new = k_RHMD.new_empty(R, H, self.capacity, D), v_RHMD.new_empty(R, H, self.capacity, D)
+        if old is not None:
+            new[0][:, :, :length], new[1][:, :, :length] = old[0][:, :, :length], old[1][:, :, :length]
+        self._stores[layer] = new
+        return new
+
+    def take(self, rows: Tensor, capacity: int | None = None) -> KVCache:
+        """A cache of the given rows only, in storage of its own."""
+        taken = KVCache(len(self._stores), self.capacity if capacity is None else capacity)
+        for layer, store in enumerate(self._stores):
+            if store is None:
+                continue
+            length = self._lengths[layer]
+            room = max(taken.capacity, length)
+            fresh = tuple(part.new_empty(len(rows), part.shape[1], room, part.shape[3]) for part in store)
+            for new, old in zip(fresh, store, strict=True):
+                new[:, :, :length] = old[rows, :, :length]
+            taken._stores[layer] = fresh[0], fresh[1]
+            taken._lengths[layer] = length
+        return taken
+
+    def narrow(self, rows: Tensor) -> None:
+        """Keep only the given rows and free the others at once, one layer after the other."""
+        for layer, store in enumerate(self._stores):
+            if store is not None:
+                self._stores[layer] = store[0][rows], store[1][rows]

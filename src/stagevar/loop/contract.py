@@ -1,0 +1,218 @@
+"""The contract between the loop and a model: what a model supplies, and what its blocks are given.
+
+A model supplies pure pieces; it owns no cache, no random numbers and no guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.loop.plan import Grid, Schedule
+
+Attend = Callable[..., Tensor]
+"""``attend(q, k, v, scale=...)`` -> (R, H, M, D): self-attention of the new rows over the cached ones and themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Encoded prompts, one entry per image.
+
+    Attributes:
+        features: per image (T_i, C) states of a text encoder, or (T_i,) int64 word or class indices.
+        pooled: (n, C) summary vectors where the encoder yields them.
+    """
+
+    features: tuple[Tensor, ...]
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All that depends on the prompt alone, computed once per image: R rows, the prompts' rows before the null rows.
+
+    Attributes:
+        start: (R, C) input of the first scale.
+        pooled: (R, C) vector that the head (and a family's embedding) may use.
+        modulation: per layer (R, 6, C) adaptive-norm vectors, or empty.
+        text_kv: per layer the (R, H, T, D) keys and values of cross-attention, or empty.
+        text_mask: (R, T) bool, True at real text, or None if all rows are full.
+    """
+
+    start: Tensor
+    pooled: Tensor
+    modulation: tuple[Tensor, ...] = ()
+    text_kv: tuple[tuple[Tensor, Tensor], ...] = ()
+    text_mask: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.start.shape[0]
+
+    def take(self, rows: Tensor) -> Self:
+        """The given rows only."""
+        return replace(self, **{f.name: _take(getattr(self, f.name), rows) for f in fields(self)})
+
+
+def _take(value: object, rows: Tensor) -> object:
+    if isinstance(value, Tensor):
+        return value[rows]
+    if isinstance(value, tuple):
+        return tuple(_take(part, rows) for part in value)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class BlockContext:
+    """What a part of a block sees besides the hidden state.
+
+    Attributes:
+        layer: index of the block.
+        condition: the rows' condition.
+        rope: (M, P, 2) or (R, M, P, 2) cosine and sine of each processed row and channel pair, or None.
+        attend: self-attention over cache and new rows.
+    """
+
+    layer: int
+    condition: Condition
+    rope: Tensor | None
+    attend: Attend
+
+
+class Part(Protocol):
+    """A residual sub-layer: ``(x (R, M, C), context) -> increment (R, M, C)``, its gain applied."""
+
+    def __call__(self, x: Tensor, context: BlockContext) -> Tensor: ...
+
+
+class Block(nn.Module):
+    """A block is its parts in order; the loop adds each part's increment to the residual stream."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(self.children())
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        for part in self.children():
+            x = x + part(x, context)
+        return x
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """A model's own sampling settings; a tuple has one entry per scale of the longest schedule."""
+
+    guidance: float | tuple[float, ...] = 1.0
+    temperature: float | tuple[float, ...] = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+class ScaleModel(nn.Module):
+    """A next-scale generator with its image tokenizer.
+
+    Names of shapes: n images, R rows (n or 2n), M = h * w tokens of a scale, C width, D latent channels, (H, W) the final
+    grid of the latent.
+    """
+
+    name: str
+    family: str
+    defaults: Defaults
+    causal: bool = True
+    """Whether a scale attends to the scales before it (else only to itself, and nothing is cached)."""
+    blocks: nn.ModuleList
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype: that of the blocks' weights."""
+        return next(self.blocks.parameters()).dtype
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
+        """The grids for a picture of ``height`` x ``width`` pixels (None: the default size).
+
+        Raises:
+            SizeError: the size is not in the model's table; names the nearest ones.
+        """
+        raise NotImplementedError
+
+    def picture_size(self, schedule: Schedule) -> tuple[int, int]:
+        """Height and width in pixels of what ``decode`` returns for ``schedule``."""
+        raise NotImplementedError
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        """Prompts to encoder states.
+
+        Raises:
+            PromptError: empty, over-long, or unknown words.
+        """
+        raise NotImplementedError
+
+    def condition(self, text: Text, negative: Text | None = None) -> Condition:
+        """The condition of n images: 2n rows, prompts first. ``negative`` replaces the model's own null text; an
+        empty feature entry in it keeps the null text for that image."""
+        raise NotImplementedError
+
+    def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
+        """The weight w per scale for a user's guidance strength (families differ: flat, or a ramp)."""
+        return (strength,) * len(schedule)
+
+    def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
+        """Zeros (n, D, H, W)."""
+        raise NotImplementedError
+
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        """Input of the first block at scale k: (R, M, C)."""
+        raise NotImplementedError
+
+    def rope(self, schedule: Schedule, k: int) -> Tensor | None:
+        """(M, P, 2) cosine and sine of scale k's rows, or None."""
+        return None
+
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        """(R, M, V) for vector-quantised codes or (R, M, d, 2) for bits, float32."""
+        raise NotImplementedError
+
+    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int) -> Tensor:
+        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d)."""
+        raise NotImplementedError
+
+    def decode(self, latent_nDHW: Tensor) -> Tensor:
+        """Pictures (n, 3, height, width), float32 in [0, 1]."""
+        raise NotImplementedError
+
+
+def expand_rows(x_nMC: Tensor, rows: int) -> Tensor:
+    """Repeat n image rows to ``rows`` = n or 2n (prompts' rows first, null rows behind)."""
+    n = x_nMC.shape[0]
+    return x_nMC if rows == n else x_nMC.repeat(rows // n, *([1] * (x_nMC.dim() - 1)))
+
+
+def token_map(tokens_nMD: Tensor, grid: Grid) -> Tensor:
+    """(n, h * w, D) in raster order to (n, D, h, w)."""
+    n, _, D = tokens_nMD.shape
+    return tokens_nMD.transpose(1, 2).reshape(n, D, *grid)
+
+
+def token_rows(map_nDhw: Tensor) -> Tensor:
+    """(n, D, h, w) to (n, h * w, D) in raster order."""
+    return map_nDhw.flatten(2).transpose(1, 2)

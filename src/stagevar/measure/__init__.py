@@ -1,0 +1,1 @@
+"""What is measured around the engine: conformance with reference outputs, speed, fidelity, studies."""

@@ -1,0 +1,151 @@
+"""Transformer parts that several families share.
+
+Each part takes the residual stream (R, M, C) in float32, normalises it, computes in the dtype of its weights and
+returns the increment with its gain applied.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.loop.contract import BlockContext
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    """Layer norm over the last axis without affine parameters, in float32."""
+    return F.layer_norm(x.float(), x.shape[-1:], eps=eps)
+
+
+def modulate(x_RMC: Tensor, scale_RC: Tensor, shift_RC: Tensor, eps: float) -> Tensor:
+    """Adaptive layer norm: ``norm(x) * (1 + scale) + shift``, in float32."""
+    return layer_norm(x_RMC, eps) * (1 + scale_RC[:, None]) + shift_RC[:, None]
+
+
+def rotate(x_RHMD: Tensor, rope: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs (2i, 2i + 1) by the angles of ``rope`` (M, D/2, 2) or (R, M, D/2, 2)."""
+    if rope.dim() == 4:
+        rope = rope[:, None]
+    cos, sin = rope.unbind(-1)
+    even, odd = x_RHMD.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
+def split_heads(x_RMC: Tensor, heads: int) -> Tensor:
+    """(R, M, C) to (R, heads, M, C / heads)."""
+    return x_RMC.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x_RHMD: Tensor) -> Tensor:
+    """(R, H, M, D) to (R, M, H * D)."""
+    return x_RHMD.transpose(1, 2).flatten(2)
+
+
+class CosineSelfAttention(nn.Module):
+    """Self-attention with normalised queries and keys, a learned temperature per head and rotary positions.
+
+    Modulated by vectors 0 (gain), 2 (scale) and 4 (shift) of the layer's six. The keys have no bias; the logarithm of
+    the temperature is clamped at log 100 (VAR, FoundationVision/VAR models/basic_var.py).
+    """
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads, self.eps = heads, eps
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(4.0)))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        gain, _, scale, _, shift, _ = context.condition.modulation[context.layer].unbind(1)
+        h = modulate(x, scale, shift, self.eps).to(self.qkv.weight.dtype)
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        q, k, v = (split_heads(part, self.heads) for part in F.linear(h, self.qkv.weight, bias).chunk(3, -1))
+        q = F.normalize(q.float(), dim=-1) * self.log_temperature.float().clamp(max=math.log(100.0)).exp()[:, None, None]
+        k = F.normalize(k.float(), dim=-1)
+        if context.rope is not None:
+            q, k = rotate(q, context.rope), rotate(k, context.rope)
+        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=1.0)
+        return gain[:, None].to(v.dtype) * self.proj(merge_heads(out))
+
+
+class CrossAttention(nn.Module):
+    """Attention to the text, whose keys and values are computed once per image; plain softmax, no gate.
+
+    The keys have no bias (Infinity, FoundationVision/Infinity models/basic.py).
+    """
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+
+    def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (R, H, T, D) of projected text (R, T, C)."""
+        text = text_RTC.to(self.kv.weight.dtype)
+        k, v = F.linear(text, self.kv.weight, torch.cat([torch.zeros_like(self.v_bias), self.v_bias])).chunk(2, -1)
+        return split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        norm = F.layer_norm(x.float(), x.shape[-1:], self.norm.weight.float(), self.norm.bias.float(), self.norm.eps)
+        q = split_heads(self.q(norm.to(self.q.weight.dtype)), self.heads)
+        k, v = context.condition.text_kv[context.layer]
+        mask = context.condition.text_mask
+        out = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
+        return self.proj(merge_heads(out))
+
+
+class FeedForward(nn.Module):
+    """Two-layer perceptron with tanh-approximated GELU, modulated by vectors 1 (gain), 3 (scale) and 5 (shift)."""
+
+    def __init__(self, width: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        _, gain, _, scale, _, shift = context.condition.modulation[context.layer].unbind(1)
+        h = modulate(x, scale, shift, self.eps).to(self.up.weight.dtype)
+        return gain[:, None].to(h.dtype) * self.down(F.gelu(self.up(h), approximate="tanh"))
+
+
+class AdaptiveHead(nn.Module):
+    """Layer norm modulated by (scale, shift) = Linear(SiLU(pooled)), then the output projection, all in float32."""
+
+    def __init__(self, width: int, outputs: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.modulation = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, outputs)
+
+    def forward(self, x_RMC: Tensor, pooled_RC: Tensor) -> Tensor:
+        scale, shift = self.modulation(F.silu(pooled_RC.float())).chunk(2, -1)
+        out: Tensor = self.proj(modulate(x_RMC, scale, shift, self.eps))
+        return out
+
+
+class SharedModulation(nn.Module):
+    """Adaptive-norm vectors of all layers: one projection of SiLU(pooled) plus a learned table per layer.
+
+    The six vectors of a layer are gain 1, gain 2, scale 1, scale 2, shift 1, shift 2, in this order (VAR with
+    ``shared_aln``; Infinity).
+    """
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.shared = nn.Linear(width, 6 * width)
+        self.tables = nn.ParameterList(torch.zeros(6, width) for _ in range(depth))
+
+    def forward(self, pooled_RC: Tensor) -> tuple[Tensor, ...]:
+        """Per layer (R, 6, C), float32."""
+        shared = self.shared(F.silu(pooled_RC).to(self.shared.weight.dtype)).float().unflatten(-1, (6, -1))
+        return tuple(shared + table.float() for table in self.tables)

@@ -1,0 +1,191 @@
+"""All models by name: what there is, where its weights come from, and how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stagevar.errors import ForeignCheckpointError, MissingFileError, UnknownModelError
+from stagevar.loop.contract import Defaults, ScaleModel
+from stagevar.models import infinity, scenes
+from stagevar.models.infinity_names import merged
+from stagevar.models.text import T5Encoder
+from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
+
+SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
+TEXT_ENCODER = "google/flan-t5-xl"
+NO_WEIGHTS = "no published weights; train your own"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One row of ``stagevar models``.
+
+    Attributes:
+        name: what ``Pipeline.from_pretrained`` takes.
+        family: the file under ``stagevar.models`` that defines it.
+        parameters: of the transformer.
+        source: hub repository, or where else the weights are.
+        files: inside the source; a name without a suffix is a folder of shards.
+        licence: of the weights, as far as their authors state it.
+        note: what a user should know.
+    """
+
+    name: str
+    family: str
+    parameters: int
+    source: str
+    files: tuple[str, ...]
+    licence: str
+    note: str
+
+
+def entries() -> tuple[ModelEntry, ...]:
+    """Every model that has a name, smallest family first."""
+    with torch.device("meta"):
+        own = ModelEntry(
+            name="scenes",
+            family="scenes",
+            parameters=_parameters(_build_scenes(load_config(SHIPPED)) if (SHIPPED / CONFIG).exists() else _plain()),
+            source="inside the package",
+            files=(WEIGHTS,),
+            licence="Apache-2.0",
+            note="64x64 pictures of coloured shapes; runs offline",
+        )
+        return own, *(_infinity_entry(name, size) for name, size in infinity.SIZES.items())
+
+
+def _plain() -> ScaleModel:
+    return scenes.Scenes(scenes.ScenesConfig())
+
+
+def _infinity_entry(name: str, size: infinity.Size) -> ModelEntry:
+    files = tuple(file for file in (size.network, size.tokenizer) if file)
+    return ModelEntry(
+        name=name,
+        family="infinity",
+        parameters=_parameters(infinity.Infinity(size.config, name, size.defaults)),
+        source=size.repository or NO_WEIGHTS,
+        files=files,
+        licence="MIT (code); see the repository" if size.repository else "",
+        note=f"text encoder {TEXT_ENCODER}" if size.repository else "size of the authors' training recipes",
+    )
+
+
+def _parameters(model: ScaleModel) -> int:
+    """Parameters of the transformer, its tokenizer not counted."""
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("tokenizer."))
+
+
+def on_disk(entry: ModelEntry) -> bool:
+    """Whether all of a model's files are here, in the package or in the hub's cache."""
+    if entry.source == "inside the package":
+        return all((SHIPPED / file).exists() for file in entry.files)
+    if not entry.files:
+        return False
+    try:
+        for file in entry.files:
+            locate(entry.source, _filename(file), local_files_only=True)
+    except MissingFileError:
+        return False
+    return True
+
+
+def load(
+    source: str | Path,
+    *,
+    weights: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | None = None,
+) -> ScaleModel:
+    """A model with its weights, frozen, on the CPU.
+
+    Args:
+        source: a name of ``entries``, or a folder that ``save_model`` wrote.
+        weights: folder with a named model's published files, instead of the hub. It may hold the text encoder in a
+            folder named after the last part of its repository.
+        dtype: of the transformer's blocks; all else is float32.
+        revision, local_files_only, token: as in huggingface_hub.
+
+    Raises:
+        UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError
+    """
+    name = str(source)
+    if name in infinity.SIZES:
+        hub = {"revision": revision, "local_files_only": local_files_only, "token": token}
+        return _load_infinity(name, weights, dtype, hub)
+    folder = SHIPPED if name == "scenes" else Path(source).expanduser()
+    if name != "scenes" and not folder.is_dir():
+        known = ", ".join(["scenes", *infinity.SIZES])
+        raise UnknownModelError(f"there is no model or folder {name!r}; models are {known}")
+    return _load_folder(folder, dtype)
+
+
+def _load_infinity(name: str, weights: str | Path | None, dtype: torch.dtype, hub: dict[str, Any]) -> ScaleModel:
+    size = infinity.SIZES[name]
+    source = weights or size.repository
+    if source is None or size.network is None or size.tokenizer is None:
+        raise MissingFileError(f"{name}: {NO_WEIGHTS}, or load a folder that stagevar wrote")
+    network = read_state(locate(source, _filename(size.network), **hub))
+    tokenizer = read_state(locate(source, _filename(size.tokenizer), **hub))
+    with torch.device("meta"):
+        model = infinity.Infinity(size.config, name, size.defaults)
+    names = model.checkpoint_names
+    state = merged(unwrap(network, "trainer", "gpt_fsdp"), unwrap(tokenizer, "vae"))
+    fill(model, state, names.rename, names.reshape, source=source, dtype=dtype)
+    encoder = Path(weights or "", TEXT_ENCODER.split("/")[-1])
+    text_source = encoder if weights and encoder.is_dir() else TEXT_ENCODER
+    model.text_encoder = T5Encoder(str(text_source), local_files_only=hub["local_files_only"])
+    return model
+
+
+def _filename(file: str) -> str:
+    return file if "." in file else f"{file}/"
+
+
+def _build_scenes(config: dict[str, Any]) -> ScaleModel:
+    shape = {key: tuple(value) if isinstance(value, list) else value for key, value in config["config"].items()}
+    sampling = {key: tuple(value) if isinstance(value, list) else value for key, value in config["defaults"].items()}
+    return scenes.Scenes(scenes.ScenesConfig(**shape), config["name"], Defaults(**sampling))
+
+
+_BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {"scenes": _build_scenes}
+"""Families that this package writes as folders."""
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> ScaleModel:
+    config = load_config(folder)
+    builder = _BUILDERS.get(config.get("family", ""))
+    if builder is None:
+        raise ForeignCheckpointError(
+            f"{folder / CONFIG} names no family that can be loaded from a folder ({', '.join(_BUILDERS)})"
+        )
+    try:
+        with torch.device("meta"):
+            model = builder(config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ForeignCheckpointError(f"{folder / CONFIG} does not describe a model: {error}") from None
+    fill(model, read_state(folder / WEIGHTS), source=folder, dtype=dtype)
+    return model
+
+
+def save_model(model: scenes.Scenes, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a model as a folder that ``load`` takes: parameters in ``dtype``, the tokenizer's tables in float32.
+
+    Raises:
+        OutputError: the folder cannot be written; nothing half-written is left.
+    """
+    config = {
+        "family": model.family,
+        "name": model.name,
+        "config": asdict(model.config),
+        "defaults": asdict(model.defaults),
+    }
+    parameters = {name: tensor.to(dtype) for name, tensor in model.named_parameters()}
+    save(folder, config, dict(model.named_buffers()) | parameters)

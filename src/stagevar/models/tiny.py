@@ -1,0 +1,99 @@
+"""Small networks with random weights: every path of a family in milliseconds, for tests and demonstrations."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from stagevar.errors import PromptError, UnknownModelError
+from stagevar.loop.contract import ScaleModel, Text
+from stagevar.models.bsq import TokenizerConfig
+from stagevar.models.infinity import Infinity, InfinityConfig
+from stagevar.models.scenes import Scenes, ScenesConfig
+
+
+def tiny(family: str, seed: int = 0, **changes: Any) -> ScaleModel:
+    """A random network of a family. Pictures are noise, yet every prompt, seed and plan draws another one.
+
+    Args:
+        family: "infinity" or "scenes".
+        seed: of the weights.
+        changes: fields of the family's config to replace.
+
+    Raises:
+        UnknownModelError: no tiny network of that family.
+    """
+    if family not in _BUILDERS:
+        raise UnknownModelError(f"no tiny network of family {family!r}; there is {', '.join(_BUILDERS)}")
+    model = _BUILDERS[family](changes)
+    randomize(model, seed)
+    return model.eval()
+
+
+def randomize(model: nn.Module, seed: int) -> None:
+    """Normal weights that keep the size of their input, gains around 1, other vectors small; then freeze them."""
+    generator = torch.Generator().manual_seed(seed)
+    gains = {id(m.weight) for m in model.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm)}
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if id(parameter) in gains:
+            value = 1 + 0.1 * noise
+        elif name.endswith("log_temperature"):
+            value = math.log(4.0) + 0.1 * noise
+        elif parameter.dim() == 1:
+            value = 0.1 * noise
+        else:
+            value = noise / math.sqrt(parameter[0].numel())
+        parameter.data = value
+    model.requires_grad_(False)
+
+
+class WordHash:
+    """A text encoder without training: one random vector per word, the same for the same word."""
+
+    def __init__(self, channels: int, limit: int) -> None:
+        self.channels, self.limit = channels, limit
+
+    def __call__(self, prompts: Sequence[str]) -> Text:
+        """Per prompt (words, channels).
+
+        Raises:
+            PromptError: no words, or more than the limit.
+        """
+        features = []
+        for prompt in prompts:
+            words = prompt.lower().split()
+            if not 0 < len(words) <= self.limit:
+                raise PromptError(f"the prompt has {len(words)} words; a tiny model takes 1 to {self.limit}")
+            features.append(torch.stack([self._vector(word) for word in words]))
+        return Text(tuple(features))
+
+    def _vector(self, word: str) -> torch.Tensor:
+        return torch.randn(self.channels, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+
+
+def _infinity(changes: dict[str, Any]) -> Infinity:
+    tokenizer = TokenizerConfig(bits=8, stride=2, base=32, encoder=(1, 2), decoder=(1, 2), residual_blocks=1)
+    config = InfinityConfig(
+        width=64, depth=4, heads=2, chunks=2, tokenizer=tokenizer, text_channels=128, text_length=16, budget="0.06M"
+    )
+    model = Infinity(replace(config, **changes), name="infinity-tiny")
+    model.text_encoder = WordHash(model.config.text_channels, model.config.text_length)
+    return model
+
+
+def _scenes(changes: dict[str, Any]) -> Scenes:
+    config = ScenesConfig(width=32, depth=3, heads=2, text_depth=1, grids=(1, 2, 3, 5, 6), codes=(8, 8, 16, 16, 16))
+    model = Scenes(replace(config, **changes), name="scenes-tiny")
+    generator = torch.Generator().manual_seed(0)
+    model.tokenizer.codebook.copy_(0.3 * torch.randn(model.tokenizer.codebook.shape, generator=generator))
+    return model
+
+
+_BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {"infinity": _infinity, "scenes": _scenes}

@@ -1,0 +1,268 @@
+"""The page to read first: load a model, turn prompts into pictures, all at once or scale by scale."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import stagevar
+from stagevar.errors import OptionError
+from stagevar.loop.contract import Condition, ScaleModel, Text
+from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.run import run
+from stagevar.loop.trace import Trace
+from stagevar.models.catalogue import load
+from stagevar.request import OUTPUT_TYPES, OutputType, Request, Result, ScaleEvent, expand
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_BATCH = 16
+
+
+class Pipeline:
+    """A loaded model, ready to draw. Safe to call again and again: nothing of a call outlives it."""
+
+    def __init__(self, model: ScaleModel) -> None:
+        self.model = model
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = "scenes",
+        *,
+        weights: str | Path | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: str | None = None,
+    ) -> Pipeline:
+        """Load a model.
+
+        Args:
+            source: a name that ``stagevar models`` lists, or a folder written by this package.
+            weights: folder that holds a listed model's published files, instead of the hub.
+            device: ``auto`` takes CUDA if there is any.
+            dtype: of the transformer blocks; ``auto`` means bfloat16 on CUDA and float32 elsewhere.
+            revision, local_files_only, token: as in huggingface_hub.
+
+        Raises:
+            UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, OptionError.
+        """
+        place = _device(device)
+        model = load(
+            source,
+            weights=weights,
+            dtype=_dtype(dtype, place),
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return cls(model.to(place))
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_images_per_prompt: int = 1,
+        seed: int | Sequence[int] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        batch_size: int = MAX_BATCH,
+        output_type: OutputType = "pil",
+        callback_on_step_end: Callable[[ScaleEvent], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        **fields: Any,
+    ) -> Result:
+        """Draw every prompt ``num_images_per_prompt`` times.
+
+        Args:
+            prompt: one or several.
+            num_images_per_prompt: pictures per prompt.
+            seed: see ``stagevar.request.expand``; fresh ones if None, reported in the result.
+            negative_prompt: one for all, or one per prompt.
+            batch_size: pictures per pass.
+            output_type: ``pil``, ``np``, ``pt`` or ``latent``.
+            callback_on_step_end: called with the event of every scale.
+            cancelled: asked before every scale; True raises ``Cancelled``.
+            fields: ``height``, ``width``, ``guidance_scale``, ``temperature``, ``top_k``, ``top_p`` or ``plan``, as in
+                ``Request``.
+
+        Raises:
+            RequestError and its kinds, NumericError, Cancelled.
+        """
+        requests = expand(
+            prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            seed=seed,
+            negative_prompt=negative_prompt,
+            **fields,
+        )
+        result = None
+        for event in self.events(requests, batch_size=batch_size, output_type=output_type, cancelled=cancelled):
+            if callback_on_step_end is not None:
+                callback_on_step_end(event)
+            result = event.result
+        assert result is not None
+        return result
+
+    def stream(self, prompt: str | Sequence[str], **options: Any) -> Iterator[ScaleEvent]:
+        """As ``__call__``, but one event per scale; ``event.preview`` decodes the picture as it stands."""
+        own = {name: options.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in options}
+        return self.events(expand(prompt, **options), **own)
+
+    def events(
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_size: int = MAX_BATCH,
+        output_type: OutputType = "pil",
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[ScaleEvent]:
+        """Draw requests that may differ in everything; those of one picture size share passes."""
+        if batch_size < 1:
+            raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
+        if output_type not in OUTPUT_TYPES:
+            raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
+        batches = self._batches(requests, batch_size)
+        return self._events(requests, batches, output_type, cancelled)
+
+    def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
+        """The plain run of a request: the model's defaults where it leaves a field open."""
+        schedule = schedule or self.model.schedule()
+        request = request or Request("default")
+        if request.plan is not None:
+            return request.plan
+        defaults = self.model.defaults
+        guidance = defaults.guidance if request.guidance_scale is None else request.guidance_scale
+        if not isinstance(guidance, tuple):
+            guidance = self.model.guidance_schedule(guidance, schedule)
+        return Plan.uniform(
+            len(schedule),
+            guidance=guidance,
+            temperature=defaults.temperature if request.temperature is None else request.temperature,
+            top_k=defaults.top_k if request.top_k is None else request.top_k,
+            top_p=defaults.top_p if request.top_p is None else request.top_p,
+        )
+
+    def _batches(
+        self, requests: Sequence[Request], batch_size: int
+    ) -> list[tuple[Schedule, tuple[int, ...], list[Plan]]]:
+        """Batches of requests of one size: schedule, indices within the call, plans."""
+        by_schedule: dict[Schedule, list[int]] = {}
+        for index, request in enumerate(requests):
+            by_schedule.setdefault(self.model.schedule(request.height, request.width), []).append(index)
+        batches = []
+        for schedule, indices in by_schedule.items():
+            for start in range(0, len(indices), batch_size):
+                chosen = tuple(indices[start : start + batch_size])
+                batches.append((schedule, chosen, [self.plan(schedule, requests[i]) for i in chosen]))
+        return batches
+
+    def _events(
+        self,
+        requests: Sequence[Request],
+        batches: Sequence[tuple[Schedule, tuple[int, ...], list[Plan]]],
+        output_type: OutputType,
+        cancelled: Callable[[], bool] | None,
+    ) -> Iterator[ScaleEvent]:
+        images: dict[int, Any] = {}
+        trace = self._trace(requests)
+        for schedule, indices, plans in batches:
+            began = time.perf_counter()
+            with torch.inference_mode():
+                condition = self.condition([requests[i] for i in indices])
+            trace.text_milliseconds += (time.perf_counter() - began) * 1e3
+            seeds = [requests[i].seed for i in indices]
+            for step in run(self.model, condition, schedule, plans, seeds, cancelled=cancelled):
+                for record in step.records:
+                    trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
+                if step.scale == len(schedule) - 1:
+                    began = time.perf_counter()
+                    images.update(zip(indices, self._outputs(step.latent, output_type), strict=True))
+                    trace.decode_milliseconds += (time.perf_counter() - began) * 1e3
+                complete = len(images) == len(requests)
+                yield ScaleEvent(
+                    scale=step.scale,
+                    scales=len(schedule),
+                    grid=schedule[step.scale],
+                    images=indices,
+                    milliseconds=sum(record.milliseconds for record in step.records),
+                    latent=step.latent,
+                    result=_result(requests, images, trace) if complete else None,
+                    decode=self._previews,
+                )
+
+    def condition(self, requests: Sequence[Request]) -> Condition:
+        """Encode the prompts and negative prompts of one batch: 2n rows, the prompts' first."""
+        text = self.model.encode_text([request.prompt for request in requests])
+        given = [request.negative_prompt for request in requests if request.negative_prompt]
+        if not given:
+            return self.model.condition(text)
+        encoded = iter(self.model.encode_text(given).features)
+        features = tuple(next(encoded) if request.negative_prompt else torch.empty(0) for request in requests)
+        return self.model.condition(text, Text(features))
+
+    def _outputs(self, latent: Tensor, output_type: OutputType) -> list[Any]:
+        if output_type == "latent":
+            return list(latent)
+        with torch.inference_mode():
+            pictures = self.model.decode(latent).float().cpu()
+        if output_type == "pt":
+            return list(pictures)
+        if output_type == "np":
+            return [picture.permute(1, 2, 0).numpy() for picture in pictures]
+        return [to_pil(picture) for picture in pictures]
+
+    def _previews(self, latent: Tensor) -> list[Image.Image]:
+        return self._outputs(latent, "pil")
+
+    def _trace(self, requests: Sequence[Request]) -> Trace:
+        return Trace(
+            model=self.model.name,
+            device=str(self.model.device),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            seeds=tuple(request.seed for request in requests),
+            versions={"stagevar": stagevar.__version__, "torch": str(torch.__version__)},
+        )
+
+
+def to_pil(picture: Tensor) -> Image.Image:
+    """(3, height, width) in [0, 1] to an RGB image, rounded to 8 bits."""
+    pixels = (picture.float() * 255).round().clamp(0, 255).byte()
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
+
+
+def _result(requests: Sequence[Request], images: dict[int, Any], trace: Trace) -> Result:
+    return Result(
+        images=[images[i] for i in range(len(requests))],
+        prompts=tuple(request.prompt for request in requests),
+        seeds=trace.seeds,
+        trace=trace,
+    )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return place
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    chosen = DTYPES.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
+        raise OptionError(f"dtype must be auto, {', '.join(DTYPES)}, not {dtype!r}")
+    return chosen

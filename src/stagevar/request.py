@@ -1,0 +1,196 @@
+"""What a user asks for and what comes back. All validation of user input lives here."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from stagevar.errors import OptionError, PromptError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from stagevar.loop.plan import Plan
+    from stagevar.loop.trace import Trace
+
+OutputType = Literal["pil", "np", "pt", "latent"]
+OUTPUT_TYPES: tuple[OutputType, ...] = ("pil", "np", "pt", "latent")
+
+MAX_IMAGES = 1024
+"""Images of one call; more is a batch job."""
+
+MAX_SEED = 2**64 - 1
+
+PerScale = float | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One picture to draw. ``None`` means the model's own default.
+
+    Attributes:
+        prompt: the text.
+        seed: 0 to 2**64 - 1; the same seed gives the same noise in every plan and batch.
+        negative_prompt: replaces the model's null text in the second branch.
+        height, width: pixels.
+        guidance_scale: strength, or one weight per scale.
+        temperature: divisor of the logits, or one per scale; 0 takes the most likely code.
+        top_k: most likely codes that may be drawn; 0 means all.
+        top_p: share of probability mass that may be drawn, in (0, 1].
+        plan: the complete plan instead of the four fields above.
+
+    Raises:
+        PromptError: empty prompt.
+        OptionError: a value out of its range, or fields that contradict a plan.
+    """
+
+    prompt: str
+    seed: int = 0
+    negative_prompt: str | None = None
+    height: int | None = None
+    width: int | None = None
+    guidance_scale: PerScale | None = None
+    temperature: PerScale | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str) or not self.prompt.strip():
+            raise PromptError("the prompt is empty; say what to draw")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise OptionError(f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
+        for name, side in (("height", self.height), ("width", self.width)):
+            if side is not None and side < 1:
+                raise OptionError(f"{name} must be a positive number of pixels, not {side}")
+        if (self.height is None) != (self.width is None):
+            raise OptionError("give both height and width, or neither")
+        _check_per_scale("guidance_scale", self.guidance_scale, low=-100, high=100)
+        _check_per_scale("temperature", self.temperature, low=0, high=100)
+        if self.top_k is not None and self.top_k < 0:
+            raise OptionError(f"top_k must be 0 (all codes) or more, not {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
+        sampling = (self.guidance_scale, self.temperature, self.top_k, self.top_p)
+        if self.plan is not None and any(value is not None for value in sampling):
+            raise OptionError("a plan already holds guidance, temperature, top_k and top_p; give one or the other")
+
+
+def _check_per_scale(name: str, value: PerScale | None, *, low: float, high: float) -> None:
+    values = value if isinstance(value, tuple) else () if value is None else (value,)
+    for each in values:
+        if not (math.isfinite(each) and low <= each <= high):
+            raise OptionError(f"{name} must lie between {low} and {high}, not {each}")
+
+
+def expand(
+    prompt: str | Sequence[str],
+    *,
+    num_images_per_prompt: int = 1,
+    seed: int | Sequence[int] | None = None,
+    negative_prompt: str | Sequence[str] | None = None,
+    **fields: Any,
+) -> list[Request]:
+    """The requests of a call: every prompt ``num_images_per_prompt`` times.
+
+    An integer seed counts up over the images; a sequence gives one per prompt (counted up over its images) or one per
+    image; None draws fresh ones.
+
+    Raises:
+        OptionError: number of images, seeds or negative prompts that do not fit.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise PromptError("there is no prompt; say what to draw")
+    if num_images_per_prompt < 1:
+        raise OptionError(f"the number of images must be 1 or more, not {num_images_per_prompt}")
+    count = len(prompts) * num_images_per_prompt
+    if count > MAX_IMAGES:
+        raise OptionError(f"{count} images in one call; ask for at most {MAX_IMAGES}")
+    if isinstance(negative_prompt, Sequence) and not isinstance(negative_prompt, str):
+        negatives: list[str | None] = list(negative_prompt)
+        if len(negatives) != len(prompts):
+            raise OptionError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one each")
+    else:
+        negatives = [negative_prompt] * len(prompts)
+    for name in ("guidance_scale", "temperature"):
+        if isinstance(fields.get(name), list):
+            fields[name] = tuple(fields[name])
+    seeds = _seeds(seed, len(prompts), num_images_per_prompt)
+    return [
+        Request(
+            prompt=prompts[i // num_images_per_prompt],
+            seed=seeds[i],
+            negative_prompt=negatives[i // num_images_per_prompt],
+            **fields,
+        )
+        for i in range(count)
+    ]
+
+
+def _seeds(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[int]:
+    count = prompts * each
+    if seed is None:
+        return [secrets.randbits(32) for _ in range(count)]
+    if isinstance(seed, int):
+        return [seed + i for i in range(count)]
+    if len(seed) == count:
+        return list(seed)
+    if len(seed) == prompts:
+        return [first + i for first in seed for i in range(each)]
+    raise OptionError(f"{len(seed)} seeds for {count} images; give one, one per prompt or one per image")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Pictures and the record of how they came about.
+
+    Attributes:
+        images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width) in
+            [0, 1]; or latents (D, H, W).
+        prompts, seeds: of each image.
+        trace: what really ran.
+    """
+
+    images: list[Any]
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleEvent:
+    """One scale of one batch has been drawn.
+
+    Attributes:
+        scale: index of the scale, 0-based; ``scales`` is how many there are.
+        grid: its height and width in tokens.
+        images: indices within the call of the pictures that this batch holds.
+        milliseconds: time of the scale.
+        latent: (n, D, H, W), decodable after every scale.
+        result: the whole call's result, on its very last event.
+        decode: latents to pictures.
+    """
+
+    scale: int
+    scales: int
+    grid: tuple[int, int]
+    images: tuple[int, ...]
+    milliseconds: float
+    latent: Tensor = field(repr=False)
+    result: Result | None
+    decode: Callable[[Tensor], list[Image]] = field(repr=False)
+
+    @property
+    def previews(self) -> list[Image]:
+        """The batch's pictures as they stand, decoded when asked for."""
+        return self.decode(self.latent)
+
+    @property
+    def preview(self) -> Image:
+        """The first of ``previews``."""
+        return self.decode(self.latent[:1])[0]

@@ -1,0 +1,66 @@
+import pytest
+
+from stagevar.errors import OptionError, PromptError
+from stagevar.loop.plan import Plan
+from stagevar.request import MAX_IMAGES, MAX_SEED, Request, expand
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", None, 3])
+def test_an_empty_prompt_is_refused(prompt):
+    with pytest.raises(PromptError, match="empty"):
+        Request(prompt)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"seed": MAX_SEED + 1}, "seed"),
+        ({"height": 0, "width": 64}, "height"),
+        ({"height": 64}, "both"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"guidance_scale": (1.0, 1e9)}, "guidance_scale"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"plan": Plan.uniform(2), "top_k": 5}, "plan"),
+    ],
+)
+def test_values_out_of_range_name_the_field(fields, word):
+    with pytest.raises(OptionError, match=word):
+        Request("a star", **fields)
+
+
+def test_one_seed_counts_up_over_all_images():
+    requests = expand(["a star", "a ring"], num_images_per_prompt=2, seed=7)
+    assert [(r.prompt, r.seed) for r in requests] == [("a star", 7), ("a star", 8), ("a ring", 9), ("a ring", 10)]
+
+
+def test_seeds_per_prompt_and_per_image():
+    assert [r.seed for r in expand(["a", "b"], num_images_per_prompt=2, seed=[10, 20])] == [10, 11, 20, 21]
+    assert [r.seed for r in expand(["a", "b"], num_images_per_prompt=2, seed=[4, 3, 2, 1])] == [4, 3, 2, 1]
+    with pytest.raises(OptionError, match="3 seeds"):
+        expand(["a", "b"], num_images_per_prompt=2, seed=[1, 2, 3])
+
+
+def test_no_seed_draws_fresh_ones():
+    seeds = {r.seed for r in expand("a star", num_images_per_prompt=8)}
+    assert len(seeds) == 8
+
+
+def test_negative_prompts_one_for_all_or_one_each():
+    assert [r.negative_prompt for r in expand(["a", "b"], seed=0, negative_prompt="x")] == ["x", "x"]
+    assert [r.negative_prompt for r in expand(["a", "b"], seed=0, negative_prompt=["x", "y"])] == ["x", "y"]
+    with pytest.raises(OptionError, match="negative"):
+        expand(["a", "b"], negative_prompt=["x"])
+
+
+@pytest.mark.parametrize("count", [0, MAX_IMAGES + 1])
+def test_number_of_images_is_bounded(count):
+    with pytest.raises(OptionError, match=r"image"):
+        expand("a star", num_images_per_prompt=count)
+
+
+def test_no_prompts_at_all():
+    with pytest.raises(PromptError):
+        expand([])

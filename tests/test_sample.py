@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from stagevar.loop.plan import ScalePlan
+from stagevar.loop.sample import draw, keep_top_k, keep_top_p, sample, uniforms
+
+
+def test_noise_depends_on_seed_scale_and_position_only():
+    long, short = uniforms(7, 3, (100,)), uniforms(7, 3, (40,))
+    assert torch.equal(long[:40], short)
+    assert torch.equal(uniforms(7, 3, (20, 5)).flatten(), long)
+    assert not torch.equal(uniforms(8, 3, (40,)), short)
+    assert not torch.equal(uniforms(7, 4, (40,)), short)
+
+
+def test_noise_is_a_fixed_stream():
+    expected = np.random.Philox(key=np.array([5, 2], dtype=np.uint64)).random_raw(3) >> np.uint64(41)
+    assert uniforms(5, 2, (3,)).tolist() == (expected / 2**23).tolist()
+    assert 0 <= float(uniforms(0, 0, (10_000,)).min()) and float(uniforms(0, 0, (10_000,)).max()) < 1
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+def test_extreme_seeds_work(seed):
+    assert uniforms(seed, 0, (4,)).std() > 0
+
+
+def test_uniforms_are_uniform():
+    counts = torch.histc(uniforms(1, 1, (100_000,)), bins=10, min=0, max=1)
+    assert ((counts - 10_000).abs() < 500).all()
+
+
+def test_draw_matches_the_distribution():
+    logits = torch.tensor([0.0, 1.0, 2.0, -torch.inf])
+    codes = draw(logits.expand(50_000, 4), uniforms(3, 0, (50_000,)))
+    share = torch.bincount(codes, minlength=4) / 50_000
+    assert torch.allclose(share, logits.softmax(0), atol=0.01)
+    assert share[3] == 0
+
+
+def test_draw_at_the_ends_of_the_interval():
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).repeat(2, 1)
+    assert draw(logits, torch.tensor([0.0, 1 - 2.0**-23])).tolist() == [1, 2]
+
+
+def draw_ref(logits, uniform):
+    """Walk through the codes and subtract their mass."""
+    probabilities = logits.double().softmax(-1)
+    for code, mass in enumerate(probabilities.tolist()):
+        uniform -= mass
+        if uniform < 0:
+            return code
+    return len(probabilities) - 1
+
+
+def test_draw_equals_its_reference():
+    logits = torch.randn(300, 17, generator=torch.Generator().manual_seed(0))
+    noise = uniforms(4, 4, (300,))
+    assert draw(logits, noise).tolist() == [draw_ref(*pair) for pair in zip(logits, noise.tolist(), strict=True)]
+
+
+def test_top_k_keeps_ties():
+    assert torch.isfinite(keep_top_k(torch.tensor([3.0, 2.0, 2.0, 1.0]), 2)).tolist() == [True, True, True, False]
+    logits = torch.randn(3, 5)
+    assert torch.equal(keep_top_k(logits, 0), logits) and torch.equal(keep_top_k(logits, 5), logits)
+
+
+def test_top_p_drops_the_tail_and_keeps_the_largest():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert torch.isfinite(keep_top_p(logits, 0.8)).tolist() == [True, True, False, False]
+    assert torch.isfinite(keep_top_p(logits, 0.01)).tolist() == [True, False, False, False]
+    assert torch.equal(keep_top_p(logits, 1.0), logits)
+
+
+def test_greedy_by_temperature_or_top_k():
+    logits = torch.randn(2, 6, 9)
+    for plan in (ScalePlan(temperature=0), ScalePlan(top_k=1)):
+        assert torch.equal(sample(logits, [plan, plan], [0, 1], 0), logits.argmax(-1))
+
+
+def test_images_are_drawn_with_their_own_seed_and_filter():
+    logits = torch.randn(3, 4, 5, 2)
+    plans = [ScalePlan(), ScalePlan(top_p=0.6), ScalePlan(top_k=1)]
+    together = sample(logits, plans, [1, 2, 3], 2)
+    alone = [sample(logits[i : i + 1], plans[i : i + 1], [i + 1], 2) for i in range(3)]
+    assert torch.equal(together, torch.cat(alone))
