@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,11 +30,15 @@ PROMPTS = ("a cat", "two big red dogs on a very long sofa")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def model() -> Infinity:
-    made = tiny("infinity", seed=3)
+def tiny_infinity(seed: int = 0, **changes: Any) -> Infinity:
+    made = tiny("infinity", seed, **changes)
     assert isinstance(made, Infinity)
     return made
+
+
+@pytest.fixture(scope="module")
+def model() -> Infinity:
+    return tiny_infinity(seed=3)
 
 
 def bits(
@@ -146,20 +151,19 @@ def test_small_pictures_use_the_positions_of_the_largest() -> None:
 
 
 def test_a_fixed_reference_grid_wins() -> None:
-    free, fixed = tiny("infinity"), tiny("infinity", rotary_reference=(16, 16))
+    free, fixed = tiny_infinity(), tiny_infinity(rotary_reference=(16, 16))
     schedule = free.schedule()
-    assert free.rope(schedule, 6) is free.rope(schedule, 6)
-    assert not torch.equal(free.rope(schedule, 6), fixed.rope(schedule, 6))
-    torch.testing.assert_close(fixed.rope(schedule, 6), rotary_table((16, 16), (16, 16), 16, CPU))
+    stretched, plain = free.rope(schedule, 6), fixed.rope(schedule, 6)
+    assert free.rope(schedule, 6) is stretched
+    assert not torch.equal(stretched, plain)
+    torch.testing.assert_close(plain, rotary_table((16, 16), (16, 16), 16, CPU))
 
 
 # --- tokenizer ---------------------------------------------------------------
 
 
 def small_tokenizer(fold: int) -> BinaryTokenizer:
-    made = tiny("infinity", tokenizer=TokenizerConfig(3, fold, 4, 32, (1, 1, 2), (1, 1, 2), 1)).tokenizer
-    assert isinstance(made, BinaryTokenizer)
-    return made
+    return tiny_infinity(tokenizer=TokenizerConfig(3, fold, 4, 32, (1, 1, 2), (1, 1, 2), 1)).tokenizer
 
 
 @pytest.mark.parametrize("fold", [1, 2])
@@ -246,9 +250,8 @@ def test_unfit_prompts_are_refused(model: Infinity) -> None:
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_a_picture_does_not_depend_on_its_batch(folded: bool) -> None:
-    tokenizer = TokenizerConfig(2, 2, 1, 32, (1,), (1,), 1) if folded else None
-    model = tiny("infinity", seed=5, **({"tokenizer": tokenizer} if tokenizer else {}))
-    assert isinstance(model, Infinity)
+    changes = {"tokenizer": TokenizerConfig(2, 2, 1, 32, (1,), (1,), 1)} if folded else {}
+    model = tiny_infinity(seed=5, **changes)
     schedule = budget_schedule("0.06M", 0.75)
     together = bits(model, PROMPTS, [7, 8], schedule=schedule)
     for i in range(2):
@@ -284,8 +287,7 @@ def test_guidance_inside_the_network(model: Infinity) -> None:
 
 
 def test_blocks_may_be_bfloat16() -> None:
-    model = tiny("infinity")
-    assert isinstance(model, Infinity)
+    model = tiny_infinity()
     model.blocks.to(torch.bfloat16)
     seen: dict[str, torch.dtype] = {}
     schedule = model.schedule()
@@ -320,7 +322,7 @@ def test_both_spellings_and_layouts_of_a_checkpoint_fill_the_same_network() -> N
     halves["vae"]["quantize.lfq.mask"] = torch.zeros(14)
     halves["infinity"]["cfg_uncond"] = torch.cat([halves["infinity"]["cfg_uncond"], torch.ones(3, 256)])
     tokenizer = TokenizerConfig(14, 2, 2, 32, (1, 2), (1, 2), 1)
-    config = replace(tiny("infinity").config, depth=2, heads=4, tokenizer=tokenizer, text_channels=256, text_length=10)
+    config = replace(tiny_infinity().config, depth=2, heads=4, tokenizer=tokenizer, text_channels=256, text_length=10)
     filled = []
     for tensors in (state, merged(halves["infinity"], halves["vae"])):
         with torch.device("meta"):

@@ -69,7 +69,10 @@ def test_stream_shows_every_scale_and_ends_with_the_result(scenes):
 def test_requests_of_several_sizes_share_a_call(infinity):
     small, wide = (256, 256), (192, 320)
     sizes = [small, wide, small]
-    sizes = [infinity.model.picture_size(infinity.model.schedule()), *(s for s in infinity.model.sizes() if s[0] != s[1])]
+    sizes = [
+        infinity.model.picture_size(infinity.model.schedule()),
+        *(s for s in infinity.model.sizes() if s[0] != s[1]),
+    ]
     chosen = [sizes[0], sizes[1], sizes[0]]
     requests = [Request("a cat", seed=i, height=h, width=w) for i, (h, w) in enumerate(chosen)]
     events = list(infinity.events(requests, output_type="latent"))
@@ -84,7 +87,11 @@ def test_requests_of_several_sizes_share_a_call(infinity):
 def test_per_image_plans_in_one_batch(scenes):
     short = scenes.plan().with_scale(-1, run="skip")
     single = scenes.plan().with_scale(-1, branch="cond").with_scale(-2, branch="cond")
-    requests = [Request("a star", seed=1), Request("a star", seed=1, plan=short), Request("a star", seed=1, plan=single)]
+    requests = [
+        Request("a star", seed=1),
+        Request("a star", seed=1, plan=short),
+        Request("a star", seed=1, plan=single),
+    ]
     result = list(scenes.events(requests))[-1].result
     assert result.trace.executed(0) == (0, 1, 2, 3, 4) and result.trace.executed(1) == (0, 1, 2, 3)
     assert same(result.images[0], scenes("a star", seed=1).images[0])

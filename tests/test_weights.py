@@ -106,7 +106,7 @@ def test_what_the_cache_lacks_is_named_with_its_repository(hub_cache: Path, file
 def test_an_unknown_repository_offline_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError) as error:
         locate("owner/else", "a.pth", revision="v1", cache_dir=tmp_path, local_files_only=True)
-    assert "hf download owner/else" in one_line(error) and "v1" in one_line(error)
+    assert "hf download owner/else a.pth" in one_line(error) and "v1" in one_line(error)
 
 
 def test_any_failure_of_the_hub_client_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,27 +5,21 @@ from __future__ import annotations
 import random
 
 import torch
+from data import render
 from torch import Tensor
 
 from stagevar.loop.contract import token_rows
 from stagevar.loop.latent import resize
 from stagevar.models.scenes import CHANNELS, PatchQuantizer
 from stagevar.scenes.captions import sample_scene
-from stagevar.scenes.render import render_batch
-
-
-def pictures(count: int, rng: random.Random) -> tuple[list[str], Tensor]:
-    """Captions and pictures (n, 3, 64, 64) in [0, 1] of training scenes."""
-    scenes = [sample_scene(rng) for _ in range(count)]
-    batch = torch.from_numpy(render_batch(scenes, rng))
-    return [scene.caption for scene in scenes], batch.permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()
 def fit(tokenizer: PatchQuantizer, count: int = 4000, iterations: int = 15, seed: int = 0) -> None:
     """Fill the buffers of ``tokenizer`` from ``count`` fresh pictures."""
     torch.manual_seed(seed)
-    batch = pictures(count, random.Random(seed))[1]
+    rng = random.Random(seed)
+    batch = render([sample_scene(rng) for _ in range(count)], rng).to(tokenizer.mean.device)
     patches = tokenizer.features(batch).permute(1, 0, 2, 3).reshape(CHANNELS, -1)
     tokenizer.mean.copy_(patches.mean(1))
     centred = patches - tokenizer.mean[:, None]

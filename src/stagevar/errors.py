@@ -1,20 +1,20 @@
 """Every error that a user can meet, each with one exit code and one HTTP status.
 
-    StagevarError                     exit  HTTP
-    ├── RequestError                     2   400   the input cannot be served; says what would be accepted
-    │   ├── PromptError                  2   400   empty, over-long, or words that the model does not know
-    │   ├── SizeError                    2   400   picture size outside the model's table
-    │   ├── OptionError                  2   400   unknown or out-of-range option, plan or accelerator
-    │   └── UnknownModelError            2   404   no such model
-    ├── MissingExtraError                3   501   an optional dependency is not installed
-    ├── CheckpointError                  4   500   weights that cannot be used
-    │   ├── MissingFileError             4   503   a file is neither on disk nor reachable
-    │   ├── ForeignCheckpointError       4   500   another family, or truncated, or tensors missing / left over
-    │   ├── ShapeError                   4   500   a tensor of another shape
-    │   └── UnsafePickleError            4   500   a pickle that would have to run code
-    ├── NumericError                     5   500   NaN or infinity in the logits
-    ├── OutputError                      6   507   a result could not be written
-    └── Cancelled                      130   499   interrupted between two scales
+StagevarError                     exit  HTTP
+├── RequestError                     2   400   the input cannot be served; says what would be accepted
+│   ├── PromptError                  2   400   empty, over-long, or words that the model does not know
+│   ├── SizeError                    2   400   picture size outside the model's table
+│   ├── OptionError                  2   400   unknown or out-of-range option, plan or accelerator
+│   └── UnknownModelError            2   404   no such model
+├── MissingExtraError                3   501   an optional dependency is not installed
+├── CheckpointError                  4   500   weights that cannot be used
+│   ├── MissingFileError             4   503   a file is neither on disk nor reachable
+│   ├── ForeignCheckpointError       4   500   another family, or truncated, or tensors missing / left over
+│   ├── ShapeError                   4   500   a tensor of another shape
+│   └── UnsafePickleError            4   500   a pickle that would have to run code
+├── NumericError                     5   500   NaN or infinity in the logits
+├── OutputError                      6   507   a result could not be written
+└── Cancelled                      130   499   interrupted between two scales
 """
 
 from __future__ import annotations

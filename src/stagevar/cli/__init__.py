@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from stagevar.errors import MissingExtraError, StagevarError
 
@@ -13,30 +14,30 @@ def main() -> None:
     sys.exit(run())
 
 
-def run() -> int:
-    """Run the command line; its exit code."""
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line with ``arguments``, or with those of the process; its exit code."""
     try:
-        try:
-            from stagevar.cli.app import app
-        except ModuleNotFoundError as error:
-            if error.name not in ("typer", "rich"):
-                raise
-            raise MissingExtraError(error.name, "cli") from None
-        app(prog_name="stagevar")
+        from stagevar.cli.app import app
+
+        app(arguments, prog_name="stagevar")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
-    except StagevarError as error:
-        return _report(error, error.exit_code, str(error))
-    except KeyboardInterrupt as error:
-        return _report(error, 130, "interrupted")
-    except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        return _report(error, 1, f"{what} (please report this; --debug shows where it happened)")
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("STAGEVAR_DEBUG", "") not in ("", "0"):
+            raise
+        code, line = _explain(error)
+        print(f"error: {line}", file=sys.stderr)
+        return code
     return 0
 
 
-def _report(error: BaseException, code: int, line: str) -> int:
-    if os.environ.get("STAGEVAR_DEBUG", "") not in ("", "0"):
-        raise error
-    print(f"error: {line}", file=sys.stderr)
-    return code
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and one line."""
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in ("typer", "rich"):
+        error = MissingExtraError(package, "cli")
+    if isinstance(error, StagevarError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return 1, f"{what} (please report this; --debug shows where it happened)"

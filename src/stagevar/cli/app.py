@@ -14,7 +14,10 @@ from stagevar import __version__
 from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError, StagevarError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from stagevar.pipeline import Pipeline
+    from stagevar.request import ScaleEvent
 
 DEMO_PROMPTS = (
     "a red circle to the left of a blue square",
@@ -52,7 +55,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, as STAGEVAR_DEBUG=1 does.")] = False,
 ) -> None:
     if debug:
@@ -118,7 +123,6 @@ def generate(
     """Draw pictures and save them as PNG files."""
     from stagevar.cli import show
     from stagevar.cli.pictures import write
-    from stagevar.loop.trace import merge
     from stagevar.request import expand
 
     height, width = _size(size)
@@ -138,16 +142,16 @@ def generate(
     pictures, traces = [], []
     for start in range(0, len(requests), batch_size):  # what is done is on disk before the next batch begins
         batch = requests[start : start + batch_size]
-        result = show.last(show.progress(pipe.events(batch), quiet=quiet))
+        result = show.last(show.progress(pipe.events(batch, batch_size=batch_size), quiet=quiet))
         for request, image in zip(batch, result.images, strict=True):
             file = write(output, image, request.prompt, request.seed, pipe.model.name)
             pictures.append({"file": str(file), "prompt": request.prompt, "seed": request.seed})
         traces.append(result.trace)
     if as_json:
-        typer.echo(json.dumps({"pictures": pictures, "trace": merge(traces).to_dict()}))
+        typer.echo(json.dumps({"pictures": pictures, "traces": [trace.to_dict() for trace in traces]}))
     elif not quiet:
         show.pictures(pictures)
-        show.times(merge(traces))
+        show.times(traces)
 
 
 @app.command()
@@ -161,22 +165,25 @@ def demo(
 ) -> None:
     """Draw four prompts, every scale on one sheet.
 
-    The contact sheet shows each picture after every scale."""
+    The contact sheet shows each picture after every scale.
+    """
     from stagevar.cli import show
     from stagevar.cli.pictures import contact_sheet
     from stagevar.files import replacing
 
     pipe = _pipeline(model, weights, device)
-    columns: list[tuple[str, list[Any]]] = []
-    for event in show.progress(pipe.stream(DEMO_PROMPTS, seed=seed), quiet=quiet):
+    columns: list[tuple[str, list[Image]]] = []
+
+    def keep(event: ScaleEvent) -> None:
         columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
-        result = event.result
+
+    result = show.last(show.progress(pipe.stream(DEMO_PROMPTS, seed=seed), quiet=quiet), keep)
     path = output / f"demo-{pipe.model.name}.png"
     with replacing(path) as temporary:
         contact_sheet(DEMO_PROMPTS, columns).save(temporary, format="png")
     if not quiet:
         show.scales(result.trace)
-        show.times(result.trace)
+        show.times([result.trace])
     typer.echo(path)
 
 
@@ -212,7 +219,8 @@ def conform(
 ) -> None:
     """Check the engine against conformance sets.
 
-    Exits with 0 only if all tensors of all sets hold, else with 1."""
+    Exits with 0 only if all tensors of all sets hold, else with 1.
+    """
     from stagevar.cli import show
     from stagevar.measure.conform import conform as check
 
@@ -262,7 +270,8 @@ def score(
 ) -> None:
     """Score a model of the scenes world.
 
-    Draws held-out captions and has the oracle read the pictures."""
+    Draws held-out captions and has the oracle read the pictures.
+    """
     from stagevar.cli import show
     from stagevar.measure.score import score as measure
 

@@ -39,10 +39,12 @@ def _bar(quiet: bool) -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
 
 
-def last(events: Iterator[ScaleEvent]) -> Result:
-    """The result that comes with the last event."""
+def last(events: Iterator[ScaleEvent], see: Callable[[ScaleEvent], None] | None = None) -> Result:
+    """The result that comes with the last event; ``see`` is shown each event."""
     result = None
     for event in events:
+        if see is not None:
+            see(event)
         result = event.result
     assert result is not None
     return result
@@ -65,30 +67,30 @@ def scales(trace: Trace) -> None:
     Console().print(table)
 
 
-def times(trace: Trace) -> None:
+def times(traces: Sequence[Trace]) -> None:
     """One line: pictures, and the seconds that each part took."""
-    text, network, decoder = (
-        part / 1e3 for part in (trace.text_milliseconds, trace.network_milliseconds, trace.decode_milliseconds)
-    )
-    count = len(trace.seeds)
+    text = sum(trace.text_milliseconds for trace in traces) / 1e3
+    network = sum(trace.network_milliseconds for trace in traces) / 1e3
+    decoder = sum(trace.decode_milliseconds for trace in traces) / 1e3
+    count, first = sum(len(trace.seeds) for trace in traces), traces[0]
     _line(
-        f"{count} picture{'s' * (count > 1)} of {trace.model} in {text + network + decoder:.2f} s on {trace.device}, "
-        f"{trace.dtype}: text {text:.2f} s, network {network:.2f} s, decoder {decoder:.2f} s"
+        f"{count} picture{'s' * (count > 1)} of {first.model} in {text + network + decoder:.2f} s on {first.device}, "
+        f"{first.dtype}: text {text:.2f} s, network {network:.2f} s, decoder {decoder:.2f} s"
     )
 
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
-    table = _table("model", "family", ">parameters", "on disk", "weights", "licence", "note")
+    """One block per family."""
+    table = _table("model", ">parameters", "on disk", "weights", "licence")
+    family = ""
     for row in rows:
-        table.add_row(
-            row["name"],
-            row["family"],
-            _count(row["parameters"]),
-            "yes" if row["on_disk"] else "no",
-            " ".join([row["source"], *row["files"]]),
-            row["licence"],
-            row["note"],
-        )
+        if row["family"] != family:
+            family = row["family"]
+            table.add_row(f"[bold]{family}[/bold]")
+        on_disk = "yes" if row["on_disk"] else "no"
+        table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["source"], row["licence"])
+    for column in table.columns[:3]:
+        column.no_wrap = True
     Console().print(table)
 
 

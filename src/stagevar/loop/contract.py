@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stagevar.loop.plan import Grid, Schedule
 
 Attend = Callable[..., Tensor]
-"""``attend(q, k, v, scale=...)`` -> (R, H, M, D): self-attention of the new rows over the cached ones and themselves."""
+"""``attend(q, k, v, scale=...)`` -> (R, H, M, D): self-attention of new rows over the cached ones and themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,11 @@ class Condition:
 
     def take(self, rows: Tensor) -> Self:
         """The given rows only."""
-        return replace(self, **{f.name: _take(getattr(self, f.name), rows) for f in fields(self)})
+        taken: dict[str, Any] = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
+        return replace(self, **taken)
 
 
-def _take(value: object, rows: Tensor) -> object:
+def _take(value: Any, rows: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[rows]
     if isinstance(value, tuple):
@@ -123,8 +124,8 @@ class Defaults:
 class ScaleModel(nn.Module):
     """A next-scale generator with its image tokenizer.
 
-    Names of shapes: n images, R rows (n or 2n), M = h * w tokens of a scale, C width, D latent channels, (H, W) the final
-    grid of the latent.
+    Names of shapes: n images, R rows (n or 2n), M = h * w tokens of a scale, C width, D latent channels, (H, W) the
+    final grid of the latent.
     """
 
     name: str
@@ -142,6 +143,11 @@ class ScaleModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """The compute dtype: that of the blocks' weights."""
         return next(self.blocks.parameters()).dtype
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks in order."""
+        return [cast(Block, block) for block in self.blocks]
 
     @property
     def depth(self) -> int:

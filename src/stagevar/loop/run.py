@@ -115,9 +115,7 @@ def _capacity(model: ScaleModel, schedule: Schedule, plans: Sequence[Plan]) -> i
     return max(sum(schedule[k][0] * schedule[k][1] for k in plan.executed[:-1]) for plan in plans)
 
 
-def _split(
-    cohort: _Cohort, k: int, model: ScaleModel, schedule: Schedule, plans: Sequence[Plan]
-) -> list[_Cohort]:
+def _split(cohort: _Cohort, k: int, model: ScaleModel, schedule: Schedule, plans: Sequence[Plan]) -> list[_Cohort]:
     """Regroup a cohort's images by the shape of their plans at scale k."""
     groups: dict[object, list[int]] = {}
     for position, image in enumerate(cohort.images):
@@ -171,9 +169,7 @@ def _advance(
         logits = _network(model, cohort, schedule, k, here, last, tap)
         rows = cohort.condition.rows * schedule[k][0] * schedule[k][1]
         if not bool(torch.isfinite(logits).all()):
-            raise NumericError(
-                f"NaN or infinity in the logits of scale {k + 1}; run in float32, or check the weights"
-            )
+            raise NumericError(f"NaN or infinity in the logits of scale {k + 1}; run in float32, or check the weights")
         if codes is None:
             codes = sample(logits, here, [seeds[image] for image in cohort.images], k)
         cohort.latent = model.add_codes(cohort.latent, codes, schedule, k)
@@ -213,7 +209,7 @@ def _network(
         guide_behind += model.depth
     if tap is not None:
         tap("embed", k, x)
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(model.layers):
         attend = _Attend(cohort.cache if model.causal else None, layer, keep=not last)
         context = BlockContext(layer, condition, rope, attend)
         for part in block.parts:

@@ -161,7 +161,8 @@ def check_greedy(
 
 
 class Recorder(dict[tuple[str, int], Tensor]):
-    """A tap of the loop that keeps what it sees by name and scale."""
+    """A tap of the loop that keeps by name and scale what sets store."""
 
     def __call__(self, name: str, scale: int, tensor: Tensor) -> None:
-        self[name, scale] = tensor
+        if name in ("block.0", "logits", "codes", "latent"):
+            self[name, scale] = tensor

@@ -47,7 +47,7 @@ def score(
     if not 1 <= captions <= MAX_CAPTIONS:
         raise OptionError(f"captions must lie between 1 and {MAX_CAPTIONS}, not {captions}")
     scenes = caption_suite(captions)
-    pictures = []
+    pictures: list[np.ndarray[Any, Any]] = []
     for start in range(0, captions, batch_size):
         chosen = scenes[start : start + batch_size]
         result = pipeline(

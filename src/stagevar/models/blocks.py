@@ -65,7 +65,8 @@ class CosineSelfAttention(nn.Module):
         h = modulate(x, scale, shift, self.eps).to(self.qkv.weight.dtype)
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = (split_heads(part, self.heads) for part in F.linear(h, self.qkv.weight, bias).chunk(3, -1))
-        q = F.normalize(q.float(), dim=-1) * self.log_temperature.float().clamp(max=math.log(100.0)).exp()[:, None, None]
+        temperature = self.log_temperature.float().clamp(max=math.log(100.0)).exp()
+        q = F.normalize(q.float(), dim=-1) * temperature[:, None, None]
         k = F.normalize(k.float(), dim=-1)
         if context.rope is not None:
             q, k = rotate(q, context.rope), rotate(k, context.rope)

@@ -150,9 +150,12 @@ def _filename(file: str) -> str:
 
 
 def _build_scenes(config: dict[str, Any]) -> ScaleModel:
-    shape = {key: tuple(value) if isinstance(value, list) else value for key, value in config["config"].items()}
-    sampling = {key: tuple(value) if isinstance(value, list) else value for key, value in config["defaults"].items()}
+    shape, sampling = _tuples(config["config"]), _tuples(config["defaults"])
     return scenes.Scenes(scenes.ScenesConfig(**shape), config["name"], Defaults(**sampling))
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
 _BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {"scenes": _build_scenes}

@@ -195,7 +195,7 @@ class Infinity(ScaleModel):
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
         unit = self.config.tokenizer.token_pixels
         default = self.picture_size(budget_schedule(self.config.budget))
-        h, w = height or default[0], width or default[1]
+        h, w = default[0] if height is None else height, default[1] if width is None else width
         if h % unit or w % unit or (h // unit, w // unit) not in SCHEDULES:
             near = ", ".join(f"{a}x{b}" for a, b in nearest_sizes(max(h, 1), max(w, 1), unit))
             raise SizeError(f"model {self.name} draws no {h}x{w} pictures (height x width); nearest are {near}")

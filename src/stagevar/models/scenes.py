@@ -178,7 +178,9 @@ class Scenes(ScaleModel):
             start=pooled,
             pooled=pooled,
             modulation=self.modulation(pooled),
-            text_kv=tuple(block.cross.keys_values(states) for block in self.blocks),
+            text_kv=tuple(
+                part.keys_values(states) for part in self.blocks.modules() if isinstance(part, CrossAttention)
+            ),
         )
 
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:

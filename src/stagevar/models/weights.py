@@ -87,8 +87,9 @@ def _from_hub(repo: str, filename: str | None, options: dict[str, Any]) -> Path:
         remedy = "there is no such repository, or it is private; log in with `hf auth login` or pass a token"
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         offline = options["local_files_only"] or hub.constants.HF_HUB_OFFLINE
+        command = f"hf download {repo}" + (f" {filename}" if filename and not filename.endswith("/") else "")
         remedy = (
-            f"not in the cache, and downloads are off; allow them, or run `hf download {repo}` where there is a network"
+            f"not in the cache, and downloads are off; allow them, or run `{command}` where there is a network"
             if offline
             else "not in the cache, and the hub cannot be reached; check the network, or give a folder with the files"
         )

@@ -1,0 +1,30 @@
+"""Write a trained run as the package's model: ``python recipes/scenes/export.py --run runs/scenes``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from stagevar.loop.contract import Defaults
+from stagevar.models.catalogue import SHIPPED, save_model
+from stagevar.models.scenes import Scenes, ScenesConfig
+
+DEFAULTS = Defaults(guidance=3.0, temperature=(1.0, 1.0, 0.9, 0.7, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/scenes"), help="folder of the training run")
+    parser.add_argument("--to", type=Path, default=SHIPPED, help="folder to write")
+    options = parser.parse_args()
+    state = torch.load(options.run / "last.pt", weights_only=True, map_location="cpu")
+    model = Scenes(ScenesConfig(), defaults=DEFAULTS)
+    model.load_state_dict(state["average"])
+    save_model(model, options.to)
+    print(f"step {state['step']}, {state['seconds'] / 60:.0f} minutes: written to {options.to}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""The command line on a small random model: files, names, exit codes, and one line for every failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from stagevar import __version__, cli
+from stagevar.cli.pictures import free_name, slug
+from stagevar.errors import UnknownModelError
+from stagevar.measure import conform
+from stagevar.models.catalogue import save_model
+from stagevar.models.scenes import Scenes, ScenesConfig
+from stagevar.models.tiny import randomize
+from stagevar.pipeline import Pipeline
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random model of the scenes family that draws in milliseconds."""
+    config = ScenesConfig(width=32, depth=1, heads=2, text_depth=1, grids=(1, 2, 4, 8), codes=(8, 8, 8, 8))
+    network = Scenes(config, name="small")
+    randomize(network, 0)
+    network.tokenizer.codebook.normal_(generator=torch.Generator().manual_seed(0))
+    folder = tmp_path_factory.mktemp("small")
+    save_model(network, folder)
+    return folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs the command line in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STAGEVAR_DEBUG", "0")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.run([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def failure(outcome: tuple[int, str, str], code: int) -> str:
+    """The one line of an error."""
+    assert outcome[0] == code, outcome
+    lines = outcome[2].strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- generate ----------------------------------------------------------------
+
+
+def test_pictures_get_telling_names_and_tell_what_made_them(run: Run, model: Path) -> None:
+    code, out, _ = run("generate", "A red circle!", "three green stars", "-m", model, "-n", 2, "--seed", 7, "-o", "o")
+    assert code == 0
+    names = ["a-red-circle-7.png", "a-red-circle-8.png", "three-green-stars-10.png", "three-green-stars-9.png"]
+    assert files(Path("o")) == names
+    assert all(name in out for name in names)
+    with Image.open("o/a-red-circle-8.png") as picture:
+        assert picture.size == (16, 16)
+        assert picture.info == {
+            "prompt": "A red circle!",
+            "seed": "8",
+            "model": "small",
+            "Software": f"stagevar {__version__}",
+        }
+
+
+def test_the_same_command_again_keeps_the_first_pictures(run: Run, model: Path) -> None:
+    for _ in range(2):
+        assert run("generate", "a star", "-m", model, "--seed", 1, "-q")[:2] == (0, "")
+    assert files(Path("out")) == ["a-star-1-2.png", "a-star-1.png"]
+    first, second = (Image.open(f"out/{name}") for name in files(Path("out")))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_json_goes_to_stdout_alone(run: Run, model: Path) -> None:
+    code, out, _ = run("generate", "a star", "-m", model, "-n", 3, "--batch-size", 2, "--json", "--guidance", "1,2,3,4")
+    assert code == 0
+    answer = json.loads(out)
+    assert all(Path(picture["file"]).exists() for picture in answer["pictures"])
+    assert len({picture["seed"] for picture in answer["pictures"]}) == 3
+    assert [len(trace["seeds"]) for trace in answer["traces"]] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["generate", ""], 2, "empty"),
+        (["generate", "a purple circle"], 2, "purple"),
+        (["generate", "a star", "-n", "0"], 2, "1 or more"),
+        (["generate", "a star", "-n", "100000"], 2, "at most"),
+        (["generate", "a star", "--size", "big"], 2, "--size"),
+        (["generate", "a star", "--size", "99x16"], 2, "16x16"),
+        (["generate", "a star", "--guidance", "much"], 2, "--guidance"),
+        (["generate", "a star", "--guidance", "1,2"], 2, "4 scales"),
+        (["generate", "a star", "--top-p", "2"], 2, "top_p"),
+        (["generate", "a star", "--seed", "-1"], 2, "seed"),
+        (["generate", "a star", "--device", "abacus"], 2, "abacus"),
+        (["generate", "a star", "--dtype", "int3"], 2, "dtype"),
+        (["score", "--captions", "999999"], 2, "captions"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, model: Path, arguments: list[str], code: int, part: str) -> None:
+    assert part in failure(run(*arguments, "-m", model), code)
+    assert not Path("out").exists()
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones(run: Run) -> None:
+    assert "scenes" in failure(run("generate", "a star", "-m", "dall-e"), UnknownModelError.exit_code)
+
+
+def test_usage_errors_leave_with_two(run: Run, model: Path) -> None:
+    for arguments in (["generate"], ["frobnicate"], ["generate", "a star", "--frob"], ["generate", "a", "-n", "many"]):
+        assert run(*arguments)[0] == 2
+
+
+def test_a_full_disk_keeps_what_was_written_and_leaves_no_half(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, saved = Image.Image.save, []
+
+    def fill_up(image: Image.Image, path: Path, **options: Any) -> None:
+        if len(saved) == 1:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        saved.append(path)
+        save(image, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", fill_up)
+    outcome = run("generate", "a star", "-m", model, "-n", 3, "--seed", 0, "-o", "o")
+    assert "No space left on device" in failure(outcome, 6)
+    assert files(Path("o")) == ["a-star-0.png"]
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "file" in failure(run("generate", "a star", "-m", model, "-o", "file/o"), 6)
+
+
+def test_an_interrupt_is_one_line(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = Pipeline.events
+
+    def interrupted(self: Pipeline, *arguments: Any, **options: Any) -> Iterator[Any]:
+        yield next(iter(events(self, *arguments, **options)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pipeline, "events", interrupted)
+    assert "interrupted" in failure(run("generate", "a star", "-m", model), 130)
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_control_c_keeps_whole_pictures_only(model: Path, tmp_path: Path) -> None:
+    command = ["generate", "a star", "-m", str(model), "-n", "1000", "--batch-size", "1", "-o", str(tmp_path / "o")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from stagevar.cli import main; main()", *command], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("o/*.png")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().startswith("error: ")
+    for path in (tmp_path / "o").iterdir():
+        with Image.open(path) as picture:
+            picture.load()
+
+
+# --- the other commands ------------------------------------------------------
+
+
+def test_demo_puts_every_scale_of_every_prompt_on_one_sheet(run: Run, model: Path) -> None:
+    code, out, _ = run("demo", "-m", model)
+    assert code == 0
+    assert files(Path("out")) == ["demo-small.png"]
+    with Image.open("out/demo-small.png") as sheet:
+        assert sheet.width > 4 * 128
+        assert sheet.height > 4 * 128
+    assert [line.split()[:4] for line in out.splitlines()[1:5]] == [
+        [str(k + 1), f"{side}x{side}", str(side * side), str(8 * side * side)] for k, side in enumerate((1, 2, 4, 8))
+    ]
+
+
+def test_models_are_listed_for_people_and_programs(run: Run) -> None:
+    code, out, _ = run("models")
+    assert code == 0
+    assert "scenes" in out
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert {"name", "family", "parameters", "source", "files", "licence", "on_disk", "note"} == set(rows[0])
+
+
+def test_score_prints_what_the_oracle_read(run: Run, model: Path) -> None:
+    code, out, _ = run("score", "-m", model, "--captions", 6, "--guidance", 3, "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert 0 <= answer["overall"] <= answer["relaxed"] <= 1
+    assert answer["guidance"] == 3
+    assert run("score", "-m", model, "--captions", 6)[0] == 0
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of three sets: one holds, one does not, one is of a family without checks."""
+    for name in ("good", "bad", "foreign"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        (tmp_path / "sets" / name / "config.json").write_text("{}")
+
+    def check(folder: Path) -> conform.Report:
+        if folder.name == "foreign":
+            raise UnknownModelError("no checks for it")
+        return conform.Report(folder.name, (conform.Row("image", 1e-3 if folder.name == "bad" else 1e-6, 1e-4),))
+
+    monkeypatch.setattr(conform, "conform", check)
+    return tmp_path / "sets"
+
+
+def test_conform_leaves_with_zero_only_if_all_sets_hold(run: Run, sets: Path) -> None:
+    assert run("conform", sets / "good")[0] == 0
+    assert run("conform", sets / "good", sets / "bad")[0] == 1
+    assert run("conform", sets / "foreign")[0] == 1
+    assert run("conform", sets)[0] == 1
+
+
+def test_conform_prints_one_object_per_set(run: Run, sets: Path) -> None:
+    _, out, _ = run("conform", sets, "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [(answer["set"], answer["ok"]) for answer in answers] == [("bad", False), ("foreign", False), ("good", True)]
+    assert answers[2]["worst"] == {"tensor": "image", "error": 1e-6, "tolerance": 1e-4}
+
+
+def test_a_folder_without_sets_is_one_line(run: Run, tmp_path: Path) -> None:
+    assert "config.json" in failure(run("conform", tmp_path), 4)
+
+
+# --- failures of no command --------------------------------------------------
+
+
+def test_the_version(run: Run) -> None:
+    assert run("--version")[:2] == (0, f"stagevar {__version__}\n")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_its_extra_the_command_line_says_what_to_install(
+    run: Run, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == missing or name.startswith("stagevar.cli.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert "stagevar[cli]" in failure(run("models"), 3)
+
+
+def test_a_bug_is_one_line_too_unless_debugging(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError("list index\nout of range")
+
+    monkeypatch.setattr(Pipeline, "events", broken)
+    assert "IndexError: list index out of range" in failure(run("generate", "a star", "-m", model), 1)
+    with pytest.raises(IndexError):
+        run("--debug", "generate", "a star", "-m", model)
+    assert os.environ["STAGEVAR_DEBUG"] == "1"
+
+
+def test_names_of_files_are_plain_and_short() -> None:
+    assert slug("  A red_circle, to the LEFT!  ") == "a-red-circle-to-the-left"
+    assert slug("../../etc/passwd") == "etc-passwd"
+    assert slug("???") == "picture"
+    assert slug("名前 " * 100).startswith("名前-名前")
+    assert len(slug("名前 " * 100).encode()) <= 80
+
+
+def test_a_taken_name_is_counted_up(tmp_path: Path) -> None:
+    for expected in ("a.png", "a-2.png", "a-3.png"):
+        path = free_name(tmp_path, "a")
+        assert path.name == expected
+        path.touch()

@@ -1,0 +1,103 @@
+"""The package as a whole: light to import, complete in its names, and no room looks upward."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import stagevar
+
+SOURCE = Path(stagevar.__file__).parent
+HEAVY = ("torch", "transformers", "numpy", "PIL", "huggingface_hub")
+
+ALLOWED = {
+    "errors": set(),
+    "files": {"errors"},
+    "request": {"errors"},
+    "loop": {"errors", "request"},
+    "scenes": {"errors"},
+    "models": {"errors", "files", "request", "loop", "scenes"},
+    "accelerators": {"errors", "request", "loop"},
+    "pipeline": {"errors", "request", "loop", "models"},
+    "measure": {"errors", "files", "request", "loop", "scenes", "models", "accelerators", "pipeline"},
+    "cli": {"errors", "files", "request", "loop", "scenes", "models", "accelerators", "pipeline", "measure"},
+}
+"""The rooms that each room may import."""
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_the_package_is_fast() -> None:
+    code = "import time; t = time.perf_counter(); import stagevar; print(time.perf_counter() - t)"
+    assert min(float(run_python(code)) for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize("code", ["import stagevar", "from stagevar.cli import run; run(['--help'])"])
+def test_neither_import_nor_help_loads_anything_heavy(code: str) -> None:
+    loaded = run_python(f"import sys\n{code}\nprint(*sys.modules)").split()
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_every_public_name_resolves_and_is_listed_in_order() -> None:
+    assert stagevar.__all__ == sorted(stagevar.__all__)
+    assert dir(stagevar) == stagevar.__all__
+    assert set(stagevar._HOMES) <= set(stagevar.__all__)
+    for name in stagevar.__all__:
+        assert getattr(stagevar, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        stagevar.no_such_name  # noqa: B018
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert stagevar.__version__ == version("stagevar")
+    assert (SOURCE / "py.typed").exists()
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Modules of this package that a file imports when it runs, wherever in the file."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imports(node)
+
+
+def room(module: str) -> str | None:
+    """The room of a dotted name; public names of the package belong to the room that defines them."""
+    parts = module.split(".")
+    if parts[0] != "stagevar" or len(parts) == 1 or parts[1].startswith("__"):
+        return None
+    return stagevar._HOMES.get(parts[1], parts[1]).split(".")[0]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_room_imports_upward(path: Path) -> None:
+    own = path.relative_to(SOURCE).with_suffix("").parts[0]
+    if own == "__init__":
+        own, allowed = "stagevar", {"errors"}
+    else:
+        allowed = ALLOWED[own] | {own}
+    for module in imports(ast.parse(path.read_text())):
+        assert (target := room(module)) is None or target in allowed, f"{own} may not import {module}"
+
+
+def test_no_module_is_left_out_of_the_wheel() -> None:
+    """Every folder with code is a package, so that an installed copy finds it."""
+    for folder in {path.parent for path in SOURCE.rglob("*.py")}:
+        assert (folder / "__init__.py").exists(), folder
