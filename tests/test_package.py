@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,3 +102,10 @@ def test_no_module_is_left_out_of_the_wheel() -> None:
     """Every folder with code is a package, so that an installed copy finds it."""
     for folder in {path.parent for path in SOURCE.rglob("*.py")}:
         assert (folder / "__init__.py").exists(), folder
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    root = Path(__file__).parents[1]
+    for document in (root / "README.md", *root.glob("docs/**/*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

@@ -61,11 +61,12 @@ class Pipeline:
             source,
             weights=weights,
             dtype=_dtype(dtype, place),
+            device=place,
             revision=revision,
             local_files_only=local_files_only,
             token=token,
         )
-        return cls(model.to(place))
+        return cls(model)
 
     def __call__(
         self,

@@ -150,8 +150,8 @@ class Result:
     """Pictures and the record of how they came about.
 
     Attributes:
-        images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width) in
-            [0, 1]; or latents (D, H, W).
+        images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width)
+            in [0, 1]; or latents (D, H, W).
         prompts, seeds: of each image.
         trace: what really ran.
     """

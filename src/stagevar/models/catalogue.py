@@ -100,17 +100,19 @@ def load(
     *,
     weights: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
     revision: str | None = None,
     local_files_only: bool = False,
     token: str | None = None,
 ) -> ScaleModel:
-    """A model with its weights, frozen, on the CPU.
+    """A model with its weights, frozen.
 
     Args:
         source: a name of ``entries``, or a folder that ``save_model`` wrote.
         weights: folder with a named model's published files, instead of the hub. It may hold the text encoder in a
             folder named after the last part of its repository.
-        dtype: of the transformer's blocks; all else is float32.
+        dtype: of the transformer's blocks and the text encoder; all else is float32.
+        device: where they go.
         revision, local_files_only, token: as in huggingface_hub.
 
     Raises:
@@ -119,15 +121,17 @@ def load(
     name = str(source)
     if name in infinity.SIZES:
         hub = {"revision": revision, "local_files_only": local_files_only, "token": token}
-        return _load_infinity(name, weights, dtype, hub)
+        return _load_infinity(name, weights, dtype, device, hub).to(device)
     folder = SHIPPED if name == "scenes" else Path(source).expanduser()
     if name != "scenes" and not folder.is_dir():
         known = ", ".join(["scenes", *infinity.SIZES])
         raise UnknownModelError(f"there is no model or folder {name!r}; models are {known}")
-    return _load_folder(folder, dtype)
+    return _load_folder(folder, dtype).to(device)
 
 
-def _load_infinity(name: str, weights: str | Path | None, dtype: torch.dtype, hub: dict[str, Any]) -> ScaleModel:
+def _load_infinity(
+    name: str, weights: str | Path | None, dtype: torch.dtype, device: str | torch.device, hub: dict[str, Any]
+) -> ScaleModel:
     size = infinity.SIZES[name]
     source = weights or size.repository
     if source is None or size.network is None or size.tokenizer is None:
@@ -139,9 +143,9 @@ def _load_infinity(name: str, weights: str | Path | None, dtype: torch.dtype, hu
     names = model.checkpoint_names
     state = merged(unwrap(network, "trainer", "gpt_fsdp"), unwrap(tokenizer, "vae"))
     fill(model, state, names.rename, names.reshape, source=source, dtype=dtype)
-    encoder = Path(weights or "", TEXT_ENCODER.split("/")[-1])
-    text_source = encoder if weights and encoder.is_dir() else TEXT_ENCODER
-    model.text_encoder = T5Encoder(str(text_source), local_files_only=hub["local_files_only"])
+    beside = Path(weights or "", TEXT_ENCODER.split("/")[-1])
+    text_source = beside if weights and beside.is_dir() else TEXT_ENCODER
+    model.text_encoder = T5Encoder.from_pretrained(text_source, dtype=dtype, device=device, **hub | {"revision": None})
     return model
 
 
