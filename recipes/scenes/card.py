@@ -1,0 +1,154 @@
+"""Measure the shipped model and write its card: ``python recipes/scenes/card.py``.
+
+All figures of the card come from ``scores.json``, which this command writes beside it; ``--text`` rewrites the card
+from an existing one. The text around them is ``card.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stagevar.files import replacing
+from stagevar.loop.plan import Plan
+from stagevar.measure.fidelity import psnr, ssim
+from stagevar.measure.score import score
+from stagevar.models.catalogue import SHIPPED
+from stagevar.pipeline import Pipeline
+from stagevar.scenes.captions import CATEGORIES, caption_suite
+from stagevar.scenes.oracle import score_suite
+
+STAGE_CAPTIONS = 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captions", type=int, default=600)
+    parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--log", type=Path, default=Path("runs/scenes/log.jsonl"), help="log of the training run")
+    parser.add_argument("--text", action="store_true", help="write the card from scores.json without measuring")
+    options = parser.parse_args()
+    scores_file = SHIPPED / "scores.json"
+    if not options.text:
+        pipe = Pipeline.from_pretrained("scenes", device="cpu")
+        measured = {
+            "training": json.loads(options.log.read_text().splitlines()[-1]),
+            "scores": [score(pipe, captions=options.captions, guidance=g) for g in options.guidance],
+            "stages": stages(pipe),
+            "time": times(pipe),
+        }
+        with replacing(scores_file) as path:
+            path.write_text(json.dumps(measured, indent=1) + "\n")
+    with replacing(SHIPPED / "README.md") as path:
+        path.write_text(card(json.loads(scores_file.read_text())))
+
+
+def stages(pipe: Pipeline) -> list[dict[str, Any]]:
+    """What leaving out scales, or guidance in the last ones, costs against the full run with the same noise."""
+    scenes = caption_suite(STAGE_CAPTIONS)
+    full, last = pipe.plan(), len(pipe.plan()) - 1
+    variants: dict[str, Plan | None] = {"full run": full, "another seed": None}
+    for n in (1, 2, 3, 4):
+        variants[f"last {n} skipped"] = changed(full, range(last, last - n, -1), run="skip")
+    for n in (2, 3, 4, 5):
+        variants[f"prompt only in the last {n}"] = changed(full, range(last, last - n, -1), branch="cond")
+    for k in (1, 2, 3):
+        variants[f"scale {k + 1} skipped"] = changed(full, [k], run="skip")
+    rows, reference = [], torch.empty(0)
+    for name, plan in variants.items():
+        seeds = range(1000, 1000 + len(scenes)) if plan is None else range(len(scenes))
+        result = pipe([s.caption for s in scenes], seed=list(seeds), plan=plan or full, output_type="pt")
+        pictures = torch.stack(result.images)
+        reference = pictures if name == "full run" else reference
+        rows.append({"variant": name, **compared(pictures, reference, scenes)})
+    return rows
+
+
+def changed(plan: Plan, scales: Sequence[int], **fields: Any) -> Plan:
+    for k in scales:
+        plan = plan.with_scale(k, **fields)
+    return plan
+
+
+def compared(pictures: Tensor, reference: Tensor, scenes: Sequence[Any]) -> dict[str, float]:
+    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    scores = score_suite(scenes, pixels)
+    return {
+        "overall": scores["overall"],
+        "relaxed": scores["relaxed"],
+        "psnr": float(psnr(pictures, reference).mean()),
+        "ssim": float(ssim(pictures, reference).mean()),
+    }
+
+
+def times(pipe: Pipeline, repeats: int = 5) -> dict[str, Any]:
+    """Seconds per picture of the plain run, batch 1 and 8."""
+    rows: dict[str, Any] = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "dtype": "float32"}
+    for batch in (1, 8):
+        prompts = ["a red circle to the left of a blue square"] * batch
+        pipe(prompts, seed=0)
+        seconds = []
+        for repeat in range(repeats):
+            trace = pipe(prompts, seed=repeat).trace
+            seconds.append(
+                (trace.network_milliseconds + trace.text_milliseconds + trace.decode_milliseconds) / 1e3 / batch
+            )
+        rows[f"batch {batch}"] = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+    return rows
+
+
+def card(measured: dict[str, Any]) -> str:
+    training, scores = measured["training"], measured["scores"]
+    guidance = [f"{each['guidance']:g}" if isinstance(each["guidance"], float) else "default" for each in scores]
+    table = [row("category", *(f"guidance {g}" for g in guidance)), row(*["---"] * (1 + len(scores)))]
+    table.append(row("**overall, strict**", *(f"**{each['overall']:.3f}**" for each in scores)))
+    table.append(row("overall, relaxed (shape identity ignored)", *(f"{each['relaxed']:.3f}" for each in scores)))
+    for category in CATEGORIES:
+        table.append(row(category, *(f"{each['categories'][category]:.3f}" for each in scores)))
+    stage_table = [row("variant", "strict", "relaxed", "PSNR dB", "SSIM"), row(*["---"] * 5)]
+    for r in measured["stages"]:
+        same = r["variant"] == "full run"
+        stage_table.append(
+            row(
+                r["variant"],
+                f"{r['overall']:.3f}",
+                f"{r['relaxed']:.3f}",
+                "" if same else f"{r['psnr']:.1f}",
+                "" if same else f"{r['ssim']:.3f}",
+            )
+        )
+    time = measured["time"]
+    captions = scores[0]["captions"]
+    return (
+        Path(__file__)
+        .with_suffix(".md")
+        .read_text()
+        .format(
+            captions=captions,
+            scores="\n".join(table),
+            stages="\n".join(stage_table),
+            stage_captions=STAGE_CAPTIONS,
+            steps=training["step"],
+            minutes=training["minutes"],
+            one=time["batch 1"]["median"],
+            eight=time["batch 8"]["median"],
+            threads=time["threads"],
+            error=(0.25 / captions) ** 0.5,
+        )
+    )
+
+
+def row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
