@@ -111,6 +111,16 @@ def test_json_goes_to_stdout_alone(run: Run, model: Path) -> None:
         (["generate", "a star", "-n", "100000"], 2, "at most"),
         (["generate", "a star", "--size", "big"], 2, "--size"),
         (["generate", "a star", "--size", "99x16"], 2, "16x16"),
+        (["generate", "a star", "--size", "9" * 5000 + "x1"], 2, "--size"),
+        (["generate", "a star \udcff"], 2, "UTF-8"),
+        (["generate", "a star", "--seed", "18446744073709551615", "-n", "2"], 2, "seed"),
+        (["generate", "a star", "--temperature", "1e-45"], 2, "temperature"),
+        (["generate", "a star", "--guidance", "1,2,3,nan"], 2, "guidance"),
+        (["generate", "a star", "--weights", "."], 2, "weights"),
+        (["generate", "a star", "--device", "meta"], 2, "meta"),
+        (["generate", "a star", "--device", "mkldnn"], 2, "mkldnn"),
+        (["generate", "a star", "--device", "hpu"], 2, "hpu"),
+        (["generate", "a star", "-o", "o" * 300], 6, "too long"),
         (["generate", "a star", "--guidance", "much"], 2, "--guidance"),
         (["generate", "a star", "--guidance", "1,2"], 2, "4 scales"),
         (["generate", "a star", "--top-p", "2"], 2, "top_p"),
@@ -131,7 +141,13 @@ def test_an_unknown_model_is_answered_with_the_known_ones(run: Run) -> None:
 
 def test_usage_errors_leave_with_two(run: Run, model: Path) -> None:
     for arguments in (["generate"], ["frobnicate"], ["generate", "a star", "--frob"], ["generate", "a", "-n", "many"]):
-        assert run(*arguments)[0] == 2
+        assert "--help" in failure(run(*arguments), 2)
+
+
+def test_no_command_at_all_shows_what_there_is(run: Run) -> None:
+    code, out, errors = run()
+    assert (code, errors) == (0, "")
+    assert all(name in out for name in ("generate", "demo", "models", "conform", "score"))
 
 
 def test_a_full_disk_keeps_what_was_written_and_leaves_no_half(
@@ -189,6 +205,45 @@ def test_control_c_keeps_whole_pictures_only(model: Path, tmp_path: Path) -> Non
             picture.load()
 
 
+def test_an_output_folder_that_may_not_be_read_is_one_line(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+
+    def refuse(self: Path, *_: object, **__: object) -> bool:
+        if self.is_relative_to("out"):
+            raise PermissionError(13, "Permission denied", str(self))
+        return exists(self)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert "Permission denied" in failure(run("generate", "a star", "-m", model), 6)
+    monkeypatch.setattr(Path, "exists", lambda self: refuse(Path("out")))
+    assert "out: Permission denied" in failure(run("generate", "a star", "-m", model), 4)
+
+
+def test_a_full_standard_output_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("typer.echo", full)
+    assert "No space left on device" in failure(run("models", "--json"), 6)
+
+
+def test_out_of_memory_says_what_to_ask_for(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 99 GiB")
+
+    monkeypatch.setattr(Pipeline, "events", exhausted)
+    assert "--batch-size" in failure(run("generate", "a star", "-m", model), 1)
+
+
+def test_names_in_brackets_are_shown_as_they_are(run: Run, model: Path) -> None:
+    code, out, _ = run("generate", "a star", "-m", model, "--seed", 1, "-o", "[red]x[/foo]:smile:" + "y" * 100)
+    assert code == 0
+    assert "[red]x[/foo]:smile:" + "y" * 100 + "/a-star-1.png" in out
+
+
 # --- the other commands ------------------------------------------------------
 
 
@@ -242,8 +297,8 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_conform_leaves_with_zero_only_if_all_sets_hold(run: Run, sets: Path) -> None:
     assert run("conform", sets / "good")[0] == 0
     assert run("conform", sets / "good", sets / "bad")[0] == 1
-    assert run("conform", sets / "foreign")[0] == 1
-    assert run("conform", sets)[0] == 1
+    assert "no checks for it" in failure(run("conform", sets / "foreign"), UnknownModelError.exit_code)
+    assert run("conform", sets)[0] == UnknownModelError.exit_code
 
 
 def test_conform_prints_one_object_per_set(run: Run, sets: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from stagevar.errors import MissingExtraError, StagevarError
+from stagevar.errors import MissingExtraError, OptionError, OutputError, StagevarError
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())
 
 
@@ -19,16 +24,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         from stagevar.cli.app import app
 
-        app(arguments, prog_name="stagevar")
+        code = app(arguments, prog_name="stagevar", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        if code == 130:  # an interrupt before the command began
+            raise KeyboardInterrupt
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("STAGEVAR_DEBUG", "") not in ("", "0"):
             raise
         code, line = _explain(error)
-        print(f"error: {line}", file=sys.stderr)
+        with suppress(OSError):  # nobody may be listening
+            print(f"error: {line}", file=sys.stderr, flush=True)
         return code
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
@@ -39,5 +49,19 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
-    what = " ".join(f"{type(error).__name__}: {error}".split())
+    if callable(usage := getattr(error, "format_message", None)):  # click's errors, which typer may bundle
+        command = getattr(getattr(error, "ctx", None), "command_path", "stagevar")
+        return OptionError.exit_code, f"{_one_line(usage()).rstrip('.')}; see {command} --help"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            OutputError.exit_code,
+            f"cannot write {error.filename or 'the output'}: {error.strerror}; free some space",
+        )
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return 1, "out of memory; ask for fewer pictures at once (--batch-size), a smaller size or --dtype bfloat16"
+    what = _one_line(f"{type(error).__name__}: {error}")
     return 1, f"{what} (please report this; --debug shows where it happened)"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

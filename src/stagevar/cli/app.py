@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ class Group(TyperGroup):
 app = typer.Typer(
     cls=Group,
     help="Draw pictures with next-scale visual autoregressive models.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -55,6 +56,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -62,9 +64,11 @@ def options(
 ) -> None:
     if debug:
         os.environ["STAGEVAR_DEBUG"] = "1"
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A name of `stagevar models`, a folder or a hub id.")]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A name of `stagevar models`, or a folder.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="Folder with a listed model's files, instead of the hub.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -92,10 +96,10 @@ def _numbers(text: str | None, option: str) -> float | list[float] | None:
 def _size(text: str | None) -> tuple[int | None, int | None]:
     if text is None:
         return None, None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
+    sides = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if sides is None:
         raise SizeError(f"--size takes height x width in pixels, such as 64x64, not {text!r}")
-    return int(height), int(width)
+    return int(sides[1]), int(sides[2])
 
 
 @app.command()
@@ -168,7 +172,7 @@ def demo(
     The contact sheet shows each picture after every scale.
     """
     from stagevar.cli import show
-    from stagevar.cli.pictures import contact_sheet
+    from stagevar.cli.pictures import contact_sheet, slug
     from stagevar.files import replacing
 
     pipe = _pipeline(model, weights, device)
@@ -178,7 +182,7 @@ def demo(
         columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
 
     result = show.last(show.progress(pipe.stream(DEMO_PROMPTS, seed=seed), quiet=quiet), keep)
-    path = output / f"demo-{pipe.model.name}.png"
+    path = output / f"demo-{slug(pipe.model.name)}.png"
     with replacing(path) as temporary:
         contact_sheet(DEMO_PROMPTS, columns).save(temporary, format="png")
     if not quiet:
@@ -219,36 +223,35 @@ def conform(
 ) -> None:
     """Check the engine against conformance sets.
 
-    Exits with 0 only if all tensors of all sets hold, else with 1.
+    Exits with 0 only if all tensors of all sets hold, with 1 if one does not, and with the code of the error if a set
+    cannot be checked.
     """
     from stagevar.cli import show
     from stagevar.measure.conform import conform as check
 
-    all_hold = True
+    all_hold, failed = True, 0
     for folder in _sets(folders):
         try:
             report = check(folder)
         except StagevarError as error:
-            all_hold = False
-            typer.echo(
-                json.dumps({"set": folder.name, "ok": False, "error": str(error)})
-                if as_json
-                else f"{folder.name}: {error}"
-            )
+            failed = failed or error.exit_code
+            typer.echo(f"error: {error}", err=True)
+            if as_json:
+                typer.echo(json.dumps({"set": folder.resolve().name, "ok": False, "error": str(error)}))
             continue
         all_hold &= report.ok
         if as_json:
             typer.echo(json.dumps(report.to_json()))
         else:
             show.conformance(report)
-    raise typer.Exit(0 if all_hold else 1)
+    raise typer.Exit(failed or int(not all_hold))
 
 
 def _sets(folders: list[Path]) -> list[Path]:
     """The folders themselves where they are sets, else the sets in them."""
     sets: list[Path] = []
     for folder in folders:
-        if (folder / "config.json").is_file():
+        if os.path.isfile(folder / "config.json"):  # noqa: PTH113 - unlike Path.is_file, never raises
             sets.append(folder)
             continue
         inside = sorted(path.parent for path in folder.glob("*/config.json"))

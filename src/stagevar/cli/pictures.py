@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import count
@@ -41,7 +42,7 @@ def slug(prompt: str, longest: int = 80) -> str:
 def free_name(folder: Path, stem: str) -> Path:
     """``stem.png``, or ``stem-2.png`` and so on if that is taken."""
     names = (folder / f"{stem}{'' if number == 1 else f'-{number}'}.png" for number in count(1))
-    return next(path for path in names if not path.exists())
+    return next(path for path in names if not os.path.lexists(path))  # unlike Path.exists, never raises
 
 
 def contact_sheet(prompts: Sequence[str], columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from stagevar.loop.trace import Trace
     from stagevar.measure.conform import Report
     from stagevar.request import Result, ScaleEvent
+
+
+UNBROKEN = 10_000
+"""Columns of a table that goes to a file or a pipe."""
 
 
 def progress(events: Iterator[ScaleEvent], *, quiet: bool) -> Iterator[ScaleEvent]:
@@ -55,7 +60,7 @@ def pictures(rows: Sequence[Mapping[str, Any]]) -> None:
     table = _table("picture", ">seed")
     for row in rows:
         table.add_row(row["file"], str(row["seed"]))
-    Console().print(table)
+    _print(table)
 
 
 def scales(trace: Trace) -> None:
@@ -64,7 +69,7 @@ def scales(trace: Trace) -> None:
     for row in trace.by_scale():
         cells = row["scale"] + 1, row["grid"], row["tokens"], row["rows"], f"{row['milliseconds']:.1f}"
         table.add_row(*map(str, cells))
-    Console().print(table)
+    _print(table)
 
 
 def times(traces: Sequence[Trace]) -> None:
@@ -86,12 +91,12 @@ def models(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if row["family"] != family:
             family = row["family"]
-            table.add_row(f"[bold]{family}[/bold]")
+            table.add_row(Text(family, style="bold"))
         on_disk = "yes" if row["on_disk"] else "no"
         table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["source"], row["licence"])
     for column in table.columns[:3]:
         column.no_wrap = True
-    Console().print(table)
+    _print(table)
 
 
 def conformance(report: Report) -> None:
@@ -101,7 +106,7 @@ def conformance(report: Report) -> None:
         table.add_row(row.tensor, f"{row.error:.1e}", f"{row.tolerance:.1e}", "ok" if row.ok else "FAILS")
     for name in report.unchecked:
         table.add_row(name, "", "", "NOT CHECKED")
-    Console().print(table)
+    _print(table)
     _line(f"{report.set}: {report.checked} tensors checked, {'all hold' if report.ok else 'NOT ALL HOLD'}")
 
 
@@ -115,7 +120,7 @@ def scores(values: Mapping[str, Any]) -> None:
         table.add_row(name, "")
         for inner, share in value.items():
             table.add_row(f"  {inner}", _value(share))
-    Console().print(table)
+    _print(table)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -127,8 +132,16 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
+def _print(table: Table) -> None:
+    """To a terminal in its width; to a file or a pipe without breaking a cell."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = UNBROKEN
+    console.print(table)
+
+
 def _line(text: str) -> None:
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    Console().print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _value(value: object) -> str:
