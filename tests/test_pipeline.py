@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stagevar.errors import Cancelled, OptionError, PromptError, SizeError
+from stagevar.errors import Cancelled, NumericError, OptionError, PromptError, SizeError
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
@@ -135,6 +135,9 @@ def test_callback_and_cancellation(scenes):
         ({"prompt": "a star and a star and a star and a star and a star"}, PromptError, "words"),
         ({"prompt": "a star", "height": 100, "width": 100}, SizeError, "12x12"),
         ({"prompt": "a star", "batch_size": 0}, OptionError, "batch_size"),
+        ({"prompt": "a star", "batch_size": "4"}, OptionError, "batch_size"),
+        ({"prompt": "a star", "steps": 4}, OptionError, "steps"),
+        ({"prompt": "a star", "plan": "fast"}, OptionError, "Plan"),
         ({"prompt": "a star", "output_type": "gif"}, OptionError, "gif"),
         ({"prompt": "a star", "num_images_per_prompt": 0}, OptionError, "images"),
     ],
@@ -144,7 +147,20 @@ def test_bad_input_is_named(scenes, call, error, word):
         scenes(**call)
 
 
-@pytest.mark.parametrize(("option", "value"), [("device", "abacus"), ("device", "cuda:99"), ("dtype", "int8")])
+def test_prompts_are_no_requests(scenes):
+    with pytest.raises(OptionError, match="stream"):
+        scenes.events(["a star"])
+
+
+def test_pictures_that_are_no_numbers_are_not_shown(scenes, monkeypatch):
+    monkeypatch.setattr(scenes.model, "decode", lambda latent: torch.full((len(latent), 3, 12, 12), torch.nan))
+    with pytest.raises(NumericError, match="tokenizer"):
+        scenes("a star")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("device", "abacus"), ("device", "cuda:99"), ("device", "meta"), ("dtype", "int8")]
+)
 def test_bad_device_and_dtype(option, value):
     with pytest.raises(OptionError, match=value):
         Pipeline.from_pretrained("scenes", **{option: value})

@@ -1,14 +1,24 @@
+import numpy as np
 import pytest
+import torch
 
 from stagevar.errors import OptionError, PromptError
 from stagevar.loop.plan import Plan
 from stagevar.request import MAX_IMAGES, MAX_SEED, Request, expand
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", None, 3])
-def test_an_empty_prompt_is_refused(prompt):
-    with pytest.raises(PromptError, match="empty"):
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [("", "empty"), ("  \n", "empty"), (None, "text"), (3, "text"), (b"a", "text"), ("\udc80", "UTF-8")],
+)
+def test_what_is_no_text_or_empty_is_refused(prompt, word):
+    with pytest.raises(PromptError, match=word):
         Request(prompt)
+    if not isinstance(prompt, str) or prompt.strip():
+        with pytest.raises(PromptError, match=word):
+            Request("a star", negative_prompt=[] if prompt is None else prompt)
+        with pytest.raises(PromptError, match="text"):
+            expand(prompt)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +31,16 @@ def test_an_empty_prompt_is_refused(prompt):
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_scale": (1.0, 1e9)}, "guidance_scale"),
         ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 1e-9}, "temperature"),
+        ({"temperature": (1.0, 1e-9)}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": "1"}, "seed"),
+        ({"height": "64", "width": 64}, "height"),
+        ({"guidance_scale": "3"}, "guidance_scale"),
+        ({"guidance_scale": ["3"]}, "guidance_scale"),
+        ({"top_k": 2.5}, "top_k"),
+        ({"top_p": "0.5"}, "top_p"),
         ({"top_k": -1}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
         ({"plan": Plan.uniform(2), "top_k": 5}, "plan"),
@@ -41,6 +61,20 @@ def test_seeds_per_prompt_and_per_image():
     assert [r.seed for r in expand(["a", "b"], num_images_per_prompt=2, seed=[4, 3, 2, 1])] == [4, 3, 2, 1]
     with pytest.raises(OptionError, match="3 seeds"):
         expand(["a", "b"], num_images_per_prompt=2, seed=[1, 2, 3])
+
+
+def test_numbers_of_numpy_and_torch_serve_as_well():
+    request = Request("a star", seed=np.int64(3), guidance_scale=np.array([1, 2]), temperature=torch.tensor([1.0, 0.5]))
+    assert request == Request("a star", seed=3, guidance_scale=(1.0, 2.0), temperature=(1.0, 0.5))
+    assert [r.seed for r in expand(["a", "b"], seed=torch.tensor(4))] == [4, 5]
+    assert [r.seed for r in expand(["a", "b"], seed=range(7, 9))] == [7, 8]
+    with pytest.raises(OptionError, match="seed"):
+        expand("a", seed="7")
+
+
+def test_an_unknown_option_is_answered_with_the_known_ones():
+    with pytest.raises(OptionError, match=r"'guidance'.*guidance_scale"):
+        expand("a star", guidance=3)
 
 
 def test_no_seed_draws_fresh_ones():

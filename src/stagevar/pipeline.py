@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 import stagevar
-from stagevar.errors import OptionError
+from stagevar.errors import NumericError, OptionError
 from stagevar.loop.contract import Condition, ScaleModel, Text
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
 from stagevar.loop.trace import Trace
 from stagevar.models.catalogue import load
-from stagevar.request import OUTPUT_TYPES, OutputType, Request, Result, ScaleEvent, expand
+from stagevar.request import OUTPUT_TYPES, OutputType, Request, Result, ScaleEvent, expand, whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_BATCH = 16
@@ -127,7 +128,9 @@ class Pipeline:
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[ScaleEvent]:
         """Draw requests that may differ in everything; those of one picture size share passes."""
-        if batch_size < 1:
+        if not all(isinstance(request, Request) for request in requests):
+            raise OptionError("events takes requests; call the pipeline itself, or stream, with prompts")
+        if whole("batch_size", batch_size) < 1:
             raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
         if output_type not in OUTPUT_TYPES:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
@@ -139,6 +142,8 @@ class Pipeline:
         schedule = schedule or self.model.schedule()
         request = request or Request("default")
         if request.plan is not None:
+            if not isinstance(request.plan, Plan):
+                raise OptionError(f"plan must be a stagevar.Plan, not {type(request.plan).__name__}")
             return request.plan
         defaults = self.model.defaults
         guidance = defaults.guidance if request.guidance_scale is None else request.guidance_scale
@@ -215,6 +220,8 @@ class Pipeline:
             return list(latent)
         with torch.inference_mode():
             pictures = self.model.decode(latent).float().cpu()
+        if not bool(torch.isfinite(pictures).all()):
+            raise NumericError("NaN or infinity in the decoded pictures; check the weights of the tokenizer")
         if output_type == "pt":
             return list(pictures)
         if output_type == "np":
@@ -252,11 +259,14 @@ def _result(requests: Sequence[Request], images: dict[int, Any], trace: Trace) -
 def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that torch has given up
+        try:
+            place = torch.device(device)
+            torch.zeros(1, device=place).item()
+        except Exception as error:  # each back end of torch that is not there raises something else
+            why = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0].rstrip(".")
+            raise OptionError(f"device {str(device)!r} cannot be used ({why[:120]}); try auto or cpu") from None
     return place
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.errors import OptionError, PromptError
@@ -25,6 +27,9 @@ MAX_IMAGES = 1024
 
 MAX_SEED = 2**64 - 1
 
+MIN_TEMPERATURE = 0.001
+"""Smaller divisors overflow the logits."""
+
 PerScale = float | tuple[float, ...]
 
 
@@ -38,7 +43,7 @@ class Request:
         negative_prompt: replaces the model's null text in the second branch.
         height, width: pixels.
         guidance_scale: strength, or one weight per scale.
-        temperature: divisor of the logits, or one per scale; 0 takes the most likely code.
+        temperature: divisor of the logits, or one per scale: at least 0.001, or 0 to take the most likely code.
         top_k: most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn, in (0, 1].
         plan: the complete plan instead of the four fields above.
@@ -60,31 +65,80 @@ class Request:
     plan: Plan | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str) or not self.prompt.strip():
+        _check_text("prompt", self.prompt)
+        if not self.prompt.strip():
             raise PromptError("the prompt is empty; say what to draw")
+        if self.negative_prompt is not None:
+            _check_text("negative prompt", self.negative_prompt)
+        self._set("seed", whole("seed", self.seed))
         if not 0 <= self.seed <= MAX_SEED:
             raise OptionError(f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
-        for name, side in (("height", self.height), ("width", self.width)):
-            if side is not None and side < 1:
-                raise OptionError(f"{name} must be a positive number of pixels, not {side}")
+        for name in ("height", "width"):
+            if (side := getattr(self, name)) is not None:
+                self._set(name, whole(name, side))
+                if side < 1:
+                    raise OptionError(f"{name} must be a positive number of pixels, not {side}")
         if (self.height is None) != (self.width is None):
             raise OptionError("give both height and width, or neither")
-        _check_per_scale("guidance_scale", self.guidance_scale, low=-100, high=100)
-        _check_per_scale("temperature", self.temperature, low=0, high=100)
-        if self.top_k is not None and self.top_k < 0:
-            raise OptionError(f"top_k must be 0 (all codes) or more, not {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
+        self._set("guidance_scale", _per_scale("guidance_scale", self.guidance_scale, low=-100, high=100))
+        self._set("temperature", _per_scale("temperature", self.temperature, low=0, high=100))
+        temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature or 0,)
+        if any(0 < each < MIN_TEMPERATURE for each in temperatures):
+            raise OptionError(f"temperature must be {MIN_TEMPERATURE} or more, or 0 for the most likely code")
+        if self.top_k is not None:
+            self._set("top_k", whole("top_k", self.top_k))
+            if self.top_k < 0:
+                raise OptionError(f"top_k must be 0 (all codes) or more, not {self.top_k}")
+        if self.top_p is not None:
+            self._set("top_p", _number("top_p", self.top_p))
+            if not 0 < self.top_p <= 1:
+                raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
         sampling = (self.guidance_scale, self.temperature, self.top_k, self.top_p)
         if self.plan is not None and any(value is not None for value in sampling):
             raise OptionError("a plan already holds guidance, temperature, top_k and top_p; give one or the other")
 
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
-def _check_per_scale(name: str, value: PerScale | None, *, low: float, high: float) -> None:
-    values = value if isinstance(value, tuple) else () if value is None else (value,)
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise PromptError(f"the {name} must be text, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PromptError(f"the {name} is not valid UTF-8 text; check the encoding of the terminal") from None
+
+
+def whole(name: str, value: Any) -> int:
+    """The value as an int; integers of numpy and torch will do.
+
+    Raises:
+        OptionError: it is no whole number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise OptionError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, str):
+        with suppress(TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers among them
+            return float(value)
+    raise OptionError(f"{name} must be a number, not {value!r}")
+
+
+def _per_scale(name: str, value: Any, *, low: float, high: float) -> PerScale | None:
+    """A number, or the numbers of a list, tuple, array or tensor."""
+    if value is None:
+        return None
+    several = not isinstance(value, str) and getattr(value, "ndim", int(isinstance(value, Sequence))) == 1
+    values = tuple(_number(name, each) for each in (value if several else [value]))
     for each in values:
         if not (math.isfinite(each) and low <= each <= high):
             raise OptionError(f"{name} must lie between {low} and {high}, not {each}")
+    return values if several else values[0]
 
 
 def expand(
@@ -93,7 +147,7 @@ def expand(
     num_images_per_prompt: int = 1,
     seed: int | Sequence[int] | None = None,
     negative_prompt: str | Sequence[str] | None = None,
-    **fields: Any,
+    **options: Any,
 ) -> list[Request]:
     """The requests of a call: every prompt ``num_images_per_prompt`` times.
 
@@ -101,11 +155,19 @@ def expand(
     image; None draws fresh ones.
 
     Raises:
-        OptionError: number of images, seeds or negative prompts that do not fit.
+        OptionError: number of images, seeds or negative prompts that do not fit, or an unknown option.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not isinstance(prompt, str) and not isinstance(prompt, Iterable):
+        raise PromptError(f"a prompt must be text, or several in a list, not {type(prompt).__name__}")
+    prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
     if not prompts:
         raise PromptError("there is no prompt; say what to draw")
+    known = [each.name for each in fields(Request)]
+    if unknown := sorted(set(options) - set(known)):
+        raise OptionError(
+            f"there is no option {unknown[0]!r}; options are num_images_per_prompt, {', '.join(known[1:])}"
+        )
+    num_images_per_prompt = whole("num_images_per_prompt", num_images_per_prompt)
     if num_images_per_prompt < 1:
         raise OptionError(f"the number of images must be 1 or more, not {num_images_per_prompt}")
     count = len(prompts) * num_images_per_prompt
@@ -117,16 +179,13 @@ def expand(
             raise OptionError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one each")
     else:
         negatives = [negative_prompt] * len(prompts)
-    for name in ("guidance_scale", "temperature"):
-        if isinstance(fields.get(name), list):
-            fields[name] = tuple(fields[name])
     seeds = _seeds(seed, len(prompts), num_images_per_prompt)
     return [
         Request(
             prompt=prompts[i // num_images_per_prompt],
             seed=seeds[i],
             negative_prompt=negatives[i // num_images_per_prompt],
-            **fields,
+            **options,
         )
         for i in range(count)
     ]
@@ -136,13 +195,15 @@ def _seeds(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[in
     count = prompts * each
     if seed is None:
         return [secrets.randbits(32) for _ in range(count)]
-    if isinstance(seed, int):
-        return [seed + i for i in range(count)]
-    if len(seed) == count:
-        return list(seed)
-    if len(seed) == prompts:
-        return [first + i for first in seed for i in range(each)]
-    raise OptionError(f"{len(seed)} seeds for {count} images; give one, one per prompt or one per image")
+    if not isinstance(seed, Sequence | range) or isinstance(seed, str):
+        first = whole("seed", seed)
+        return [first + i for i in range(count)]
+    seeds = [whole("seed", one) for one in seed]
+    if len(seeds) == count:
+        return seeds
+    if len(seeds) == prompts:
+        return [first + i for first in seeds for i in range(each)]
+    raise OptionError(f"{len(seeds)} seeds for {count} images; give one, one per prompt or one per image")
 
 
 @dataclass(frozen=True, slots=True)
