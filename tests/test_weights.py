@@ -107,6 +107,8 @@ def test_an_unknown_repository_offline_says_how_to_get_it(tmp_path: Path) -> Non
     with pytest.raises(MissingFileError) as error:
         locate("owner/else", "a.pth", revision="v1", cache_dir=tmp_path, local_files_only=True)
     assert "hf download owner/else a.pth" in one_line(error) and "v1" in one_line(error)
+    with pytest.raises(MissingFileError, match=r"hf download owner/else --include 'shards/\*'"):
+        locate("owner/else", "shards/", cache_dir=tmp_path, local_files_only=True)
 
 
 def test_any_failure_of_the_hub_client_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +266,13 @@ def test_a_wrong_shape_is_shown_with_both_shapes(state: dict[str, Tensor]) -> No
     assert "head.weight is (2, 5), expected (2, 4)" in one_line(error)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_other_than_real_numbers_are_not_cast(state: dict[str, Tensor], dtype: torch.dtype) -> None:
+    state["head.weight"] = torch.ones(2, 4, dtype=dtype)
+    with pytest.raises(ShapeError, match=r"head\.weight holds .*, not real numbers"):
+        fill(on_meta(), state)
+
+
 def test_two_tensors_for_one_place_are_refused(state: dict[str, Tensor]) -> None:
     state["alias"] = state["gain"]
     with pytest.raises(ForeignCheckpointError, match="left over"):
@@ -329,7 +338,8 @@ def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path, state: dict[str
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [(None, MissingFileError), ("{", ForeignCheckpointError), ("[1]", ForeignCheckpointError)]
+    ("text", "kind"),
+    [(None, MissingFileError), *((text, ForeignCheckpointError) for text in ("{", "[1]", "[" * 100_000))],
 )
 def test_a_bad_config_is_named(tmp_path: Path, text: str | None, kind: type[Exception]) -> None:
     if text is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import Any
 
 import torch
 
-from stagevar.errors import ForeignCheckpointError, MissingFileError, UnknownModelError
+from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, UnknownModelError
 from stagevar.loop.contract import Defaults, ScaleModel
+from stagevar.loop.plan import Plan
 from stagevar.models import infinity, scenes
+from stagevar.models.infinity import TEXT_ENCODER
 from stagevar.models.infinity_names import merged
 from stagevar.models.text import T5Encoder
 from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
+from stagevar.request import Request
 
 SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
-TEXT_ENCODER = "google/flan-t5-xl"
 NO_WEIGHTS = "no published weights; train your own"
 
 
@@ -119,11 +122,13 @@ def load(
         UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError
     """
     name = str(source)
+    if weights is not None and name not in infinity.SIZES:
+        raise OptionError(f"weights are given to a model of the hub ({', '.join(infinity.SIZES)}), not to {name!r}")
     if name in infinity.SIZES:
         hub = {"revision": revision, "local_files_only": local_files_only, "token": token}
         return _load_infinity(name, weights, dtype, device, hub).to(device)
-    folder = SHIPPED if name == "scenes" else Path(source).expanduser()
-    if name != "scenes" and not folder.is_dir():
+    folder = SHIPPED if name == "scenes" else Path(os.path.expanduser(name))  # noqa: PTH111 - never raises
+    if not name or not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, never raises
         known = ", ".join(["scenes", *infinity.SIZES])
         raise UnknownModelError(f"there is no model or folder {name!r}; models are {known}")
     return _load_folder(folder, dtype).to(device)
@@ -136,16 +141,17 @@ def _load_infinity(
     source = weights or size.repository
     if source is None or size.network is None or size.tokenizer is None:
         raise MissingFileError(f"{name}: {NO_WEIGHTS}, or load a folder that stagevar wrote")
-    network = read_state(locate(source, _filename(size.network), **hub))
-    tokenizer = read_state(locate(source, _filename(size.tokenizer), **hub))
+    files = [locate(source, _filename(file), **hub) for file in (size.network, size.tokenizer)]
+    beside = Path(weights or "", TEXT_ENCODER.split("/")[-1])
+    text_source = beside if weights and beside.is_dir() else TEXT_ENCODER
+    text_encoder = T5Encoder.from_pretrained(text_source, dtype=dtype, device=device, **hub | {"revision": None})
+    network, tokenizer = map(read_state, files)
     with torch.device("meta"):
         model = infinity.Infinity(size.config, name, size.defaults)
     names = model.checkpoint_names
     state = merged(unwrap(network, "trainer", "gpt_fsdp"), unwrap(tokenizer, "vae"))
     fill(model, state, names.rename, names.reshape, source=source, dtype=dtype)
-    beside = Path(weights or "", TEXT_ENCODER.split("/")[-1])
-    text_source = beside if weights and beside.is_dir() else TEXT_ENCODER
-    model.text_encoder = T5Encoder.from_pretrained(text_source, dtype=dtype, device=device, **hub | {"revision": None})
+    model.text_encoder = text_encoder
     return model
 
 
@@ -155,7 +161,7 @@ def _filename(file: str) -> str:
 
 def _build_scenes(config: dict[str, Any]) -> ScaleModel:
     shape, sampling = _tuples(config["config"]), _tuples(config["defaults"])
-    return scenes.Scenes(scenes.ScenesConfig(**shape), config["name"], Defaults(**sampling))
+    return scenes.Scenes(scenes.ScenesConfig(**shape), str(config["name"]), Defaults(**sampling))
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +174,7 @@ _BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {"scenes": _build
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> ScaleModel:
     config = load_config(folder)
-    builder = _BUILDERS.get(config.get("family", ""))
+    builder = _BUILDERS.get(str(config.get("family")))
     if builder is None:
         raise ForeignCheckpointError(
             f"{folder / CONFIG} names no family that can be loaded from a folder ({', '.join(_BUILDERS)})"
@@ -176,7 +182,12 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> ScaleModel:
     try:
         with torch.device("meta"):
             model = builder(config)
-    except (KeyError, TypeError, AttributeError) as error:
+            sampling = {name: value for name, value in asdict(model.defaults).items() if value is not None}
+            Request("defaults", guidance_scale=sampling.pop("guidance"), **sampling)
+            Plan.uniform(len(model.schedule()), **asdict(model.defaults))
+    except KeyError as error:
+        raise ForeignCheckpointError(f"{folder / CONFIG} lacks {error}; it does not describe a model") from None
+    except (TypeError, AttributeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OptionError) as error:
         raise ForeignCheckpointError(f"{folder / CONFIG} does not describe a model: {error}") from None
     fill(model, read_state(folder / WEIGHTS), source=folder, dtype=dtype)
     return model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, PromptError
 from stagevar.loop.contract import Text
+from stagevar.models.weights import errors_only
 
 CACHED_PROMPTS = 64
 PADDED_WORDS = 128
@@ -67,8 +69,9 @@ class T5Encoder:
         }
         load: Any = T5EncoderModel.from_pretrained
         try:
-            model, info = load(source, dtype=dtype, output_loading_info=True, **options)
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            with errors_only("huggingface_hub", "transformers"), _no_bars():
+                model, info = load(source, dtype=dtype, output_loading_info=True, **options)
+                tokenizer = AutoTokenizer.from_pretrained(source, **options)
         except OSError as error:
             raise MissingFileError(f"text encoder {source}: {_sentence(error)}") from error
         except Exception as error:  # whatever a broken file makes transformers raise
@@ -123,6 +126,21 @@ class T5Encoder:
     def _encode(self, ids: tuple[int, ...]) -> Tensor:
         states: Tensor = self.model(input_ids=torch.tensor([ids], device=self.device)).last_hidden_state
         return states[0].float().cpu()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the progress bars of transformers."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _sentence(error: BaseException) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -69,13 +71,14 @@ def _from_hub(repo: str, filename: str | None, options: dict[str, Any]) -> Path:
     from huggingface_hub import errors
 
     what = f"{filename or 'the files'} of {repo}"
+    wanted = None if filename is None else f"{filename}*"
     if options["revision"]:
         what += f" at revision {options['revision']}"
     try:
-        if filename is not None and not filename.endswith("/"):
-            return Path(hub.hf_hub_download(repo, filename, **options))
-        wanted = None if filename is None else f"{filename}*"
-        found = Path(hub.snapshot_download(repo, allow_patterns=wanted, **options), filename or "")
+        with errors_only("huggingface_hub"):
+            if filename is not None and not filename.endswith("/"):
+                return Path(hub.hf_hub_download(repo, filename, **options))
+            found = Path(hub.snapshot_download(repo, allow_patterns=wanted, **options), filename or "")
         if found.is_dir():
             return found
         remedy = "the repository has no such folder, or it is not in the cache"
@@ -87,7 +90,8 @@ def _from_hub(repo: str, filename: str | None, options: dict[str, Any]) -> Path:
         remedy = "there is no such repository, or it is private; log in with `hf auth login` or pass a token"
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         offline = options["local_files_only"] or hub.constants.HF_HUB_OFFLINE
-        command = f"hf download {repo}" + (f" {filename}" if filename and not filename.endswith("/") else "")
+        part = f" --include '{wanted}'" if filename and filename.endswith("/") else f" {filename}" if filename else ""
+        command = f"hf download {repo}{part}"
         remedy = (
             f"not in the cache, and downloads are off; allow them, or run `{command}` where there is a network"
             if offline
@@ -98,6 +102,20 @@ def _from_hub(repo: str, filename: str | None, options: dict[str, Any]) -> Path:
     except Exception as error:  # whatever the hub's client raises, the user needs the name of the file
         remedy = f"download failed ({type(error).__name__}: {_first_line(error)})"
     raise MissingFileError(f"{what}: {remedy}")
+
+
+@contextmanager
+def errors_only(*names: str) -> Iterator[None]:
+    """Without the warnings of other packages: a retry is not the user's business, and a failure is told by us."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -206,7 +224,7 @@ def fill(
 
     Raises:
         ForeignCheckpointError: tensors missing or left over.
-        ShapeError: a tensor of another shape.
+        ShapeError: a tensor of another shape, or integers where real numbers belong.
     """
     expected = module.state_dict()
     found: dict[str, Tensor] = {}
@@ -249,6 +267,10 @@ def _check(
 ) -> None:
     missing = [name for name in expected if name not in found]
     misfits = [
+        f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers"
+        for name, tensor in found.items()
+        if expected[name].is_floating_point() and not tensor.is_floating_point()
+    ] + [
         f"{name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
         for name, tensor in found.items()
         if tensor.shape != expected[name].shape
@@ -259,7 +281,7 @@ def _check(
     if left_over:
         problems.append(f"{len(left_over)} left over ({_some(left_over)})")
     if misfits:
-        problems.append(f"{len(misfits)} of another shape ({_some(misfits)})")
+        problems.append(f"{len(misfits)} of another shape or kind ({_some(misfits)})")
     if problems:
         kind = ForeignCheckpointError if missing or left_over else ShapeError
         raise kind(f"{source} does not fit {type(module).__name__}: {', '.join(problems)}; check model and size")
@@ -290,8 +312,8 @@ def load_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except OSError:
-        raise MissingFileError(f"{folder} has no {CONFIG}, so it is not a folder of a model") from None
-    except ValueError as error:
+        raise MissingFileError(f"{folder} has no {CONFIG} that can be read, so it is not a folder of a model") from None
+    except (ValueError, RecursionError) as error:
         raise ForeignCheckpointError(f"{path} is not JSON ({error})") from None
     if not isinstance(config, dict):
         raise ForeignCheckpointError(f"{path} holds a {type(config).__name__}, not settings by name")
