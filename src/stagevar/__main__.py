@@ -1,0 +1,5 @@
+"""``python -m stagevar``: the command line."""
+
+from stagevar.cli import main
+
+main()
