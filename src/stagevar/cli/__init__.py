@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from stagevar.errors import MissingExtraError, OptionError, OutputError, StagevarError
+from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, StagevarError
 
 
 def main() -> None:
@@ -57,6 +57,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
             OutputError.exit_code,
             f"cannot write {error.filename or 'the output'}: {error.strerror}; free some space",
         )
+    if isinstance(error, OSError) and error.filename:
+        return MissingFileError.exit_code, f"{error.filename}: {error.strerror}; check the path and its permissions"
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return 1, "out of memory; ask for fewer pictures at once (--batch-size), a smaller size or --dtype bfloat16"
     what = _one_line(f"{type(error).__name__}: {error}")

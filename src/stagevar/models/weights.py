@@ -170,6 +170,8 @@ def _read_shards(index: Path) -> dict[str, Any]:
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return dict(load_file(path))
+    except PermissionError as error:
+        raise MissingFileError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
     except (SafetensorError, OSError) as error:
         raise ForeignCheckpointError(f"{path} is truncated or no safetensors file ({_first_line(error)})") from None
 
