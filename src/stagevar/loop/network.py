@@ -13,11 +13,13 @@ from stagevar.loop.cache import KVCache
 from stagevar.loop.cohort import Cohort
 from stagevar.loop.contract import Block, BlockContext, ScaleModel
 from stagevar.loop.plan import Plan, ScalePlan, Schedule
-from stagevar.loop.tokens import Reduced, TokenContext, Tokens, gather
+from stagevar.loop.signals import flipped
+from stagevar.loop.tokens import TokenContext, Tokens, gather
 
 Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``; names are ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or
-group), ``reduced.G`` (rows before a group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``latent``."""
+group), ``reduced.G`` (rows before a group), ``attended.N`` (keys of self-attention), ``logits``, ``codes`` and
+``latent``."""
 
 LAST = -1
 """Group under which memory holds the hidden state behind the last block."""
@@ -25,17 +27,25 @@ LAST = -1
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Guided, temperature-scaled logits (n, r, ...) at positions ``index`` (n, r), None meaning all; ``row_layers`` is
-    how many rows went through how many blocks in sum."""
+    """What a pass yields.
+
+    Attributes:
+        logits: (n, r, ...), guided and divided by the temperature.
+        index: (n, r) positions of the rows, None meaning all.
+        row_layers: how many rows went through how many blocks, in sum.
+        flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+    """
 
     logits: Tensor
     index: Tensor | None
     row_layers: int
+    flips: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, and the next scale's plan."""
+    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan, and
+    whether signals are wanted."""
 
     model: ScaleModel
     cohort: Cohort
@@ -45,6 +55,7 @@ class Pass:
     seeds: Sequence[int]
     later: ScalePlan | None
     carried_later: bool
+    measured: bool
     tap: Tap | None
 
     @property
@@ -67,6 +78,7 @@ def begin(
     k: int,
     plans: Sequence[Plan],
     seeds: Sequence[int],
+    measured: bool,
     tap: Tap | None,
 ) -> Pass:
     """The pass of a cohort at scale k."""
@@ -81,6 +93,7 @@ def begin(
         [seeds[image] for image in cohort.images],
         rest[0] if rest else None,
         any(scale.carry > 0 for scale in rest),
+        measured,
         tap,
     )
 
@@ -100,9 +113,13 @@ def forward(work: Pass) -> Output:
     logits = work.model.logits(x, cohort.condition, work.scale)
     temperature = per_image([each.temperature or 1.0 for each in work.here], logits)
     logits = logits / temperature.repeat(len(logits) // n, *[1] * (logits.dim() - 1))
-    if both:
-        logits = logits[:n] if plan.guidance_layer is not None else _guide(logits, work.here)
-    return Output(logits, None if index is None else index[:n], row_layers)
+    cond, flips = logits[:n], None
+    if both and plan.guidance_layer is None:
+        logits = _guide(logits, work.here)
+        flips = flipped(logits, cond) if work.measured else None
+    elif both:
+        logits = cond
+    return Output(logits, None if index is None else index[:n], row_layers, flips)
 
 
 def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
@@ -147,7 +164,7 @@ class Segment:
 
 
 def segments(model: ScaleModel, tokens: Tokens | None) -> Iterator[Segment]:
-    """The blocks in groups: one if nothing is reduced; else the dense ends, and between them one or the model's groups."""
+    """The blocks in groups: one if nothing is reduced; else the dense ends, and between them one or all groups."""
     depth = model.depth
     if tokens is None:
         yield Segment(0, range(depth), False)

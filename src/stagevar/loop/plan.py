@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,6 +93,9 @@ class Plan:
             raise OptionError("the plan runs no scale at all; let at least one run")
         if self.scales[self.executed[0]].run == "reuse":
             raise OptionError(f"scale {self.executed[0]} cannot reuse anything, as no scale runs before it")
+        first = self.scales[self.executed[0]].tokens
+        if first is not None and first.needs:
+            raise OptionError(f"scale {self.executed[0]} cannot restore rows from a scale before it, as none runs")
         for earlier, later in pairwise(self.executed):
             _check_needs(self.scales[earlier], self.scales[later], later)
         single: Branch | None = None
@@ -117,11 +120,12 @@ class Plan:
             scales.append(ScalePlan(**here))
         return cls(tuple(scales))
 
-    def with_scale(self, k: int, **fields: Any) -> Plan:
-        """A copy whose scale ``k`` (negative counts from the end) has other fields."""
-        scales = list(self.scales)
-        scales[k] = replace(scales[k], **fields)
-        return Plan(tuple(scales))
+    def replace(self, scales: Iterable[int], **fields: Any) -> Plan:
+        """A copy with other fields at some scales (negative ones count from the end), checked as a whole."""
+        edited = list(self.scales)
+        for k in scales:
+            edited[k] = replace(edited[k], **fields)
+        return Plan(tuple(edited))
 
     @property
     def executed(self) -> tuple[int, ...]:
@@ -147,8 +151,7 @@ def _check_needs(earlier: ScalePlan, later: ScalePlan, k: int) -> None:
     if earlier.run == "reuse":
         raise OptionError(f"scale {k} restores rows from the scale before it, which did not pass through the network")
     if earlier.tokens is not None and (
-        earlier.tokens.final
-        or (earlier.tokens.scope, earlier.tokens.dense) != (later.tokens.scope, later.tokens.dense)
+        earlier.tokens.final or (earlier.tokens.scope, earlier.tokens.dense) != (later.tokens.scope, later.tokens.dense)
     ):
         raise OptionError(f"scale {k} restores rows from the scale before it, whose tokens must be grouped alike")
 

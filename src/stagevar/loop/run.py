@@ -15,16 +15,22 @@ from stagevar.loop.contract import Condition, ScaleModel
 from stagevar.loop.network import Pass, Tap, begin, forward
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.sample import sample
+from stagevar.loop.signals import Signals, measure
 from stagevar.loop.trace import ScaleRecord
+
+Revise = Callable[[int, Plan, int, Signals], Plan]
+"""``(image, its plan, scale that ran, its signals)`` to the plan from the next scale on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """State after one scale: the latent (n, D, H, W) of all images in request order, and what ran."""
+    """State after one scale: the latent (n, D, H, W) of all images in request order, what ran, and the plans as they
+    stand."""
 
     scale: int
     latent: Tensor
     records: tuple[ScaleRecord, ...]
+    plans: tuple[Plan, ...]
 
 
 def run(
@@ -34,6 +40,7 @@ def run(
     plans: Sequence[Plan],
     seeds: Sequence[int],
     *,
+    revise: Revise | None = None,
     forced: Mapping[int, Tensor] | None = None,
     tap: Tap | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -46,6 +53,7 @@ def run(
         schedule: grids of the scales.
         plans: one per image; images may differ in any field.
         seeds: one per image; the same seed gives the same noise in every plan and batch.
+        revise: asked for an image's plan after every scale that ran; signals are measured only if it is given.
         forced: codes (n, M) or (n, M, d) per scale to take instead of drawn ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
         cancelled: asked before each scale.
@@ -58,7 +66,7 @@ def run(
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
-    n = len(plans)
+    n, plans = len(plans), list(plans)
     for plan in plans:
         _check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
@@ -72,9 +80,14 @@ def run(
             cohorts = [part for cohort in cohorts for part in cohort.split(k, model, schedule, plans)]
             for cohort in cohorts:
                 codes = forced[k][list(cohort.images)] if forced is not None and k in forced else None
-                records.append(_advance(begin(model, cohort, schedule, k, plans, seeds, tap), codes))
+                work = begin(model, cohort, schedule, k, plans, seeds, revise is not None, tap)
+                record, signals = _advance(work, codes)
+                records.append(record)
+                for image, seen in zip(cohort.images, signals, strict=False):
+                    if revise is not None:
+                        plans[image] = _revised(revise(image, plans[image], k, seen), plans[image], k)
             latent = _gather(cohorts, n)
-        yield Step(k, latent, tuple(records))
+        yield Step(k, latent, tuple(records), tuple(plans))
 
 
 def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
@@ -86,9 +99,17 @@ def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
             raise OptionError(f"guidance_layer {layer} is out of range; {model.name} has {model.depth} blocks")
 
 
-def _advance(work: Pass, codes: Tensor | None) -> ScaleRecord:
+def _revised(plan: Plan, before: Plan, k: int) -> Plan:
+    """The plan that an accelerator returned, if it keeps to what has happened."""
+    if plan.scales[: k + 1] != before.scales[: k + 1]:
+        raise OptionError(f"a revised plan differs at scale {k} or before, which has run")
+    return plan
+
+
+def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signals]]:
     """Run one scale for one cohort and add its codes to the latent."""
     began = time.perf_counter()
+    signals: list[Signals] = []
     cohort, k, grid = work.cohort, work.scale, work.schedule[work.scale]
     cached, row_layers = cohort.cache.length(0), 0
     cohort.narrow(work.plan.branch)
@@ -103,12 +124,14 @@ def _advance(work: Pass, codes: Tensor | None) -> ScaleRecord:
             codes = torch.stack([each[at] for each, at in zip(codes, output.index, strict=True)])
         latent = work.model.add_codes(cohort.latent, codes, work.schedule, k, output.index)
         cohort.latent, cohort.change = latent, latent - cohort.latent
+        if work.measured:
+            signals = measure(output.logits, output.flips, cohort.change, latent)
         work.show("logits", output.logits)
         work.show("codes", codes)
         work.show("latent", cohort.latent)
     if cohort.latent.is_cuda:
         torch.cuda.synchronize(cohort.latent.device)
-    return ScaleRecord(
+    record = ScaleRecord(
         scale=k,
         grid=grid,
         images=cohort.images,
@@ -118,6 +141,7 @@ def _advance(work: Pass, codes: Tensor | None) -> ScaleRecord:
         cached=cached,
         milliseconds=(time.perf_counter() - began) * 1e3,
     )
+    return record, signals
 
 
 def _gather(cohorts: Sequence[Cohort], n: int) -> Tensor:

@@ -129,6 +129,8 @@ class Select:
             raise OptionError(f"dense must be two shares of the layers below 1 in sum, not {self.dense}")
         if self.restore_by == "zero_code" and (self.scope != "network" or self.dense[1] > 0):
             raise OptionError("zero_code leaves rows out to the end: it needs scope 'network' and no dense last layers")
+        if self.restore_by == "zero_code" and self.score != "change":
+            raise OptionError("zero_code needs the same rows in both branches: score 'change'")
 
     @property
     def needs(self) -> tuple[Kind, ...]:

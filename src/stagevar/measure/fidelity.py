@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,7 +53,7 @@ def band_energy(pictures: Tensor, bands: int = 4) -> Tensor:
     y, x = torch.fft.fftfreq(h, device=pictures.device), torch.fft.fftfreq(w, device=pictures.device)
     radius = torch.sqrt(y[:, None] ** 2 + x[None] ** 2) / 0.5
     edges = [0.0, *(2.0 ** (k - bands + 1) for k in range(bands - 1)), 2.0]
-    masks = torch.stack([(radius > low) & (radius <= high) for low, high in zip(edges, edges[1:], strict=False)])
+    masks = torch.stack([(radius > low) & (radius <= high) for low, high in pairwise(edges)])
     return torch.einsum("nhw,bhw->nb", spectrum, masks.double()).float()
 
 

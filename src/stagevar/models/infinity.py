@@ -156,6 +156,7 @@ class Infinity(ScaleModel):
     def __init__(self, config: InfinityConfig, name: str = "infinity", defaults: Defaults | None = None) -> None:
         super().__init__()
         self.name, self.config = name, config
+        self.groups = config.chunks
         self.defaults = defaults or _SHARP
         self.text_encoder: Callable[[Sequence[str]], Text] | None = None
         width, eps = config.width, config.eps

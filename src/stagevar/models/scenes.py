@@ -138,6 +138,7 @@ class Scenes(ScaleModel):
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
         super().__init__()
         self.name, self.config = name, config
+        self.groups = config.depth
         self.defaults = defaults or Defaults()
         width, scales = config.width, len(config.grids)
         self.tokenizer = PatchQuantizer(config)
