@@ -26,7 +26,7 @@ def test_the_last_scale_stores_nothing_and_releases_the_history():
     for layer in range(2):
         cache.extend(layer, rows(3, 0), rows(3, 1), keep=True)
     storage = weakref.ref(cache._stores[0][0].untyped_storage())
-    keys, _ = cache.extend(0, rows(5, 2), rows(5, 3), keep=False)
+    keys, _ = cache.extend(0, rows(5, 2), rows(5, 3), keep=False, release=True)
     assert keys.shape[2] == 8 and cache.length(0) == 0 and cache.length(1) == 3
     gc.collect()
     assert storage() is None

@@ -181,5 +181,5 @@ def test_unusable_folders_are_explained_in_one_line(altered: Callable[..., Path]
     fails(ForeignCheckpointError, "adds up", altered(io=lambda t: t["text.lens"].add_(1)))
     fails(UnknownModelError, "'mystery'", altered(config=lambda c: c.update(model="mystery")))
     fails(UnknownModelError, "no checks", altered(config=lambda c: c.update(model="../infinity")))
-    fails(OptionError, "'skipvar' are not supported", altered(config=lambda c: c.update(method="skipvar")))
+    fails(OptionError, "apply_spatial_patchify", altered(config=lambda c: c.update(method="skipvar")))
     fails(OptionError, "use_bit_label", altered(config=lambda c: c.update(use_bit_label=0)))

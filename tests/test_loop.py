@@ -134,7 +134,7 @@ def test_noise_is_shared_between_plans(family):
     """Skipping a late scale leaves every draw before it as it was."""
     scales = len(schedule_of(family))
     full = generate(family, PROMPTS[:1], [Plan.uniform(scales)], [5])
-    short = generate(family, PROMPTS[:1], [Plan.uniform(scales).with_scale(-1, run="skip")], [5])
+    short = generate(family, PROMPTS[:1], [Plan.uniform(scales).replace([-1], run="skip")], [5])
     for k in range(scales - 1):
         assert torch.equal(full[0][k][0], short[0][k][0])
     assert scales - 1 not in short[0]
@@ -153,7 +153,7 @@ def test_forced_codes_are_taken(family):
 @families
 def test_dropping_a_branch_frees_its_rows_at_once(family):
     scales = len(schedule_of(family))
-    plan = Plan.uniform(scales).with_scale(-1, branch="cond").with_scale(-2, branch="cond")
+    plan = Plan.uniform(scales).replace([-1, -2], branch="cond")
     _, _, records = generate(family, PROMPTS[:2], [plan, plan], [1, 2])
     tokens = [r.grid[0] * r.grid[1] for r in records]
     assert [r.rows // t for r, t in zip(records, tokens, strict=True)] == [4] * (scales - 2) + [2, 2]

@@ -25,8 +25,9 @@ ALLOWED = {
     "scenes": {"errors"},
     "models": {"errors", "files", "request", "loop", "scenes"},
     "accelerators": {"errors", "request", "loop"},
-    "pipeline": {"errors", "request", "loop", "models"},
-    "measure": {"errors", "files", "request", "loop", "scenes", "models", "accelerators", "pipeline"},
+    "registry": {"errors", "accelerators"},
+    "pipeline": {"errors", "request", "loop", "models", "accelerators", "registry"},
+    "measure": {"errors", "files", "request", "loop", "scenes", "models", "accelerators", "registry", "pipeline"},
     "cli": {"errors", "files", "request", "loop", "scenes", "models", "accelerators", "pipeline", "measure"},
 }
 """The rooms that each room may import."""

@@ -85,8 +85,8 @@ def test_requests_of_several_sizes_share_a_call(infinity):
 
 
 def test_per_image_plans_in_one_batch(scenes):
-    short = scenes.plan().with_scale(-1, run="skip")
-    single = scenes.plan().with_scale(-1, branch="cond").with_scale(-2, branch="cond")
+    short = scenes.plan().replace([-1], run="skip")
+    single = scenes.plan().replace([-1, -2], branch="cond")
     requests = [
         Request("a star", seed=1),
         Request("a star", seed=1, plan=short),

@@ -47,9 +47,9 @@ def test_uniform_takes_one_value_or_one_per_scale():
         Plan.uniform(3, guidance=(1.0, 2.0))
 
 
-def test_with_scale_counts_from_the_end_and_leaves_the_original():
+def test_replace_counts_from_the_end_and_leaves_the_original():
     plan = Plan.uniform(4)
-    shorter = plan.with_scale(-1, run="skip").with_scale(-2, run="skip")
+    shorter = plan.replace([-1], run="skip").replace([-2], run="skip")
     assert shorter.executed == (0, 1)
     assert plan.executed == (0, 1, 2, 3)
 

@@ -76,12 +76,20 @@ def test_top_p_drops_the_tail_and_keeps_the_largest():
 def test_greedy_by_temperature_or_top_k():
     logits = torch.randn(2, 6, 9)
     for plan in (ScalePlan(temperature=0), ScalePlan(top_k=1)):
-        assert torch.equal(sample(logits, [plan, plan], [0, 1], 0), logits.argmax(-1))
+        assert torch.equal(sample(logits, [plan, plan], [0, 1], 0, 6), logits.argmax(-1))
 
 
 def test_images_are_drawn_with_their_own_seed_and_filter():
     logits = torch.randn(3, 4, 5, 2)
     plans = [ScalePlan(), ScalePlan(top_p=0.6), ScalePlan(top_k=1)]
-    together = sample(logits, plans, [1, 2, 3], 2)
-    alone = [sample(logits[i : i + 1], plans[i : i + 1], [i + 1], 2) for i in range(3)]
+    together = sample(logits, plans, [1, 2, 3], 2, 4)
+    alone = [sample(logits[i : i + 1], plans[i : i + 1], [i + 1], 2, 4) for i in range(3)]
     assert torch.equal(together, torch.cat(alone))
+
+
+def test_rows_at_an_index_get_the_noise_of_their_position():
+    logits = torch.randn(1, 9, 5)
+    index = torch.tensor([[1, 4, 8]])
+    every = sample(logits, [ScalePlan()], [3], 1, 9)
+    some = sample(logits[:, index[0]], [ScalePlan()], [3], 1, 9, index)
+    assert torch.equal(some[0], every[0, index[0]])

@@ -296,6 +296,7 @@ def test_what_is_saved_can_be_loaded(tmp_path: Path, state: dict[str, Tensor]) -
     assert load_config(folder) == {"family": "tiny", "depth": 2}
     assert all(torch.equal(tensor, state[name]) for name, tensor in read_state(folder).items())
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 def test_a_full_disk_leaves_the_old_model_whole(

@@ -57,11 +57,11 @@ def stages(pipe: Pipeline) -> list[dict[str, Any]]:
     full, last = pipe.plan(), len(pipe.plan()) - 1
     variants: dict[str, Plan | None] = {"full run": full, "another seed": None}
     for n in (1, 2, 3, 4):
-        variants[f"last {n} skipped"] = changed(full, range(last, last - n, -1), run="skip")
+        variants[f"last {n} skipped"] = full.replace(range(last, last - n, -1), run="skip")
     for n in (2, 3, 4, 5):
-        variants[f"prompt only in the last {n}"] = changed(full, range(last, last - n, -1), branch="cond")
+        variants[f"prompt only in the last {n}"] = full.replace(range(last, last - n, -1), branch="cond")
     for k in (1, 2, 3):
-        variants[f"scale {k + 1} skipped"] = changed(full, [k], run="skip")
+        variants[f"scale {k + 1} skipped"] = full.replace([k], run="skip")
     rows, reference = [], torch.empty(0)
     for name, plan in variants.items():
         seeds = range(1000, 1000 + len(scenes)) if plan is None else range(len(scenes))
@@ -70,12 +70,6 @@ def stages(pipe: Pipeline) -> list[dict[str, Any]]:
         reference = pictures if name == "full run" else reference
         rows.append({"variant": name, **compared(pictures, reference, scenes)})
     return rows
-
-
-def changed(plan: Plan, scales: Sequence[int], **fields: Any) -> Plan:
-    for k in scales:
-        plan = plan.with_scale(k, **fields)
-    return plan
 
 
 def compared(pictures: Tensor, reference: Tensor, scenes: Sequence[Any]) -> dict[str, float]:

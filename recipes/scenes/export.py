@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 
 import torch
+from sheet import GUIDANCE, TEMPERATURES
 
 from stagevar.loop.contract import Defaults
 from stagevar.models.catalogue import SHIPPED, save_model
 from stagevar.models.scenes import Scenes, ScenesConfig
-
-DEFAULTS = Defaults(guidance=3.0, temperature=(1.0, 1.0, 0.9, 0.7, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3))
 
 
 def main() -> None:
@@ -20,7 +19,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=SHIPPED, help="folder to write")
     options = parser.parse_args()
     state = torch.load(options.run / "last.pt", weights_only=True, map_location="cpu")
-    model = Scenes(ScenesConfig(), defaults=DEFAULTS)
+    model = Scenes(ScenesConfig(), defaults=Defaults(guidance=GUIDANCE, temperature=TEMPERATURES))
     model.load_state_dict(state["average"])
     save_model(model, options.to)
     print(f"step {state['step']}, {state['seconds'] / 60:.0f} minutes: written to {options.to}")

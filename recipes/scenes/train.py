@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from data import batch, crop, render, set_statistics, tokenised
 from objective import scale_losses
+from rich.progress import Progress, TimeElapsedColumn
+from sheet import sheet
 from tokenizer import fit
 from torch import Tensor, nn
 
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--muon", type=float, default=0.02, help="learning rate of matrices")
     parser.add_argument("--adam", type=float, default=2e-3, help="learning rate of all else")
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
+    parser.add_argument("--sheet", type=int, default=1000, help="steps between sheets of samples")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
     Training(options).train()
@@ -69,22 +72,29 @@ class Training:
         self.average.load_state_dict(self.model.state_dict())
 
     def train(self) -> None:
-        options, began = self.options, time.perf_counter()
-        before = self.seconds
-        while self.step < options.steps:
-            rng = random.Random(f"{options.seed} {self.step}")
-            torch.manual_seed(options.seed * 1_000_003 + self.step)
-            rate = learning_rate(self.step, options.steps)
-            for optimiser in self.optimisers:
-                for group in optimiser.param_groups:
-                    group["lr"] = group["base"] * rate
-            count = scales_of_step(self.step / options.steps, rng)
-            self.update(*batch(self.model, count, options.tokens, rng))
-            self.step += 1
-            self.seconds = before + time.perf_counter() - began
-            if self.step % options.every == 0 or self.step in (20, options.steps):
-                self.report()
-                self.save()
+        options, began, before = self.options, time.perf_counter(), self.seconds
+        with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as progress:
+            bar = progress.add_task("training", total=options.steps, completed=self.step)
+            while self.step < options.steps:
+                self.one_step()
+                self.seconds = before + time.perf_counter() - began
+                progress.update(bar, completed=self.step)
+                done = self.step == options.steps
+                if self.step % options.every == 0 or done:
+                    progress.console.print(self.report(done or self.step % options.sheet == 0))
+                    self.save()
+
+    def one_step(self) -> None:
+        options = self.options
+        rng = random.Random(f"{options.seed} {self.step}")
+        torch.manual_seed(options.seed * 1_000_003 + self.step)
+        rate = learning_rate(self.step, options.steps)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["base"] * rate
+        count = scales_of_step(self.step / options.steps, rng)
+        self.update(*batch(self.model, count, options.tokens, rng))
+        self.step += 1
 
     def update(self, words: Tensor, codes: list[Tensor], latents: list[Tensor], crops: dict[int, Tensor]) -> None:
         losses = scale_losses(self.model, words, codes, latents, crops)
@@ -102,14 +112,18 @@ class Training:
         for k, each in enumerate(losses):
             self.sums.setdefault(k, []).append(float(each.detach()))
 
-    def report(self) -> None:
+    def report(self, with_sheet: bool) -> str:
+        """Append a line to the log: mean training loss since the last one and validation loss, per scale in nats."""
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
         row["train"] = [round(sum(v) / len(v), 3) for _, v in sorted(self.sums.items())]
         row["validation"] = [round(v, 3) for v in validation(self.average)]
+        if with_sheet:
+            row["sheet"] = sheet(self.average, self.options.run / f"sheet-{self.step:06d}.png")
         self.sums = {}
+        line = json.dumps(row)
         with (self.options.run / "log.jsonl").open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
+            log.write(line + "\n")
+        return line
 
     def save(self) -> None:
         state = {

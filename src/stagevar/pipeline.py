@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 import stagevar
+from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.errors import NumericError, OptionError
 from stagevar.loop.contract import Condition, ScaleModel, Text
 from stagevar.loop.plan import Plan, Schedule
-from stagevar.loop.run import run
+from stagevar.loop.run import Revise, run
 from stagevar.loop.trace import Trace
 from stagevar.models.catalogue import load
+from stagevar.registry import parse
 from stagevar.request import OUTPUT_TYPES, OutputType, Request, Result, ScaleEvent, expand, whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -93,7 +95,8 @@ class Pipeline:
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
             callback_on_step_end: called with the event of every scale.
             cancelled: asked before every scale; True raises ``Cancelled``.
-            fields: ``height``, ``width``, ``guidance_scale``, ``temperature``, ``top_k``, ``top_p`` or ``plan``, as in
+            fields: ``height``, ``width``, ``guidance_scale``, ``temperature``, ``top_k``, ``top_p``, ``plan`` or
+                ``accelerator``, as in
                 ``Request``.
 
         Raises:
@@ -138,24 +141,30 @@ class Pipeline:
         return self._events(requests, batches, output_type, cancelled)
 
     def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
-        """The plain run of a request: the model's defaults where it leaves a field open."""
+        """The plan that a request starts with: the model's defaults where it leaves a field open, accelerated."""
         schedule = schedule or self.model.schedule()
         request = request or Request("default")
         if request.plan is not None:
             if not isinstance(request.plan, Plan):
                 raise OptionError(f"plan must be a stagevar.Plan, not {type(request.plan).__name__}")
-            return request.plan
+            return self._accelerated(request.plan, schedule, request)
         defaults = self.model.defaults
         guidance = defaults.guidance if request.guidance_scale is None else request.guidance_scale
         if not isinstance(guidance, tuple):
             guidance = self.model.guidance_schedule(guidance, schedule)
-        return Plan.uniform(
+        plan = Plan.uniform(
             len(schedule),
             guidance=guidance,
             temperature=defaults.temperature if request.temperature is None else request.temperature,
             top_k=defaults.top_k if request.top_k is None else request.top_k,
             top_p=defaults.top_p if request.top_p is None else request.top_p,
         )
+        return self._accelerated(plan, schedule, request)
+
+    def _accelerated(self, plan: Plan, schedule: Schedule, request: Request) -> Plan:
+        model = self.model
+        facts = Facts(depth=model.depth, groups=model.groups, causal=model.causal)
+        return parse(request.accelerator).plan(plan, schedule, facts)
 
     def _batches(
         self, requests: Sequence[Request], batch_size: int
@@ -186,7 +195,8 @@ class Pipeline:
                 condition = self.condition([requests[i] for i in indices])
             trace.text_milliseconds += (time.perf_counter() - began) * 1e3
             seeds = [requests[i].seed for i in indices]
-            for step in run(self.model, condition, schedule, plans, seeds, cancelled=cancelled):
+            revise = _revise([parse(requests[i].accelerator) for i in indices], schedule)
+            for step in run(self.model, condition, schedule, plans, seeds, revise=revise, cancelled=cancelled):
                 for record in step.records:
                     trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
                 if step.scale == len(schedule) - 1:
@@ -245,6 +255,13 @@ def to_pil(picture: Tensor) -> Image.Image:
     """(3, height, width) in [0, 1] to an RGB image, rounded to 8 bits."""
     pixels = (picture.float() * 255).round().clamp(0, 255).byte()
     return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
+
+
+def _revise(accelerators: Sequence[Accelerator], schedule: Schedule) -> Revise | None:
+    """The loop's question to each image's accelerator, None if none of them decides online."""
+    if not any(accelerator.online for accelerator in accelerators):
+        return None
+    return lambda image, plan, k, signals: accelerators[image].revise(plan, k, signals, schedule)
 
 
 def _result(requests: Sequence[Request], images: dict[int, Any], trace: Trace) -> Result:

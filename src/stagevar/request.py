@@ -47,6 +47,7 @@ class Request:
         top_k: most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn, in (0, 1].
         plan: the complete plan instead of the four fields above.
+        accelerator: as ``stagevar.registry.parse`` reads it, such as ``drop_last(1)``.
 
     Raises:
         PromptError: empty prompt.
@@ -63,6 +64,7 @@ class Request:
     top_k: int | None = None
     top_p: float | None = None
     plan: Plan | None = None
+    accelerator: str = "none"
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)

@@ -27,15 +27,18 @@ class KVCache:
         """Rows held (0 while empty)."""
         return next((store[0].shape[0] for store in self._stores if store is not None), 0)
 
-    def extend(self, layer: int, k_RHMD: Tensor, v_RHMD: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
+    def extend(
+        self, layer: int, k_RHMD: Tensor, v_RHMD: Tensor, *, keep: bool, release: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """History of ``layer`` followed by the new rows, both (R, H, length + M, D).
 
-        With ``keep`` the new rows are stored; without it (the last scale that runs) nothing is stored and the
-        layer's history is released.
+        With ``keep`` the new rows are stored. Without it nothing is; ``release`` then frees the layer's history too
+        (the last scale that runs).
         """
         store, length = self._stores[layer], self._lengths[layer]
         if not keep:
-            self._stores[layer], self._lengths[layer] = None, 0
+            if release:
+                self._stores[layer], self._lengths[layer] = None, 0
             if store is None:
                 return k_RHMD, v_RHMD
             return torch.cat([store[0][:, :, :length], k_RHMD], 2), torch.cat([store[1][:, :, :length], v_RHMD], 2)

@@ -134,6 +134,8 @@ class ScaleModel(nn.Module):
     causal: bool = True
     """Whether a scale attends to the scales before it (else only to itself, and nothing is cached)."""
     blocks: nn.ModuleList
+    groups: int = 1
+    """Chunks of equally many consecutive blocks, the unit of group-wise token reduction."""
 
     @property
     def device(self) -> torch.device:
@@ -198,8 +200,13 @@ class ScaleModel(nn.Module):
         """(R, M, V) for vector-quantised codes or (R, M, d, 2) for bits, float32."""
         raise NotImplementedError
 
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int) -> Tensor:
-        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d)."""
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d).
+
+        With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.
+        """
         raise NotImplementedError
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
@@ -211,6 +218,12 @@ def expand_rows(x_nMC: Tensor, rows: int) -> Tensor:
     """Repeat n image rows to ``rows`` = n or 2n (prompts' rows first, null rows behind)."""
     n = x_nMC.shape[0]
     return x_nMC if rows == n else x_nMC.repeat(rows // n, *([1] * (x_nMC.dim() - 1)))
+
+
+def spread(rows_nrD: Tensor, index_nr: Tensor, count: int) -> Tensor:
+    """Rows at the given positions of otherwise zero rows: (n, count, D)."""
+    n, _, D = rows_nrD.shape
+    return rows_nrD.new_zeros(n, count, D).scatter_(1, index_nr[..., None].expand(-1, -1, D), rows_nrD)
 
 
 def token_map(tokens_nMD: Tensor, grid: Grid) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.errors import OptionError
+
+if TYPE_CHECKING:
+    from stagevar.loop.tokens import Tokens
 
 Grid = tuple[int, int]
 """Height and width of one scale, in tokens."""
@@ -14,8 +18,11 @@ Grid = tuple[int, int]
 Schedule = tuple[Grid, ...]
 """The grids of one picture size, first to final."""
 
-Run = Literal["full", "skip"]
+Run = Literal["full", "skip", "reuse"]
 Branch = Literal["both", "cond", "null"]
+Keep = Literal["all", "none"]
+Stage = Literal["semantic", "structure", "fidelity"]
+STAGES: tuple[Stage, ...] = ("semantic", "structure", "fidelity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,30 +30,45 @@ class ScalePlan:
     """One scale of one image. The defaults mean the plain run.
 
     Attributes:
-        run: ``full``, or ``skip`` (nothing is computed and the latent stays as it is).
+        run: ``full``; ``skip`` (nothing is computed and the latent stays as it is); or ``reuse`` (no pass through the
+            network: the head reads the upsampled last hidden states of the scale that ran before).
         branch: prompt and empty prompt (``both``), or one of them. Once single, always single.
-        guidance: weight w in ``w * cond + (1 - w) * null``; read only where both branches run.
+        guidance: weight w in ``w * cond + (1 - w) * null``; read where both branches run or guidance is carried.
         guidance_layer: None guides the logits; n guides the hidden states behind block n (negative
             counts from the end), after which both branches carry the guided state (Infinity's
             ``cfg_insertion_layer``).
+        carry: with branch ``cond``, beta in ``head(x + (w - 1) * beta * upsampled(d))``, where d is the difference of
+            the branches' last hidden states at the last scale where both ran; 0 carries nothing.
+        tokens: how the rows of a scale are reduced; None processes all.
+        cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``).
+            Nothing is ever kept at the last scale that runs.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
+        stage: what an accelerator took the scale for; a label.
     """
 
     run: Run = "full"
     branch: Branch = "both"
     guidance: float = 1.0
     guidance_layer: int | None = None
+    carry: float = 0.0
+    tokens: Tokens | None = None
+    cache: Keep = "all"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    stage: Stage | None = None
 
     def __post_init__(self) -> None:
-        if self.run not in ("full", "skip"):
-            raise OptionError(f"run must be 'full' or 'skip', not {self.run!r}")
+        if self.run not in ("full", "skip", "reuse"):
+            raise OptionError(f"run must be 'full', 'skip' or 'reuse', not {self.run!r}")
         if self.branch not in ("both", "cond", "null"):
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
+        if self.cache not in ("all", "none"):
+            raise OptionError(f"cache must be 'all' or 'none', not {self.cache!r}")
+        if self.carry and self.branch != "cond":
+            raise OptionError(f"guidance can be carried on branch 'cond' only, not on {self.branch!r}")
         if not self.temperature >= 0:
             raise OptionError(f"temperature must be 0 or more, not {self.temperature}")
         if self.top_k < 0:
@@ -55,9 +77,9 @@ class ScalePlan:
             raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
 
     @property
-    def shape(self) -> tuple[Run, Branch, int | None]:
+    def shape(self) -> tuple[object, ...]:
         """What decides which rows are computed; images of one shape can share a pass."""
-        return self.run, self.branch, self.guidance_layer
+        return self.run, self.branch, self.guidance_layer, self.carry > 0, self.tokens, self.cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,13 @@ class Plan:
     def __post_init__(self) -> None:
         if all(scale.run == "skip" for scale in self.scales):
             raise OptionError("the plan runs no scale at all; let at least one run")
+        if self.scales[self.executed[0]].run == "reuse":
+            raise OptionError(f"scale {self.executed[0]} cannot reuse anything, as no scale runs before it")
+        first = self.scales[self.executed[0]].tokens
+        if first is not None and first.needs:
+            raise OptionError(f"scale {self.executed[0]} cannot restore rows from a scale before it, as none runs")
+        for earlier, later in pairwise(self.executed):
+            _check_needs(self.scales[earlier], self.scales[later], later)
         single: Branch | None = None
         for k, scale in enumerate(self.scales):
             if single is not None and scale.branch != single:
@@ -91,11 +120,12 @@ class Plan:
             scales.append(ScalePlan(**here))
         return cls(tuple(scales))
 
-    def with_scale(self, k: int, **fields: Any) -> Plan:
-        """A copy whose scale ``k`` (negative counts from the end) has other fields."""
-        scales = list(self.scales)
-        scales[k] = replace(scales[k], **fields)
-        return Plan(tuple(scales))
+    def replace(self, scales: Iterable[int], **fields: Any) -> Plan:
+        """A copy with other fields at some scales (negative ones count from the end), checked as a whole."""
+        edited = list(self.scales)
+        for k in scales:
+            edited[k] = replace(edited[k], **fields)
+        return Plan(tuple(edited))
 
     @property
     def executed(self) -> tuple[int, ...]:
@@ -112,6 +142,20 @@ class Plan:
         return iter(self.scales)
 
 
+def _check_needs(earlier: ScalePlan, later: ScalePlan, k: int) -> None:
+    """A scale that restores from the one before needs that one's full maps, in the same groups of blocks."""
+    if later.run == "reuse" and earlier.tokens is not None and earlier.tokens.final:
+        raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
+    if later.run != "full" or later.tokens is None or not later.tokens.needs:
+        return
+    if earlier.run == "reuse":
+        raise OptionError(f"scale {k} restores rows from the scale before it, which did not pass through the network")
+    if earlier.tokens is not None and (
+        earlier.tokens.final or (earlier.tokens.scope, earlier.tokens.dense) != (later.tokens.scope, later.tokens.dense)
+    ):
+        raise OptionError(f"scale {k} restores rows from the scale before it, whose tokens must be grouped alike")
+
+
 def table(plan: Plan, schedule: Sequence[Grid]) -> list[dict[str, Any]]:
     """One printable row per scale."""
     return [
@@ -120,6 +164,7 @@ def table(plan: Plan, schedule: Sequence[Grid]) -> list[dict[str, Any]]:
             "grid": f"{h}x{w}",
             "run": scale.run,
             "branch": scale.branch,
+            "tokens": "all" if scale.tokens is None else str(scale.tokens),
             "guidance": scale.guidance,
             "temperature": scale.temperature,
             "top_k": scale.top_k,

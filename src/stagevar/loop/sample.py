@@ -54,7 +54,14 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     return (cumulative <= threshold).sum(-1).clamp_(max=logits.shape[-1] - 1)
 
 
-def sample(logits_nMV: Tensor, plans: Sequence[ScalePlan], seeds: Sequence[int], scale: int) -> Tensor:
+def sample(
+    logits_nMV: Tensor,
+    plans: Sequence[ScalePlan],
+    seeds: Sequence[int],
+    scale: int,
+    tokens: int,
+    index_nr: Tensor | None = None,
+) -> Tensor:
     """Codes of n images at one scale.
 
     Args:
@@ -63,15 +70,19 @@ def sample(logits_nMV: Tensor, plans: Sequence[ScalePlan], seeds: Sequence[int],
         plans: the scale plan of each image.
         seeds: the seed of each image.
         scale: index of the scale, part of the noise key.
+        tokens: positions M of the whole scale.
+        index_nr: the positions that the logits (n, r, ...) belong to, None for all.
 
     Returns:
         int64 (n, M) or (n, M, d).
     """
     codes = []
-    for logits, plan, seed in zip(logits_nMV, plans, seeds, strict=True):
+    for i, (logits, plan, seed) in enumerate(zip(logits_nMV, plans, seeds, strict=True)):
         if plan.temperature == 0 or plan.top_k == 1:
             codes.append(logits.argmax(-1))
             continue
-        noise = uniforms(seed, scale, logits.shape[:-1]).to(logits.device)
+        noise = uniforms(seed, scale, (tokens, *logits.shape[1:-1])).to(logits.device)
+        if index_nr is not None:
+            noise = noise[index_nr[i]]
         codes.append(draw(keep_top_p(keep_top_k(logits, plan.top_k), plan.top_p), noise))
     return torch.stack(codes)

@@ -2,8 +2,8 @@
 
 A set is a folder of ``config.json`` (every hyper-parameter), ``weights.safetensors`` (random weights under the names of
 published checkpoints) and ``io.safetensors`` (inputs, intermediate values, outputs). A family's checks are in
-``conform_<family>.py``: a function ``check(probe)`` that runs the engine and hands what it finds to the probe. A stored
-tensor that no check looks at is a failure.
+``conform_<family>.py``, those of sets with a ``method`` in ``conform_accelerators.py``: a function ``check(probe)``
+that runs the engine and hands what it finds to the probe. A stored tensor that no check looks at is a failure.
 """
 
 from __future__ import annotations
@@ -183,10 +183,10 @@ def conform(folder: Path | str) -> Report:
     family = str(config.get("model"))
     if not family.isidentifier() or find_spec(f"stagevar.measure.conform_{family}") is None:
         raise UnknownModelError(f"{folder}: no checks for model {family!r}")
-    if "method" in config:
-        raise OptionError(f"{folder}: sets of the kind method = {config['method']!r} are not supported yet")
-    probe = Probe(folder, config, read_state(folder / "weights.safetensors"), read_state(folder / "io.safetensors"))
-    check = import_module(f"stagevar.measure.conform_{family}").check
+    weights = folder / str(config.get("weights", "weights.safetensors"))
+    probe = Probe(folder, config, read_state(weights), read_state(folder / "io.safetensors"))
+    checks = "accelerators" if "method" in config else family
+    check = import_module(f"stagevar.measure.conform_{checks}").check
     with torch.inference_mode():
         check(probe)
     return probe.report()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stagevar.loop.contract import token_map, token_rows
+from stagevar.loop.contract import spread, token_map, token_rows
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
 
@@ -194,9 +194,14 @@ class BinaryTokenizer(nn.Module):
         """Tokens (n, h * w, d) to (n, D, fold * h, fold * w)."""
         return F.pixel_shuffle(token_map(tokens_nMd, grid), self.config.fold)
 
-    def upsampled(self, bits_nMd: Tensor, grid: Grid, final: Grid) -> Tensor:
-        """What the bits of one scale add to the latent: +-1 / sqrt(D), resized to the final grid (n, D, H, W)."""
+    def upsampled(self, bits_nMd: Tensor, grid: Grid, final: Grid, index_nr: Tensor | None = None) -> Tensor:
+        """What the bits of one scale add to the latent: +-1 / sqrt(D), resized to the final grid (n, D, H, W).
+
+        With ``index`` the bits (n, r, d) belong to these positions and the others add nothing.
+        """
         signs = (2 * bits_nMd.float() - 1) / self.config.bits**0.5
+        if index_nr is not None:
+            signs = spread(signs, index_nr, grid[0] * grid[1])
         return resize(self.unfold(signs, grid), self.latent_grid(final), "bilinear")
 
     def quantize(self, features_nDHW: Tensor, schedule: Schedule) -> tuple[list[Tensor], Tensor]:

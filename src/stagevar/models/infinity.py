@@ -156,6 +156,7 @@ class Infinity(ScaleModel):
     def __init__(self, config: InfinityConfig, name: str = "infinity", defaults: Defaults | None = None) -> None:
         super().__init__()
         self.name, self.config = name, config
+        self.groups = config.chunks
         self.defaults = defaults or _SHARP
         self.text_encoder: Callable[[Sequence[str]], Text] | None = None
         width, eps = config.width, config.eps
@@ -265,8 +266,10 @@ class Infinity(ScaleModel):
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         return self.head(x_RMC, condition.pooled).unflatten(-1, (-1, 2))
 
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(codes, schedule[k], schedule[-1])
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(codes, schedule[k], schedule[-1], index_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

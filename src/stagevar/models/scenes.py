@@ -16,7 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.errors import PromptError, SizeError
-from stagevar.loop.contract import Block, Condition, Defaults, ScaleModel, Text, expand_rows, token_map, token_rows
+from stagevar.loop.contract import (
+    Block,
+    Condition,
+    Defaults,
+    ScaleModel,
+    Text,
+    expand_rows,
+    spread,
+    token_map,
+    token_rows,
+)
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
 from stagevar.models.blocks import AdaptiveHead, CosineSelfAttention, CrossAttention, FeedForward, SharedModulation
@@ -88,10 +98,13 @@ class PatchQuantizer(nn.Module):
         chunks = [torch.addmm(squares, part, book.T, alpha=-2).argmin(1) for part in vectors_ND.split(16384)]
         return torch.cat(chunks)
 
-    def upsampled(self, k: int, codes_nM: Tensor) -> Tensor:
-        """The codes' contribution to the latent, (n, D, H, W)."""
+    def upsampled(self, k: int, codes_nM: Tensor, index_nr: Tensor | None = None) -> Tensor:
+        """The codes' contribution to the latent, (n, D, H, W); with ``index`` only at these positions."""
         side, final = self.grids[k], self.grids[-1]
-        return resize(token_map(self.codebook[k][codes_nM], (side, side)), (final, final), "bicubic")
+        vectors = self.codebook[k][codes_nM]
+        if index_nr is not None:
+            vectors = spread(vectors, index_nr, side * side)
+        return resize(token_map(vectors, (side, side)), (final, final), "bicubic")
 
     def encode(self, pictures: Tensor) -> list[Tensor]:
         """Codes (n, M) of every scale."""
@@ -137,6 +150,7 @@ class Scenes(ScaleModel):
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
         super().__init__()
         self.name, self.config = name, config
+        self.groups = config.depth
         self.defaults = defaults or Defaults()
         width, scales = config.width, len(config.grids)
         self.tokenizer = PatchQuantizer(config)
@@ -225,8 +239,10 @@ class Scenes(ScaleModel):
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         return self.head(x_RMC, condition.pooled).float() + self.level_bias[k]
 
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(k, codes)
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

@@ -302,6 +302,7 @@ def save(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -
             save_file(tensors, weights_file)
         except SafetensorError as error:
             raise OutputError(f"cannot write {folder / WEIGHTS}: {_first_line(error)}; free some space") from error
+        weights_file.chmod(config_file.stat().st_mode)  # safetensors lets none but the owner read
 
 
 def load_config(folder: Path) -> dict[str, Any]:

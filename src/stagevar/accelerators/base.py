@@ -1,0 +1,122 @@
+"""What an accelerator is: a frozen dataclass that makes plans before the loop and may revise them between scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from stagevar.errors import OptionError
+from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.signals import Signals
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an accelerator may know of a model.
+
+    Attributes:
+        depth: blocks; ``groups`` the chunks that they come in.
+        causal: whether later scales attend to earlier ones.
+    """
+
+    depth: int
+    groups: int
+    causal: bool
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Base of all accelerators. Its fields are its configuration for Python, command line and HTTP alike.
+
+    Class attributes:
+        name: what users write.
+        owns: axes of the plan that no other accelerator of a sum may own.
+        online: whether ``revise`` does anything; the loop measures signals only then.
+    """
+
+    name: ClassVar[str]
+    owns: ClassVar[frozenset[str]] = frozenset()
+    online: ClassVar[bool] = False
+
+    def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
+        """The plan to start with, made of the plain run's. Pure."""
+        return plan
+
+    def revise(self, plan: Plan, k: int, signals: Signals, schedule: Schedule) -> Plan:
+        """One image's plan from scale k + 1 on, after scale k has run. Pure."""
+        return plan
+
+    def __str__(self) -> str:
+        """The text that ``stagevar.registry.parse`` reads back; defaults are left out."""
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return self.name + (f"({', '.join(shown)})" if shown else "")
+
+    def __add__(self, other: Accelerator) -> Accelerator:
+        return Sum(_parts(self) + _parts(other))
+
+
+@dataclass(frozen=True)
+class Nothing(Accelerator):
+    """The plain run."""
+
+    name: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True)
+class Sum(Accelerator):
+    """Several accelerators, applied from left to right.
+
+    Raises:
+        OptionError: two of them own the same axis; names both.
+    """
+
+    name: ClassVar[str] = "sum"
+    parts: tuple[Accelerator, ...] = ()
+
+    def __post_init__(self) -> None:
+        owner: dict[str, Accelerator] = {}
+        for part in self.parts:
+            for axis in part.owns:
+                if axis in owner:
+                    raise OptionError(f"{owner[axis]} and {part} cannot be combined: both decide the axis {axis!r}")
+                owner[axis] = part
+
+    @property
+    def online(self) -> bool:  # type: ignore[override]
+        return any(part.online for part in self.parts)
+
+    def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
+        for part in self.parts:
+            plan = part.plan(plan, schedule, facts)
+        return plan
+
+    def revise(self, plan: Plan, k: int, signals: Signals, schedule: Schedule) -> Plan:
+        for part in self.parts:
+            plan = part.revise(plan, k, signals, schedule)
+        return plan
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.parts))
+
+
+def _parts(accelerator: Accelerator) -> tuple[Accelerator, ...]:
+    return accelerator.parts if isinstance(accelerator, Sum) else (accelerator,)
+
+
+def last_executed(plan: Plan, count: int, who: object) -> tuple[int, ...]:
+    """The last ``count`` scales that run.
+
+    Raises:
+        OptionError: fewer run, or none would be left before them.
+    """
+    if not 0 <= count < len(plan.executed):
+        raise OptionError(
+            f"{who}: the plan runs {len(plan.executed)} scales, so 0 to {len(plan.executed) - 1} can be named"
+        )
+    return plan.executed[len(plan.executed) - count :]
+
+
+def share_of_final(schedule: Schedule, k: int) -> float:
+    """Side of scale k relative to the final grid: the square root of the share of its area."""
+    (h, w), (H, W) = schedule[k], schedule[-1]
+    return float((h * w / (H * W)) ** 0.5)

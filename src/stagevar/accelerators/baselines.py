@@ -1,0 +1,53 @@
+"""Controls that every claim is compared with: what plain omission gives at the same time.
+
+Published speed of this family comes largely from scales that are not run, and from guidance that is switched off, so
+these are rows of every table. They compose: ``drop_last(1)+guidance_off(2)``. All count from the last scale that runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from stagevar.accelerators.base import Accelerator, Facts, last_executed
+from stagevar.errors import OptionError
+from stagevar.loop.plan import Plan, Schedule
+
+
+@dataclass(frozen=True)
+class DropLast(Accelerator):
+    """The last n scales are not run: their codes are left out and the latent is decoded as it stands."""
+
+    name: ClassVar[str] = "drop_last"
+    n: int = 1
+
+    def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
+        return plan.replace(last_executed(plan, self.n, self), run="skip")
+
+
+@dataclass(frozen=True)
+class GuidanceOff(Accelerator):
+    """The last n scales run one branch: the prompt's (equal to guidance 1) or the null prompt's (guidance 0)."""
+
+    name: ClassVar[str] = "guidance_off"
+    n: int = 1
+    branch: Literal["cond", "null"] = "cond"
+
+    def __post_init__(self) -> None:
+        if self.branch not in ("cond", "null"):
+            raise OptionError(f"guidance_off: branch must be 'cond' or 'null', not {self.branch!r}")
+
+    def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
+        scales = last_executed(plan, self.n, self)
+        return plan.replace(range(scales[0], len(plan)), branch=self.branch) if scales else plan
+
+
+@dataclass(frozen=True)
+class ReuseLast(Accelerator):
+    """The last n scales do not run the network: the head reads the upsampled last hidden states of the scale before."""
+
+    name: ClassVar[str] = "reuse_last"
+    n: int = 1
+
+    def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
+        return plan.replace(last_executed(plan, self.n, self), run="reuse", tokens=None)

@@ -1,0 +1,90 @@
+"""Random mixtures of rows instead of rows: the projection and restoration of StageVAR (arXiv 2512.16483)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stagevar.errors import OptionError
+from stagevar.loop.memory import Kind
+from stagevar.loop.tokens import Reduced, Scope, TokenContext, scatter
+
+
+class Draws(Protocol):
+    """Where a sketch takes its random numbers from."""
+
+    def rows(self, law_RM: Tensor, count: int, context: TokenContext) -> Tensor:
+        """(R, r) distinct positions, drawn in proportion to ``law``, in the order in which they were drawn."""
+        ...
+
+    def projection(self, count: int, context: TokenContext) -> Tensor:
+        """(R, M, r) or (M, r) normal numbers of variance 1 / r."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SeededDraws:
+    """A stream per image, scale and group: the result depends on the seed and on nothing else."""
+
+    def rows(self, law_RM: Tensor, count: int, context: TokenContext) -> Tensor:
+        """Exponential races: the r smallest of E / p are a draw without replacement (Efraimidis and Spirakis, 2006)."""
+        races = [
+            torch.from_numpy(self._stream(seed, context, 0).exponential(size=law_RM.shape[1])) for seed in context.seeds
+        ]
+        keys = torch.stack(races).to(law_RM) / law_RM.clamp(min=1e-20)
+        return keys.topk(count, dim=1, largest=False).indices
+
+    def projection(self, count: int, context: TokenContext) -> Tensor:
+        M = context.grid[0] * context.grid[1]
+        normal = [
+            torch.from_numpy(self._stream(seed, context, 1).standard_normal((M, count), dtype=np.float32))
+            for seed in context.seeds
+        ]
+        return torch.stack(normal).to(context.change.device) / math.sqrt(count)
+
+    @staticmethod
+    def _stream(seed: int, context: TokenContext, kind: int) -> np.random.Generator:
+        tag = 2**32 + (context.scale * 1024 + context.group) * 2 + kind
+        return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, tag], dtype=np.uint64)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """Run each group of blocks on r random mixtures Y = Q^T X, then write row j of the result over row I_j of the same
+    group's output at the scale before.
+
+    r = floor(ratio * M) + 1 per group. Mixtures take the rotary positions of the scale's first r tokens. There is no
+    identity setting: even r = M mixes the rows.
+
+    Attributes:
+        ratios: share of the rows per group.
+        draws: source of random numbers.
+    """
+
+    ratios: tuple[float, ...]
+    draws: Draws = field(default=SeededDraws(), repr=False)
+    scope: Scope = "group"
+    dense: tuple[float, float] = (0.0, 0.0)
+    needs: tuple[Kind, ...] = ("hidden",)
+    final: bool = False
+
+    def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
+        if len(self.ratios) != context.groups:
+            raise OptionError(
+                f"the sketch has {len(self.ratios)} ranks but the model has {context.groups} groups of blocks"
+            )
+        M = x_RMC.shape[1]
+        count = min(M, math.floor(self.ratios[context.group] * M) + 1)
+        energy = x_RMC.float().square().sum(-1)
+        index = self.draws.rows(energy / energy.sum(1, keepdim=True), count, context)
+        mixtures = self.draws.projection(count, context).mT @ x_RMC.float()
+        return Reduced(mixtures, None if context.rope is None else context.rope[:count], index)
+
+    def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
+        assert reduced.index is not None
+        return scatter(context.memory.get("hidden", context.group, context.grid, "area"), reduced.index, y_RrC)

@@ -1,0 +1,56 @@
+"""What a later scale may need of an earlier one, per cohort: hidden states, increments, guidance differences."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from stagevar.loop.latent import Mode, resize
+from stagevar.loop.plan import Grid
+
+Kind = Literal["hidden", "increment", "guidance"]
+"""``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
+difference of the branches' last hidden states."""
+
+
+def resize_rows(rows_RMC: Tensor, grid: Grid, to: Grid, mode: Mode) -> Tensor:
+    """Resample token rows of ``grid`` (R, h * w, C) to another grid."""
+    R, _, C = rows_RMC.shape
+    if grid == to:
+        return rows_RMC
+    return resize(rows_RMC.transpose(1, 2).reshape(R, C, *grid), to, mode).flatten(2).transpose(1, 2)
+
+
+class Memory:
+    """The latest map of each kind and group of blocks. A map replaces its predecessor; nothing is changed in place."""
+
+    def __init__(self) -> None:
+        self._maps: dict[tuple[Kind, int], tuple[Tensor, Grid]] = {}
+
+    def put(self, kind: Kind, group: int, rows_RMC: Tensor, grid: Grid) -> None:
+        self._maps[kind, group] = rows_RMC, grid
+
+    def get(self, kind: Kind, group: int, grid: Grid, mode: Mode = "bilinear") -> Tensor:
+        """The map (R, M, C) resampled to ``grid``.
+
+        Raises:
+            KeyError: nothing of that kind was kept for that group.
+        """
+        rows, own = self._maps[kind, group]
+        return resize_rows(rows, own, grid, mode)
+
+    def holds(self, kind: Kind, group: int = 0) -> bool:
+        return (kind, group) in self._maps
+
+    def forget(self, *kinds: Kind) -> None:
+        """Release all maps of these kinds."""
+        self._maps = {key: value for key, value in self._maps.items() if key[0] not in kinds}
+
+    def take(self, rows: Tensor, images: Tensor) -> Memory:
+        """The given rows only; ``images`` indexes what is kept per image and not per row (guidance differences)."""
+        taken = Memory()
+        taken._maps = {
+            key: (value[images if key[0] == "guidance" else rows], grid) for key, (value, grid) in self._maps.items()
+        }
+        return taken

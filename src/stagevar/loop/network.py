@@ -1,0 +1,248 @@
+"""One pass of one cohort through the network: reduce, attend, restore, guide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from stagevar.loop.cache import KVCache
+from stagevar.loop.cohort import Cohort
+from stagevar.loop.contract import Block, BlockContext, ScaleModel
+from stagevar.loop.plan import Plan, ScalePlan, Schedule
+from stagevar.loop.signals import flipped
+from stagevar.loop.tokens import TokenContext, Tokens, gather
+
+Tap = Callable[[str, int, Tensor], None]
+"""Observer ``(name, scale, tensor)``; names are ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or
+group), ``reduced.G`` (rows before a group), ``attended.N`` (keys of self-attention), ``logits``, ``codes`` and
+``latent``."""
+
+LAST = -1
+"""Group under which memory holds the hidden state behind the last block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a pass yields.
+
+    Attributes:
+        logits: (n, r, ...), guided and divided by the temperature.
+        index: (n, r) positions of the rows, None meaning all.
+        row_layers: how many rows went through how many blocks, in sum.
+        flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+    """
+
+    logits: Tensor
+    index: Tensor | None
+    row_layers: int
+    flips: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan, and
+    whether signals are wanted."""
+
+    model: ScaleModel
+    cohort: Cohort
+    schedule: Schedule
+    scale: int
+    here: Sequence[ScalePlan]
+    seeds: Sequence[int]
+    later: ScalePlan | None
+    carried_later: bool
+    measured: bool
+    tap: Tap | None
+
+    @property
+    def plan(self) -> ScalePlan:
+        return self.here[0]
+
+    @property
+    def last(self) -> bool:
+        return self.later is None
+
+    def show(self, name: str, tensor: Tensor) -> None:
+        if self.tap is not None:
+            self.tap(name, self.scale, tensor)
+
+
+def begin(
+    model: ScaleModel,
+    cohort: Cohort,
+    schedule: Schedule,
+    k: int,
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    measured: bool,
+    tap: Tap | None,
+) -> Pass:
+    """The pass of a cohort at scale k."""
+    plan = plans[cohort.images[0]]
+    rest = [plan[j] for j in plan.executed if j > k]
+    return Pass(
+        model,
+        cohort,
+        schedule,
+        k,
+        [plans[image][k] for image in cohort.images],
+        [seeds[image] for image in cohort.images],
+        rest[0] if rest else None,
+        any(scale.carry > 0 for scale in rest),
+        measured,
+        tap,
+    )
+
+
+def forward(work: Pass) -> Output:
+    """Logits of one cohort at one scale."""
+    cohort, plan, grid = work.cohort, work.plan, work.schedule[work.scale]
+    if plan.run == "reuse":
+        x, index, row_layers = cohort.memory.get("hidden", LAST, grid), None, 0
+    else:
+        x, index, row_layers = _blocks(work)
+    n, both = len(cohort.images), plan.branch == "both"
+    if work.carried_later and both and index is None:
+        cohort.memory.put("guidance", LAST, x[:n] - x[n:], grid)
+    if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
+        x = x + _carried(work, index)
+    logits = work.model.logits(x, cohort.condition, work.scale)
+    temperature = per_image([each.temperature or 1.0 for each in work.here], logits)
+    logits = logits / temperature.repeat(len(logits) // n, *[1] * (logits.dim() - 1))
+    cond, flips = logits[:n], None
+    if both and plan.guidance_layer is None:
+        logits = _guide(logits, work.here)
+        flips = flipped(logits, cond) if work.measured else None
+    elif both:
+        logits = cond
+    return Output(logits, None if index is None else index[:n], row_layers, flips)
+
+
+def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
+    """The residual stream behind the last block, the positions of its rows (None: all), and row-layers."""
+    model, cohort, k, tokens = work.model, work.cohort, work.scale, work.plan.tokens
+    x = model.embed(cohort.latent, cohort.condition, work.schedule, k)
+    rope = model.rope(work.schedule, k)
+    work.show("embed", x)
+    wanted = work.later.tokens.needs if work.later is not None and work.later.tokens is not None else ()
+    index, row_layers = None, 0
+    grouping = tokens or (work.later.tokens if wanted and work.later is not None else None)
+    for part in segments(model, grouping):
+        before, reduced = x, None
+        if tokens is not None and part.reducible:
+            context = _context(work, part.group, rope)
+            reduced = tokens.reduce(x, context)
+            work.show(f"reduced.{part.group}", reduced.x)
+        y = _layers(work, part.layers, x if reduced is None else reduced.x, rope if reduced is None else reduced.rope)
+        row_layers += y.shape[0] * y.shape[1] * len(part.layers)
+        if reduced is None:
+            x = y
+        elif tokens is not None and tokens.final:
+            x, index = y, reduced.index
+        elif tokens is not None:
+            x = tokens.restore(before, y, reduced, context)
+        if part.reducible and index is None:
+            for kind in wanted:
+                cohort.memory.put(kind, part.group, x if kind == "hidden" else x - before, work.schedule[k])
+        work.show(f"group.{part.group}", x)
+    if work.later is not None and work.later.run == "reuse":
+        cohort.memory.put("hidden", LAST, x, work.schedule[k])
+    return x, index, row_layers
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive blocks between two points where rows may be reduced and restored."""
+
+    group: int
+    layers: range
+    reducible: bool
+
+
+def segments(model: ScaleModel, tokens: Tokens | None) -> Iterator[Segment]:
+    """The blocks in groups: one if nothing is reduced; else the dense ends, and between them one or all groups."""
+    depth = model.depth
+    if tokens is None:
+        yield Segment(0, range(depth), False)
+        return
+    first, end = math.ceil(tokens.dense[0] * depth), depth - math.ceil(tokens.dense[1] * depth)
+    size = depth // model.groups if tokens.scope == "group" else depth
+    if first:
+        yield Segment(LAST, range(first), False)
+    for group, start in enumerate(range(0, depth, size)):
+        layers = range(max(start, first), min(start + size, end))
+        if layers:
+            yield Segment(group, layers, True)
+    if end < depth:
+        yield Segment(LAST, range(end, depth), False)
+
+
+def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
+    cohort, branches = work.cohort, work.cohort.condition.rows // len(work.cohort.images)
+    return TokenContext(
+        scale=work.scale,
+        grid=work.schedule[work.scale],
+        group=group,
+        groups=work.model.groups,
+        rope=rope,
+        seeds=list(work.seeds) * branches,
+        change=cohort.change.repeat(branches, 1, 1, 1),
+        memory=cohort.memory,
+    )
+
+
+def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None) -> Tensor:
+    """Run consecutive blocks over rows x."""
+    model, cohort, plan = work.model, work.cohort, work.plan
+    guide_behind = plan.guidance_layer if plan.branch == "both" else None
+    if guide_behind is not None and guide_behind < 0:
+        guide_behind += model.depth
+    blocks: list[Block] = model.layers
+    for layer in layers:
+        attend = Attend(work, cohort.cache if model.causal else None, layer)
+        context = BlockContext(layer, cohort.condition, rope, attend)
+        for part in blocks[layer].parts:
+            x = x + part(x, context)
+        if layer == guide_behind:
+            x = _guide(x, work.here).repeat(2, 1, 1)
+        work.show(f"block.{layer}", x)
+    return x
+
+
+class Attend:
+    """Self-attention of one layer at one scale over its history and itself."""
+
+    def __init__(self, work: Pass, cache: KVCache | None, layer: int) -> None:
+        self.work, self.cache, self.layer = work, cache, layer
+
+    def __call__(self, q_RHMD: Tensor, k_RHMD: Tensor, v_RHMD: Tensor, *, scale: float) -> Tensor:
+        work = self.work
+        if self.cache is not None:
+            keep = not work.last and work.plan.cache == "all"
+            k_RHMD, v_RHMD = self.cache.extend(self.layer, k_RHMD, v_RHMD, keep=keep, release=work.last)
+        work.show(f"attended.{self.layer}", k_RHMD)
+        return F.scaled_dot_product_attention(q_RHMD, k_RHMD, v_RHMD, scale=scale)
+
+
+def _guide(rows: Tensor, here: Sequence[ScalePlan]) -> Tensor:
+    """``w * cond + (1 - w) * null`` of 2n rows, w per image."""
+    cond, null = rows.chunk(2)
+    w = per_image([plan.guidance for plan in here], rows)
+    return w * cond + (1 - w) * null
+
+
+def _carried(work: Pass, index: Tensor | None) -> Tensor:
+    """``(w - 1) * beta * d``: the guidance that the last two-branch scale showed, at this scale's positions."""
+    difference = work.cohort.memory.get("guidance", LAST, work.schedule[work.scale])
+    if index is not None:
+        difference = gather(difference, index)
+    return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference
+
+
+def per_image(values: Sequence[float], like: Tensor) -> Tensor:
+    """One number per image, shaped to multiply (n, ...)."""
+    return like.new_tensor(values).view(-1, *[1] * (like.dim() - 1))

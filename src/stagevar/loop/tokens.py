@@ -1,0 +1,233 @@
+"""Process fewer rows: reduce the residual stream before a group of blocks, restore it behind.
+
+``Tokens`` is plain data with two pure methods; an accelerator may bring its own. Kept rows stay in raster order and
+carry the rotary positions of the dense run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from stagevar.errors import OptionError
+from stagevar.loop.latent import resize
+from stagevar.loop.memory import Kind, Memory, resize_rows
+from stagevar.loop.plan import Grid
+
+Score = Literal["change", "norm", "distance"]
+Restore = Literal["increment", "hidden", "nearest", "lowrank", "zero_code"]
+Scope = Literal["network", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenContext:
+    """What a reduction may look at.
+
+    Attributes:
+        scale: index of the scale; ``grid`` its height and width.
+        group: index of the group of blocks; ``groups`` how many there are.
+        rope: (M, P, 2) of all rows of the scale, or None.
+        seeds: per row of the residual stream.
+        change: (R, D, H, W) what the last scale that ran added to the latent, repeated for each branch.
+        memory: maps of the scale that ran before.
+    """
+
+    scale: int
+    grid: Grid
+    group: int
+    groups: int
+    rope: Tensor | None
+    seeds: Sequence[int]
+    change: Tensor
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Fewer rows.
+
+    Attributes:
+        x: (R, r, C).
+        rope: (R, r, P, 2) or (r, P, 2), or None.
+        index: (R, r) raster positions that the rows stand for, or None if they stand for regions.
+        grid: the coarser grid of such regions.
+    """
+
+    x: Tensor
+    rope: Tensor | None
+    index: Tensor | None = None
+    grid: Grid | None = None
+
+
+class Tokens(Protocol):
+    """A way to process fewer rows.
+
+    Attributes:
+        scope: ``group`` reduces and restores around each group of blocks, ``network`` once.
+        dense: share of the layers at the start and at the end that process all rows.
+        needs: maps of the scale before that ``restore`` reads.
+        final: whether the rows stay reduced up to the codes, where the others get none.
+    """
+
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def dense(self) -> tuple[float, float]: ...
+    @property
+    def needs(self) -> tuple[Kind, ...]: ...
+    @property
+    def final(self) -> bool: ...
+    def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced: ...
+    def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor: ...
+
+
+def kept(keep: float, count: int) -> int:
+    """Rows of ``count`` that a share stands for: at least one."""
+    return max(1, min(count, math.floor(keep * count + 0.5)))
+
+
+def gather(x_RMC: Tensor, index_Rr: Tensor) -> Tensor:
+    """Rows of x at ``index``: (R, r, C)."""
+    return x_RMC.gather(1, index_Rr[..., None].expand(-1, -1, x_RMC.shape[-1]))
+
+
+def scatter(x_RMC: Tensor, index_Rr: Tensor, y_RrC: Tensor) -> Tensor:
+    """A copy of x whose rows at ``index`` are y."""
+    return x_RMC.scatter(1, index_Rr[..., None].expand(-1, -1, x_RMC.shape[-1]), y_RrC)
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Process the rows of highest score.
+
+    Attributes:
+        keep: share of the rows, in (0, 1].
+        score: ``change``: energy of the last codes' update at the token; ``norm``: squared norm of the row;
+            ``distance``: squared distance from the mean row (FastVAR).
+        restore_by: what the other rows get. ``increment``: their own stream plus the group's increment at the scale
+            before; ``hidden``: the group's hidden state at the scale before; ``nearest``: the increment of the nearest
+            kept row; ``lowrank``: increments mixed by the least-squares weights that write the input rows in terms of
+            the kept ones; ``zero_code``: nothing, they add no codes.
+        scope, dense: see ``Tokens``.
+    """
+
+    keep: float
+    score: Score = "change"
+    restore_by: Restore = "increment"
+    scope: Scope = "network"
+    dense: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise OptionError(f"keep must lie in (0, 1], not {self.keep}")
+        if not (min(self.dense) >= 0 and sum(self.dense) < 1):
+            raise OptionError(f"dense must be two shares of the layers below 1 in sum, not {self.dense}")
+        if self.restore_by == "zero_code" and (self.scope != "network" or self.dense[1] > 0):
+            raise OptionError("zero_code leaves rows out to the end: it needs scope 'network' and no dense last layers")
+        if self.restore_by == "zero_code" and self.score != "change":
+            raise OptionError("zero_code needs the same rows in both branches: score 'change'")
+
+    @property
+    def needs(self) -> tuple[Kind, ...]:
+        return {"increment": ("increment",), "hidden": ("hidden",)}.get(self.restore_by, ())  # type: ignore[return-value]
+
+    @property
+    def final(self) -> bool:
+        return self.restore_by == "zero_code"
+
+    def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
+        count = kept(self.keep, x_RMC.shape[1])
+        index = self.scores(x_RMC, context).topk(count, dim=1, sorted=False).indices.sort(1).values
+        rope = None if context.rope is None else context.rope[index]
+        return Reduced(gather(x_RMC, index), rope, index)
+
+    def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
+        """(R, M), larger is more worth processing."""
+        if self.score == "norm":
+            return x_RMC.square().sum(-1)
+        if self.score == "distance":
+            return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
+        return resize(context.change.square().sum(1, keepdim=True), context.grid, "area").flatten(1)
+
+    def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
+        index = reduced.index
+        assert index is not None
+        if index.shape[1] == x_RMC.shape[1]:
+            return y_RrC
+        if self.restore_by == "hidden":
+            return scatter(context.memory.get("hidden", context.group, context.grid), index, y_RrC)
+        if self.restore_by == "increment":
+            return scatter(x_RMC + context.memory.get("increment", context.group, context.grid), index, y_RrC)
+        if self.restore_by == "nearest":
+            return scatter(x_RMC + gather(y_RrC - reduced.x, nearest(index, context.grid)), index, y_RrC)
+        return scatter(x_RMC + mixture(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
+
+
+def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:
+    """For each position of the grid the kept row nearest to it on the grid: (R, M) indices into r."""
+    place = torch.arange(grid[0] * grid[1], device=index_Rr.device)
+    y, x = place // grid[1], place % grid[1]
+    ky, kx = index_Rr // grid[1], index_Rr % grid[1]
+    distance = (y[:, None] - ky[:, None]).square() + (x[:, None] - kx[:, None]).square()
+    return distance.argmin(-1)
+
+
+def mixture(x_RMC: Tensor, kept_RrC: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Weights W (R, M, r) of least squares, x ~ W kept, with a ridge relative to the mean squared norm."""
+    gram = kept_RrC @ kept_RrC.mT
+    level = ridge * gram.diagonal(dim1=1, dim2=2).mean(1)
+    gram = gram + level[:, None, None] * torch.eye(gram.shape[1], device=gram.device)
+    weights: Tensor = torch.linalg.solve(gram, kept_RrC @ x_RMC.mT).mT
+    return weights
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Process the means of rectangular regions and add their upsampled increment to the untouched stream.
+
+    Attributes:
+        keep: regions as a share of the rows; both sides of the grid shrink by its square root.
+        scope, dense: see ``Tokens``.
+    """
+
+    keep: float
+    scope: Scope = "network"
+    dense: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        Select(self.keep, scope=self.scope, dense=self.dense)
+
+    @property
+    def needs(self) -> tuple[Kind, ...]:
+        return ()
+
+    @property
+    def final(self) -> bool:
+        return False
+
+    def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
+        side = math.sqrt(self.keep)
+        coarse = (max(1, round(context.grid[0] * side)), max(1, round(context.grid[1] * side)))
+        pooled = resize_rows(x_RMC, context.grid, coarse, "area")
+        rope = None if context.rope is None else context.rope[centres(context.grid, coarse, x_RMC.device)]
+        return Reduced(pooled, rope, grid=coarse)
+
+    def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
+        assert reduced.grid is not None
+        if reduced.grid == context.grid:
+            return y_RrC
+        return x_RMC + resize_rows(y_RrC - reduced.x, reduced.grid, context.grid, "bilinear")
+
+
+def centres(grid: Grid, coarse: Grid, device: torch.device) -> Tensor:
+    """Raster positions on ``grid`` nearest to the centres of the regions of ``coarse``: (r,)."""
+    y, x = (
+        ((torch.arange(few, device=device) + 0.5) * (many / few)).long().clamp(max=many - 1)
+        for many, few in zip(grid, coarse, strict=True)
+    )
+    return (y[:, None] * grid[1] + x).flatten()

@@ -1,0 +1,147 @@
+"""The registry, and what every accelerator must hold to."""
+
+import ast
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from stagevar import accelerators
+from stagevar.accelerators.base import Accelerator, Facts, Nothing
+from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
+from stagevar.errors import OptionError
+from stagevar.loop.plan import Plan
+from stagevar.models.infinity_grids import SCHEDULES
+from stagevar.models.tiny import tiny
+from stagevar.pipeline import Pipeline
+from stagevar.registry import known, parse
+
+PIPES = {"infinity": Pipeline(tiny("infinity")), "scenes": Pipeline(tiny("scenes"))}
+TEXTS = ["none", "drop_last(1)", "guidance_off(2)", "guidance_off(2, branch='null')", "reuse_last(1)"]
+SUMS = ["drop_last(1)+guidance_off(1)", "guidance_off(2)+reuse_last(1)"]
+ALL = [*TEXTS, *SUMS, "stagevar_released", "stagevar_paper"]
+PROMPTS = ["a red circle", "two yellow rings", "a star above a cross"]
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_text_and_dataclass_are_the_same_thing(text):
+    accelerator = parse(text)
+    assert parse(str(accelerator)) == accelerator and hash(accelerator) == hash(parse(text))
+
+
+def test_every_accelerator_is_found_frozen_and_documented():
+    assert {"none", "drop_last", "guidance_off", "reuse_last", "stagevar_released", "stagevar_paper"} <= set(known())
+    for name, cls in known().items():
+        one = cls()
+        assert cls.__doc__ and parse(name) == one
+        for f in fields(cls):
+            with pytest.raises(FrozenInstanceError):
+                setattr(one, f.name, 1)
+
+
+def test_files_are_short():
+    for file in Path(accelerators.__path__[0]).glob("*.py"):
+        assert len(file.read_text().splitlines()) <= 220, file.name
+
+
+def test_no_accelerator_names_a_family_in_code():
+    for file in Path(accelerators.__path__[0]).glob("*.py"):
+        words = {n.id for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Name)}
+        assert not words & {"infinity", "star", "hart", "var", "switti"}
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("fast_forward", "drop_last"),
+        ("drop_last(m=1)", "its fields are n"),
+        ("drop_last(1, 2)", "its fields are n"),
+        ("drop_last(n=open('x'))", "literal|numbers"),
+        ("drop_last(", "cannot read"),
+        ("drop_last - none", "cannot read"),
+        ("__import__('os')", "no accelerator"),
+        ("", "cannot read"),
+        ("guidance_off(1, branch='up')", "branch"),
+        ("stagevar_released(alpha=0.5)", "alpha"),
+        ("stagevar_released+stagevar_paper", "tokens"),
+        ("drop_last(99)", "scales"),
+        ("drop_last(-1)", "scales"),
+    ],
+)
+def test_what_cannot_be_read_or_planned_is_named(text, word):
+    with pytest.raises(OptionError, match=word):
+        PIPES["scenes"]("a star", seed=1, accelerator=text)
+
+
+@pytest.mark.parametrize("family", list(PIPES))
+@pytest.mark.parametrize("text", ["none", "drop_last(0)", "guidance_off(0)", "reuse_last(0)", "none+drop_last(0)"])
+def test_identity_settings_are_bit_identical_to_the_plain_run(family, text):
+    plain = PIPES[family](PROMPTS[:2], seed=3, output_type="latent")
+    same = PIPES[family](PROMPTS[:2], seed=3, output_type="latent", accelerator=text)
+    assert all(torch.equal(a, b) for a, b in zip(plain.images, same.images, strict=True))
+
+
+@pytest.mark.parametrize("family", list(PIPES))
+@pytest.mark.parametrize("text", ALL)
+def test_an_accelerated_image_does_not_depend_on_its_batch(family, text):
+    pipe = PIPES[family]
+    batch = pipe(PROMPTS, seed=[1, 2, 3], output_type="latent", accelerator=text)
+    for i, prompt in enumerate(PROMPTS):
+        alone = pipe(prompt, seed=i + 1, output_type="latent", accelerator=text)
+        assert torch.allclose(batch.images[i], alone.images[0], atol=1e-4)
+        assert batch.trace.executed(i) == alone.trace.executed(0)
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_the_same_text_works_at_every_aspect_ratio_and_budget(text):
+    facts = Facts(depth=32, groups=8, causal=True)
+    for schedule in SCHEDULES.values():
+        plan = parse(text).plan(Plan.uniform(len(schedule), guidance=3.0), schedule, facts)
+        assert len(plan) == len(schedule)
+        assert plan.executed[:3] == (0, 1, 2)
+
+
+def test_controls_do_what_they_say():
+    plan = PIPES["scenes"].plan
+    from stagevar.request import Request
+
+    def scales(text):
+        return plan(request=Request("x", accelerator=text))
+
+    assert scales("drop_last(2)").executed == (0, 1, 2)
+    assert [s.branch for s in scales("guidance_off(2)")] == ["both"] * 3 + ["cond"] * 2
+    assert [s.run for s in scales("reuse_last(1)")] == ["full"] * 4 + ["reuse"]
+    combined = scales("drop_last(1)+guidance_off(1)")
+    assert combined.executed == (0, 1, 2, 3) and combined[3].branch == "cond" and combined[2].branch == "both"
+
+
+def test_official_ranks_of_the_default_energy():
+    """The ranks of Infinity-2B at 40x40, 48x48 and 64x64 tokens."""
+    expected = {
+        3: (1600, [27, 219, 337, 401, 410, 317, 252, 306]),
+        2: (2304, [31, 271, 437, 512, 541, 422, 309, 376]),
+        1: (4096, [34, 223, 341, 273, 233, 122, 157, 228]),
+    }
+    for from_end, (tokens, want) in expected.items():
+        assert [int(ratio * tokens) + 1 for ratio in ranks(0.96, from_end, 8)] == want
+
+
+def test_ranks_grow_with_the_energy_where_the_official_table_does():
+    means = [sum(ranks(alpha, 3, 8)) for alpha in sorted(MEAN_RANKS)]
+    assert means == sorted(means)
+    assert len(ranks(0.96, 1, 30)) == 30
+
+
+def test_released_runs_what_the_official_repository_runs():
+    schedule = SCHEDULES[64, 64]
+    plan = StageVARReleased().plan(Plan.uniform(13, guidance=3.0), schedule, Facts(32, 8, True))
+    assert plan.executed == tuple(range(11))
+    assert [s.branch for s in plan] == ["both"] * 10 + ["null"] * 3
+    assert [s.tokens is not None for s in plan] == [False] * 10 + [True] + [False] * 2
+
+
+def test_a_sum_is_checked_and_an_empty_accelerator_changes_nothing():
+    assert isinstance(parse("none"), Nothing)
+    plan = Plan.uniform(4)
+    assert Accelerator.plan(Nothing(), plan, ((1, 1),) * 4, Facts(1, 1, True)) == plan
