@@ -151,6 +151,12 @@ def test_tolerance_by_kind(name: str, tolerance: float) -> None:
     assert probe.rows[0].ratio == pytest.approx(0.5)
 
 
+def test_a_stored_value_that_is_no_number_is_the_worst(altered: Callable[..., Path]) -> None:
+    report = conform(altered(io=lambda t: t.update({"text.sos": torch.full_like(t["text.sos"], torch.nan)})))
+    assert not report.ok and report.worst is not None
+    assert report.to_json()["worst"] == {"tensor": "text.sos", "error": None, "tolerance": 2e-5}
+
+
 def test_unusable_folders_are_explained_in_one_line(altered: Callable[..., Path], tmp_path: Path) -> None:
     def fails(error: type[Exception], match: str, folder: Path) -> None:
         with pytest.raises(error, match=match) as caught:
@@ -179,6 +185,12 @@ def test_unusable_folders_are_explained_in_one_line(altered: Callable[..., Path]
     fails(ShapeError, "head.proj.bias", altered(weights=lambda w: w.update({"infinity.head.bias": torch.ones(3)})))
     fails(ForeignCheckpointError, "text.feat", altered(io=lambda t: t.pop("text.feat")))
     fails(ForeignCheckpointError, "adds up", altered(io=lambda t: t["text.lens"].add_(1)))
+    fails(
+        ForeignCheckpointError,
+        "fit together",
+        altered(io=lambda t: t.update({"text.feat": t["text.feat"][:, :3].clone()})),
+    )
+    fails(ForeignCheckpointError, "fit together", altered(io=lambda t: t.update({"vae.latent_in": torch.ones(3)})))
     fails(UnknownModelError, "'mystery'", altered(config=lambda c: c.update(model="mystery")))
     fails(UnknownModelError, "no checks", altered(config=lambda c: c.update(model="../infinity")))
     fails(OptionError, "apply_spatial_patchify", altered(config=lambda c: c.update(method="skipvar")))

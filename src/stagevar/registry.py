@@ -50,9 +50,11 @@ def parse(text: str | Accelerator) -> Accelerator:
     """
     if isinstance(text, Accelerator):
         return text
+    if not isinstance(text, str):
+        raise OptionError(f"an accelerator is given as text such as 'none', not as {type(text).__name__}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise OptionError(f"cannot read accelerator {text!r}; write name(field=value), sums with +") from None
     return _build(tree, text)
 

@@ -148,7 +148,7 @@ class Probe:
             self.rows.append(Row(name, 0.0 if found.shape == want.shape else math.inf, absolute))
             return
         error = (found.double().cpu() - want).abs().nan_to_num(math.inf, math.inf)
-        allowed = absolute + RELATIVE * want.abs()
+        allowed = absolute + RELATIVE * want.abs().nan_to_num(0.0, 0.0)
         at = (error / allowed).argmax()
         self.rows.append(Row(name, error.flatten()[at].item(), allowed.flatten()[at].item()))
 
@@ -182,13 +182,17 @@ def conform(folder: Path | str) -> Report:
     config = load_config(folder)
     family = str(config.get("model"))
     if not family.isidentifier() or find_spec(f"stagevar.measure.conform_{family}") is None:
-        raise UnknownModelError(f"{folder}: no checks for model {family!r}")
+        raise UnknownModelError(f"{folder}/config.json: no checks for model {family!r}")
     weights = folder / str(config.get("weights", "weights.safetensors"))
     probe = Probe(folder, config, read_state(weights), read_state(folder / "io.safetensors"))
     checks = "accelerators" if "method" in config else family
     check = import_module(f"stagevar.measure.conform_{checks}").check
-    with torch.inference_mode():
-        check(probe)
+    try:
+        with torch.inference_mode():
+            check(probe)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # of a shape that does not fit
+        why = str(error).partition("\n")[0]
+        raise ForeignCheckpointError(f"{folder} does not fit together: {type(error).__name__}: {why}") from error
     return probe.report()
 
 
