@@ -47,6 +47,18 @@ def test_fifty_pictures_in_a_row_leave_no_state(scenes):
     assert same(scenes("two yellow rings", seed=1).images[0], first)
 
 
+@pytest.mark.parametrize("family", ["scenes", "infinity"])
+def test_a_model_that_has_drawn_can_be_trained(family):
+    model = tiny(family)
+    Pipeline(model)("a star", seed=1)
+    rope = model.rope(model.schedule(), 1)
+    assert not rope.is_inference()
+    if family == "scenes":
+        model.requires_grad_(True)
+        condition = model.words_condition(torch.zeros(1, 11, dtype=torch.int64))
+        model.embed(model.empty_latent(1, model.schedule()), condition, model.schedule(), 1).sum().backward()
+
+
 def test_output_types_agree(scenes):
     pil, array, tensor, latent = (
         scenes("a star", seed=2, output_type=kind).images[0] for kind in ("pil", "np", "pt", "latent")

@@ -30,7 +30,7 @@ MAX_BATCH = 16
 
 
 class Pipeline:
-    """A loaded model, ready to draw. Safe to call again and again: nothing of a call outlives it."""
+    """A loaded model, ready to draw. Safe to call again and again: no call changes a later one."""
 
     def __init__(self, model: ScaleModel) -> None:
         self.model = model

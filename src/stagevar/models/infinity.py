@@ -256,6 +256,7 @@ class Infinity(ScaleModel):
         x_nMC = self.word(self.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
         return expand_rows(x_nMC, condition.rows)
 
+    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
     def rope(self, schedule: Schedule, k: int) -> Tensor:
         reference = self.config.rotary_reference or reference_grid(schedule)
         key = schedule[k], reference, self.device

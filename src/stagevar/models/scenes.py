@@ -222,6 +222,7 @@ class Scenes(ScaleModel):
     def rope(self, schedule: Schedule, k: int) -> Tensor:
         return self._place(schedule[k])[1]
 
+    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
     def _place(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Positions of a grid in [0, 1]^2 as wave features (M, 32) and as rotary factors (M, head_dim / 2, 2)."""
         key = grid, self.device
