@@ -37,4 +37,4 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/stagevar generate 'a red circle to the left of a blue square' --seed 0 -n 4 -o out/bench
+	$(BIN)/python benchmarks/plain_run.py

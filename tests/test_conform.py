@@ -27,11 +27,17 @@ SETS = [
     folder
     for root in (GOLDEN, Path(os.environ.get("STAGEVAR_GOLDEN") or GOLDEN))
     for folder in sorted(root.iterdir())
-    if folder.name.startswith("infinity")
+    if folder.name.startswith(("infinity", "acc_plain", "acc_stagevar", "acc_skipvar"))
 ]
+QUICK = ("infinity", "infinity_patchify", "acc_stagevar")
+"""The others take up to ten seconds each."""
 
 
-@pytest.mark.parametrize("folder", dict.fromkeys(SETS), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(f, marks=() if f.name in QUICK else pytest.mark.slow) for f in dict.fromkeys(SETS)],
+    ids=lambda folder: f"{folder.parent.name}/{folder.name}",
+)
 def test_the_engine_reproduces(folder: Path) -> None:
     report = conform(folder)
     assert not report.failures
@@ -193,5 +199,33 @@ def test_unusable_folders_are_explained_in_one_line(altered: Callable[..., Path]
     fails(ForeignCheckpointError, "fit together", altered(io=lambda t: t.update({"vae.latent_in": torch.ones(3)})))
     fails(UnknownModelError, "'mystery'", altered(config=lambda c: c.update(model="mystery")))
     fails(UnknownModelError, "no checks", altered(config=lambda c: c.update(model="../infinity")))
-    fails(OptionError, "apply_spatial_patchify", altered(config=lambda c: c.update(method="skipvar")))
     fails(OptionError, "use_bit_label", altered(config=lambda c: c.update(use_bit_label=0)))
+
+
+ACCELERATED = GOLDEN / "acc_stagevar"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "first"),
+    [
+        ("noise_pool", lambda t: t.add_(1), "proj.10.0"),
+        ("kv_len", lambda t: t[-1].add_(1), "kv_len"),
+    ],
+)
+def test_an_altered_accelerated_set_does_not_hold(tmp_path, name, change, first) -> None:
+    folder = tmp_path / "acc_stagevar"
+    shutil.copytree(ACCELERATED, folder)
+    shutil.copytree(GOLDEN / "acc_plain", tmp_path / "acc_plain")
+    tensors = {key: tensor.clone() for key, tensor in load_file(folder / "io.safetensors").items()}
+    change(tensors[name])
+    (folder / "io.safetensors").unlink()
+    save_file(tensors, folder / "io.safetensors")
+    assert first in {row.tensor for row in conform(folder).failures}
+
+
+def test_methods_without_an_accelerator_are_named(tmp_path) -> None:
+    shutil.copytree(GOLDEN / "acc_plain", tmp_path / "acc_plain")
+    config = tmp_path / "acc_plain" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"method": "dreaming"}))
+    with pytest.raises(OptionError, match="dreaming"):
+        conform(tmp_path / "acc_plain")

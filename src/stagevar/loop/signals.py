@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stagevar.loop.latent import resize
 
+SUPPORT_ENERGIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 LOW, MIDDLE = 0.25, 0.5
 """Upper edges of the low and middle band, as shares of the final grid's side."""
 
@@ -23,6 +24,8 @@ class Signals:
         low, middle: energy of the scale's change of the latent in a band, relative to the latent's energy in it
             (amplitudes, so 1 means a change as large as the latent).
         high: the same above the middle band.
+        support: per energy of ``SUPPORT_ENERGIES``, the smallest share of positions that holds that share of the
+            change's energy: small where a picture is plain, large where it is textured.
     """
 
     flips: float | None
@@ -30,6 +33,7 @@ class Signals:
     low: float
     middle: float
     high: float
+    support: tuple[float, ...]
 
 
 def measure(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor) -> list[Signals]:
@@ -40,8 +44,19 @@ def measure(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, lat
         for change, whole in zip(_bands(change_nDHW), _bands(latent_nDHW), strict=True)
     ]
     flips = torch.full_like(confidence, torch.nan) if flips_n is None else flips_n
-    rows = torch.stack([flips, confidence, *bands], 1).tolist()
-    return [Signals(None if flips_n is None else row[0], *row[1:]) for row in rows]
+    numbers = torch.stack([flips, confidence, *bands], 1).tolist()
+    return [
+        Signals(None if flips_n is None else flip, sure, low, middle, high, tuple(shares))
+        for (flip, sure, low, middle, high), shares in zip(numbers, support(change_nDHW).tolist(), strict=True)
+    ]
+
+
+def support(change_nDHW: Tensor) -> Tensor:
+    """(n, energies): smallest share of positions that holds each share of the energy."""
+    energy = change_nDHW.square().sum(1).flatten(1).sort(1, descending=True).values.cumsum(1)
+    wanted = torch.tensor(SUPPORT_ENERGIES, device=energy.device) * energy[:, -1:]
+    below: Tensor = (energy[:, None] < wanted[..., None]).sum(-1)
+    return (below + 1).clamp(max=energy.shape[1]) / energy.shape[1]
 
 
 def _bands(x_nDHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
