@@ -65,6 +65,8 @@ def test_no_accelerator_names_a_family_in_code():
         ("guidance_off(1, branch='up')", "branch"),
         ("stagevar_released(alpha=0.5)", "alpha"),
         ("stagevar_released+stagevar_paper", "tokens"),
+        ("drop_last(1.5)", "kind"),
+        ("drop_last('x')", "kind"),
         ("drop_last(99)", "scales"),
         ("drop_last(-1)", "scales"),
     ],

@@ -19,6 +19,12 @@ def test_defaults_are_the_plain_run():
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.5},
+        {"guidance": float("nan")},
+        {"guidance": "x"},
+        {"guidance_layer": 0.5},
+        {"top_k": 1.5},
+        {"temperature": float("inf")},
+        {"carry": float("inf")},
     ],
 )
 def test_values_out_of_range_are_refused(fields):
@@ -58,3 +64,12 @@ def test_table_has_a_row_per_scale():
     rows = table(Plan.uniform(2, guidance=3.0), ((1, 1), (2, 3)))
     assert [row["grid"] for row in rows] == ["1x1", "2x3"]
     assert rows[1]["guidance"] == 3.0
+
+
+def test_fields_and_scales_that_do_not_exist():
+    with pytest.raises(OptionError, match="no colour"):
+        Plan.uniform(3, colour="red")
+    with pytest.raises(OptionError, match="no colour"):
+        Plan.uniform(3).replace([0], colour="red")
+    with pytest.raises(OptionError, match="no scale 3"):
+        Plan.uniform(3).replace([3], run="skip")

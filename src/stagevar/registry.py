@@ -6,7 +6,7 @@ import ast
 import functools
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import getmembers, isclass
@@ -83,6 +83,11 @@ def _make(name: str, values: list[object], named: dict[str, object]) -> Accelera
     if unknown or len(values) > len(allowed):
         raise OptionError(f"{name} has no such field; its fields are {', '.join(allowed) or 'none'}")
     try:
-        return cls(*values, **named)
+        accelerator = cls(*values, **named)
     except TypeError as error:
         raise OptionError(f"{name}: {error}") from None
+    for f in fields(cls):
+        value, usual = getattr(accelerator, f.name), f.default
+        if usual is not MISSING and not isinstance(value, (int, float) if isinstance(usual, float) else type(usual)):
+            raise OptionError(f"{name}: {f.name} must be of the kind of {usual!r}, not {value!r}")
+    return accelerator

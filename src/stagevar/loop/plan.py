@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,12 +69,18 @@ class ScalePlan:
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
         if self.cache not in ("all", "none"):
             raise OptionError(f"cache must be 'all' or 'none', not {self.cache!r}")
+        for name in ("guidance", "carry", "temperature", "top_p"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise OptionError(f"{name} must be a finite number, not {value!r}")
+        if not (self.guidance_layer is None or isinstance(self.guidance_layer, int)):
+            raise OptionError(f"guidance_layer must be a whole number or None, not {self.guidance_layer!r}")
         if self.carry and self.branch != "cond":
             raise OptionError(f"guidance can be carried on branch 'cond' only, not on {self.branch!r}")
-        if not self.temperature >= 0:
+        if self.temperature < 0:
             raise OptionError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise OptionError(f"top_k must be 0 (all codes) or more, not {self.top_k}")
+        if not isinstance(self.top_k, int) or self.top_k < 0:
+            raise OptionError(f"top_k must be 0 (all codes) or a larger whole number, not {self.top_k!r}")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
 
@@ -110,7 +118,12 @@ class Plan:
 
     @classmethod
     def uniform(cls, length: int, **fields: Any) -> Plan:
-        """The same plan at every scale; a list or tuple as value gives one entry per scale."""
+        """The same plan at every scale; a list or tuple as value gives one entry per scale.
+
+        Raises:
+            OptionError: a value per scale of another length, a field that does not exist, or a bad value.
+        """
+        _check_fields(fields)
         scales = []
         for name, value in fields.items():
             if isinstance(value, (list, tuple)) and len(value) != length:
@@ -122,8 +135,11 @@ class Plan:
 
     def replace(self, scales: Iterable[int], **fields: Any) -> Plan:
         """A copy with other fields at some scales (negative ones count from the end), checked as a whole."""
+        _check_fields(fields)
         edited = list(self.scales)
         for k in scales:
+            if not -len(edited) <= k < len(edited):
+                raise OptionError(f"there is no scale {k}; the plan has {len(edited)}")
             edited[k] = replace(edited[k], **fields)
         return Plan(tuple(edited))
 
@@ -140,6 +156,12 @@ class Plan:
 
     def __iter__(self) -> Iterator[ScalePlan]:
         return iter(self.scales)
+
+
+def _check_fields(names: Iterable[str]) -> None:
+    known = [f.name for f in dataclass_fields(ScalePlan)]
+    if unknown := [name for name in names if name not in known]:
+        raise OptionError(f"a plan has no {unknown[0]}; its fields are {', '.join(known)}")
 
 
 def _check_needs(earlier: ScalePlan, later: ScalePlan, k: int) -> None:
