@@ -116,6 +116,9 @@ def generate(
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest codes; 0 means all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from this share of probability.")] = None,
+    accelerator: Annotated[
+        str, typer.Option("--accelerator", "-a", help="Such as 'stagevar' or 'drop_last(1)'; sums with +.")
+    ] = "none",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 16,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
@@ -140,6 +143,7 @@ def generate(
         temperature=_numbers(temperature, "--temperature"),
         top_k=top_k,
         top_p=top_p,
+        accelerator=accelerator,
         seed=seed,
     )
     pipe = _pipeline(model, weights, device, dtype)
