@@ -9,6 +9,7 @@ import numpy as np
 
 from stagevar.errors import OptionError
 from stagevar.pipeline import Pipeline
+from stagevar.request import PerScale
 from stagevar.scenes.captions import caption_suite
 from stagevar.scenes.oracle import score_suite
 
@@ -19,7 +20,7 @@ def score(
     pipeline: Pipeline,
     *,
     captions: int = 600,
-    guidance: float | None = None,
+    guidance: PerScale | None = None,
     seed: int = 0,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
