@@ -1,4 +1,4 @@
-"""How close two pictures are: PSNR, SSIM and the energy ratio of radial frequency bands."""
+"""How close two pictures are: PSNR, SSIM, edges, layout, and the energy ratio of radial frequency bands."""
 
 from __future__ import annotations
 
@@ -43,6 +43,40 @@ def _blur(x: Tensor) -> Tensor:
     channels = x.shape[1]
     across = F.conv2d(x, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
     return F.conv2d(across, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def edge_agreement(pictures: Tensor, references: Tensor) -> Tensor:
+    """Correlation of the Sobel gradient magnitudes per picture; (n, 3, h, w) in [0, 1] to (n,), at most 1."""
+    return _correlation(_edges(pictures), _edges(references))
+
+
+def contour_agreement(pictures: Tensor, references: Tensor) -> Tensor:
+    """``edge_agreement`` at half the resolution, which does not see the finest texture."""
+    halves = [F.avg_pool2d(x, 2) if min(x.shape[-2:]) > 1 else x for x in (pictures, references)]
+    return edge_agreement(*halves)
+
+
+def _edges(pictures: Tensor) -> Tensor:
+    """Gradient magnitude of the grey picture, valid positions only; as it is where a picture is too small for it."""
+    grey = pictures.double().mean(1, keepdim=True)
+    if min(grey.shape[-2:]) < 3:
+        return grey
+    across = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    return F.conv2d(grey, torch.stack([across, across.T])[:, None]).square().sum(1).sqrt()
+
+
+def layout_agreement(pictures: Tensor, references: Tensor, cells: int = 16) -> Tensor:
+    """Correlation of the colours after averaging to at most ``cells`` per side; (n, 3, h, w) to (n,), at most 1."""
+    rows, columns = (max(1, min(cells, side // 4)) for side in pictures.shape[-2:])
+    return _correlation(*(F.adaptive_avg_pool2d(x.double(), (rows, columns)) for x in (pictures, references)))
+
+
+def _correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson's coefficient per picture, (n,); where one is constant, 1 if both are and else 0."""
+    x, y = (each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (x, y))
+    norms = x.norm(dim=1) * y.norm(dim=1)
+    alike = (x - y).abs().amax(1) < 1e-9
+    return torch.where(alike, 1.0, (x * y).sum(1) / norms.clamp(min=1e-12)).float()
 
 
 def band_energy(pictures: Tensor, bands: int = 4) -> Tensor:
