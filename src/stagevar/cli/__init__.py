@@ -1,4 +1,5 @@
-"""The command line. This file turns every failure into one line and one exit code; the commands are in ``app``."""
+"""The command line. This file turns every failure into one line and one exit code; the commands are in
+``app`` and in the files that ``MORE`` names."""
 
 from __future__ import annotations
 
@@ -7,8 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, StagevarError
+
+MORE = ("study",)
+"""Files whose commands join those of ``app``."""
 
 
 def main() -> None:
@@ -24,6 +29,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         from stagevar.cli.app import app
 
+        for name in MORE:
+            import_module(f"stagevar.cli.{name}")
         code = app(arguments, prog_name="stagevar", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()

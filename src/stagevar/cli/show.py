@@ -14,6 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from stagevar.loop.trace import Trace
     from stagevar.measure.conform import Report
+    from stagevar.measure.profile import StageProfile
     from stagevar.request import Result, ScaleEvent
 
 
@@ -121,6 +122,16 @@ def scores(values: Mapping[str, Any]) -> None:
         for inner, share in value.items():
             table.add_row(f"  {inner}", _value(share))
     _print(table)
+
+
+def profile(found: StageProfile) -> None:
+    """Stage of every scale, and the mean rank of its block groups' inputs as a share of the rows."""
+    energies = list(found.ranks)
+    table = _table("scale", "grid", "stage", *(f">rank, {energy:.0%} energy" for energy in energies))
+    for k, (stage, (h, w)) in enumerate(zip(found.stages(), found.schedule, strict=True)):
+        means = (found.ranks[energy][k].mean for energy in energies)
+        table.add_row(str(k + 1), f"{h}x{w}", stage, *(f"{sum(mean) / len(mean):.1%}" for mean in means))
+    Console().print(table)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

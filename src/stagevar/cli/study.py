@@ -1,0 +1,175 @@
+"""The commands that look at a model scale by scale: ``study`` writes all there is to see, ``calibrate`` the profile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stagevar.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, QuietOption, WeightsOption, app
+from stagevar.cli.app import _numbers as numbers
+from stagevar.cli.app import _pipeline as load
+from stagevar.errors import MissingFileError, OptionError
+
+if TYPE_CHECKING:
+    from stagevar.measure.curves import Study
+    from stagevar.measure.profile import StageProfile
+
+PromptsOption = Annotated[int, typer.Option(min=1, help="Number of held-out captions, one picture each.")]
+CaptionsOption = Annotated[Path | None, typer.Option(help="File with one caption per line, instead of our own.")]
+SeedOption = Annotated[int, typer.Option(help="Of the first picture; the others count up.")]
+GuidanceOption = Annotated[str | None, typer.Option(help="Weight of the prompt: a number, or one per scale.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")]
+RanksOption = Annotated[int, typer.Option("--rank-prompts", min=1, help="Prompts whose hidden states are decomposed.")]
+SemanticOption = Annotated[
+    float, typer.Option("--semantic", min=0.01, max=1, help="Share of its curve that ends the semantic stage.")
+]
+StructureOption = Annotated[
+    float, typer.Option("--structure", min=0.01, max=1, help="The same for the structure stage.")
+]
+
+
+@app.command()
+def study(
+    model: ModelOption = "scenes",
+    prompts: PromptsOption = 64,
+    captions: CaptionsOption = None,
+    seed: SeedOption = 0,
+    guidance: GuidanceOption = None,
+    batch_size: BatchOption = 8,
+    rank_prompts: RanksOption = 12,
+    semantic: SemanticOption = 0.95,
+    structure: StructureOption = 0.9,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report.")] = Path("study"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Study what each scale settles.
+
+    Writes study.json, study.md, profile.json, plots and a sheet of intermediate pictures.
+    """
+    from stagevar.cli import show
+    from stagevar.cli.pictures import contact_sheet
+    from stagevar.files import replacing
+    from stagevar.measure.plots import available
+    from stagevar.measure.report import SHEET, write_report
+
+    available()
+    found, profile = _measured(
+        model,
+        _captions(captions, prompts),
+        seed=seed,
+        guidance=guidance,
+        batch_size=batch_size,
+        rank_prompts=rank_prompts,
+        reaches=(semantic, structure),
+        place=(weights, device, dtype),
+        quiet=quiet,
+    )
+    files = write_report(found, profile, output)
+    sheet = output / f"{SHEET}.png"
+    columns = list(zip(found.grids, found.samples, strict=True))
+    with replacing(sheet) as temporary:
+        contact_sheet(found.prompts[: len(found.samples[0])], columns).save(temporary, format="png")
+    if as_json:
+        names = [str(path) for path in (*files, sheet)]
+        typer.echo(json.dumps({"files": names, "profile": profile.to_dict(), **found.to_dict(values=False)}))
+    elif not quiet:
+        show.profile(profile)
+        typer.echo(output)
+
+
+@app.command()
+def calibrate(
+    model: ModelOption = "scenes",
+    prompts: PromptsOption = 64,
+    captions: CaptionsOption = None,
+    seed: SeedOption = 0,
+    guidance: GuidanceOption = None,
+    batch_size: BatchOption = 8,
+    rank_prompts: RanksOption = 32,
+    semantic: SemanticOption = 0.95,
+    structure: StructureOption = 0.9,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    output: Annotated[Path, typer.Option("-o", "--output", help="File of the profile.")] = Path("profile.json"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure a model's stages and ranks.
+
+    Writes them as a profile, by the same rules as `study` and without its plots.
+    """
+    from stagevar.cli import show
+
+    _, profile = _measured(
+        model,
+        _captions(captions, prompts),
+        seed=seed,
+        guidance=guidance,
+        batch_size=batch_size,
+        rank_prompts=rank_prompts,
+        reaches=(semantic, structure),
+        place=(weights, device, dtype),
+        quiet=quiet,
+    )
+    profile.save(output)
+    if as_json:
+        typer.echo(json.dumps(profile.to_dict()))
+    elif not quiet:
+        show.profile(profile)
+        typer.echo(output)
+
+
+def _captions(path: Path | None, count: int) -> list[str]:
+    """The lines of a file, or our own captions."""
+    from stagevar.measure.study import default_prompts
+
+    if path is None:
+        return default_prompts(count)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise MissingFileError(f"cannot read the captions {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise OptionError(f"{path} is not a text file in UTF-8") from None
+    if not lines:
+        raise OptionError(f"{path} holds no captions; write one per line")
+    return lines[:count]
+
+
+def _measured(
+    model: str,
+    prompts: list[str],
+    *,
+    seed: int,
+    guidance: str | None,
+    batch_size: int,
+    rank_prompts: int,
+    reaches: tuple[float, float],
+    place: tuple[Path | None, str, str],
+    quiet: bool,
+) -> tuple[Study, StageProfile]:
+    from stagevar.cli import show
+    from stagevar.measure.profile import profile as settle
+    from stagevar.measure.study import study as look
+
+    weights = numbers(guidance, "--guidance")
+    pipe = load(model, *place)
+    with show.counter("pictures", len(prompts), quiet=quiet) as advance:
+        found = look(
+            pipe,
+            prompts,
+            seed=seed,
+            guidance=tuple(weights) if isinstance(weights, list) else weights,
+            batch_size=batch_size,
+            rank_prompts=rank_prompts,
+            progress=advance,
+        )
+    return found, settle(found, *reaches)
