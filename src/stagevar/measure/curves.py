@@ -99,7 +99,7 @@ class Study:
         guidance: weight per scale.
         batch_size: pictures per pass, which the times depend on.
         curves: by name, over all prompts.
-        groups: per group of blocks, figures of its input by name (see ``spectrum``), over the first prompts only.
+        groups: per group of blocks, figures of its input by name (see ``spectrum``): prompt branch, first prompts only.
         samples: the intermediate pictures of the first prompts, per scale; not part of the JSON.
     """
 

@@ -33,7 +33,7 @@ LABELS = {
     "agreement": "objects found (colours, shapes)",
     "strict": "verdict: strict",
     "relaxed": "verdict: relaxed",
-    "layout": "layout (16 x 16 colours)",
+    "layout": "layout (coarse colours)",
     "contours": "edges at half resolution",
     "edges": "edges",
     "ssim": "SSIM",
@@ -197,8 +197,7 @@ def _lines(axes: Axes, curves: Mapping[str, Curve], last: int | None = None) -> 
         axes.fill_between(x, low[:last], high[:last], color=colour, alpha=0.13, linewidth=0)
         style, marker = DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
         axes.plot(x, mean, color=colour, linestyle=style, marker=marker, markersize=4, label=LABELS.get(name, name))
-    if len(curves) > 1:
-        axes.legend(fontsize=8, loc="best", framealpha=0.8)
+    axes.legend(fontsize=8, loc="best", framealpha=0.8)
 
 
 def _band_of(curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -210,15 +209,19 @@ def _band_of(curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _groups(axes: Axes, curves: list[Curve]) -> None:
-    """One line per group of blocks, dark to light with depth; scales where a rank is zero (one token) are left out."""
+    """One line per group of blocks, dark to light with depth; scales where a rank is zero (one token) are left out.
+
+    Of many groups only the first, the middle and the last are named and have a band.
+    """
     from matplotlib import colormaps
 
     for group, curve in enumerate(curves):
         colour = colormaps["viridis"](0.9 * group / max(1, len(curves) - 1))
         x = [k for k, mean in enumerate(curve.mean) if mean > 0]
         mean, low, high = ([row[k] for k in x] for row in (curve.mean, curve.low, curve.high))
-        axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         shown = len(curves) <= 8 or group in (0, len(curves) // 2, len(curves) - 1)
+        if shown:
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         marker = MARKERS[group % len(MARKERS)]
         axes.plot(x, mean, color=colour, marker=marker, markersize=4, label=f"group {group}" if shown else None)
     axes.legend(fontsize=8, loc="lower left", frameon=False)
@@ -230,6 +233,7 @@ def _bars(axes: Axes, heights: Sequence[float], spread: Sequence[Sequence[float]
     whole = sum(heights)
     shares = [f"{value / whole:.0%}" if value > 0.005 * whole else "" for value in heights]
     axes.bar_label(bars, shares, fontsize=8, padding=2)
+    axes.margins(y=0.1)
 
 
 def _axis(axes: Axes, study: Study, profile: StageProfile, title: str, unit: str, rule: Rule | None = None) -> None:
