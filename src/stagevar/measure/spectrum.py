@@ -1,5 +1,5 @@
-"""How low the rank of a stream of rows is: singular-value energy of the centred rows (arXiv 2512.16483, section on
-low-rank structure), measured exactly."""
+"""How low the rank of a stream of rows is: singular-value energy of the centred rows, measured exactly (the quantity
+that arXiv 2512.16483 reduces rows by)."""
 
 from __future__ import annotations
 
