@@ -12,6 +12,8 @@ from stagevar.accelerators.base import Accelerator, Facts, Nothing
 from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
 from stagevar.errors import OptionError
 from stagevar.loop.plan import Plan
+from stagevar.loop.signals import Signals
+from stagevar.loop.tokens import Select
 from stagevar.models.infinity_grids import SCHEDULES
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
@@ -20,7 +22,7 @@ from stagevar.registry import known, parse
 PIPES = {"infinity": Pipeline(tiny("infinity")), "scenes": Pipeline(tiny("scenes"))}
 TEXTS = ["none", "drop_last(1)", "guidance_off(2)", "guidance_off(2, branch='null')", "reuse_last(1)"]
 SUMS = ["drop_last(1)+guidance_off(1)", "guidance_off(2)+reuse_last(1)"]
-ALL = [*TEXTS, *SUMS, "stagevar_released", "stagevar_paper"]
+ALL = [*TEXTS, *SUMS, "stagevar_released", "stagevar_paper", "stagevar", "stagevar(quality=0.0, carry=0.0)"]
 PROMPTS = ["a red circle", "two yellow rings", "a star above a cross"]
 
 
@@ -67,6 +69,8 @@ def test_no_accelerator_names_a_family_in_code():
         ("stagevar_released+stagevar_paper", "tokens"),
         ("drop_last(1.5)", "kind"),
         ("drop_last('x')", "kind"),
+        ("stagevar(quality=1.5)", "quality"),
+        ("stagevar(carry=-1)", "carry|kind"),
         ("drop_last(99)", "scales"),
         ("drop_last(-1)", "scales"),
     ],
@@ -77,7 +81,7 @@ def test_what_cannot_be_read_or_planned_is_named(text, word):
 
 
 @pytest.mark.parametrize("family", list(PIPES))
-@pytest.mark.parametrize("text", ["none", "drop_last(0)", "guidance_off(0)", "reuse_last(0)", "none+drop_last(0)"])
+@pytest.mark.parametrize("text", ["none", "drop_last(0)", "guidance_off(0)", "reuse_last(0)", "stagevar(quality=1.0)"])
 def test_identity_settings_are_bit_identical_to_the_plain_run(family, text):
     plain = PIPES[family](PROMPTS[:2], seed=3, output_type="latent")
     same = PIPES[family](PROMPTS[:2], seed=3, output_type="latent", accelerator=text)
@@ -147,3 +151,40 @@ def test_a_sum_is_checked_and_an_empty_accelerator_changes_nothing():
     assert isinstance(parse("none"), Nothing)
     plan = Plan.uniform(4)
     assert Accelerator.plan(Nothing(), plan, ((1, 1),) * 4, Facts(1, 1, True)) == plan
+
+
+def signals(**fields):
+    usual = {
+        "flips": 0.2,
+        "confidence": 0.9,
+        "low": 0.5,
+        "middle": 0.9,
+        "high": 0.9,
+        "support": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
+    }
+    return Signals(**usual | fields)
+
+
+def test_stages_move_forward_only_and_follow_the_signals():
+    schedule = SCHEDULES[64, 64]
+    accelerator, plan = parse("stagevar(quality=0.4)"), Plan.uniform(13, guidance=3.0)
+    plan = accelerator.revise(plan, 0, signals(), schedule)
+    assert {s.stage for s in plan.scales[1:]} == {"semantic"}
+    plan = accelerator.revise(plan, 1, signals(low=0.1), schedule)
+    assert {s.stage for s in plan.scales[2:]} == {"structure"} and plan[2].branch == "both"
+    plan = accelerator.revise(plan, 2, signals(low=0.9), schedule)
+    assert {s.stage for s in plan.scales[3:]} == {"structure"}
+    plan = accelerator.revise(plan, 3, signals(low=0.1, middle=0.2), schedule)
+    assert {s.stage for s in plan.scales[4:]} == {"fidelity"}
+    assert {s.branch for s in plan.scales[4:]} == {"cond"} and plan[4].tokens == Select(0.3125, restore_by="zero_code")
+    assert plan[5].tokens is None
+    plan = accelerator.revise(plan, 4, signals(support=(0.01,) * 6), schedule)
+    assert plan[5].tokens.keep == 1 / 16
+
+
+def test_the_dial_keeps_more_positions_as_it_rises():
+    schedule, kept = SCHEDULES[64, 64], []
+    for quality in (0.0, 0.25, 0.5, 0.75, 0.99):
+        plan = Plan.uniform(13).replace(range(13), stage="fidelity", branch="cond")
+        kept.append(parse(f"stagevar(quality={quality})").revise(plan, 5, signals(), schedule)[6].tokens.keep)
+    assert kept == sorted(kept) and kept[0] < kept[-1]
