@@ -27,9 +27,9 @@ ALLOWED = {
     "accelerators": {"errors", "request", "loop"},
     "registry": {"errors", "accelerators"},
     "pipeline": {"errors", "request", "loop", "models", "accelerators", "registry"},
-    "measure": {"errors", "files", "request", "loop", "scenes", "models", "accelerators", "registry", "pipeline"},
-    "cli": {"errors", "files", "request", "loop", "scenes", "models", "accelerators", "pipeline", "measure"},
 }
+ALLOWED["measure"] = {"files", "scenes", "pipeline", *ALLOWED["pipeline"]}
+ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
 """The rooms that each room may import."""
 
 

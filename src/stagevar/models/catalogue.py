@@ -49,21 +49,16 @@ class ModelEntry:
 
 def entries() -> tuple[ModelEntry, ...]:
     """Every model that has a name, smallest family first."""
-    with torch.device("meta"):
-        own = ModelEntry(
-            name="scenes",
-            family="scenes",
-            parameters=_parameters(_build_scenes(load_config(SHIPPED)) if (SHIPPED / CONFIG).exists() else _plain()),
-            source="inside the package",
-            files=(WEIGHTS,),
-            licence="Apache-2.0",
-            note="64x64 pictures of coloured shapes; runs offline",
-        )
-        return own, *(_infinity_entry(name, size) for name, size in infinity.SIZES.items())
-
-
-def _plain() -> ScaleModel:
-    return scenes.Scenes(scenes.ScenesConfig())
+    own = ModelEntry(
+        name="scenes",
+        family="scenes",
+        parameters=_parameters(skeleton("scenes")),
+        source="inside the package",
+        files=(WEIGHTS,),
+        licence="Apache-2.0",
+        note="64x64 pictures of coloured shapes; runs offline",
+    )
+    return own, *(_infinity_entry(name, size) for name, size in infinity.SIZES.items())
 
 
 def _infinity_entry(name: str, size: infinity.Size) -> ModelEntry:
@@ -71,7 +66,7 @@ def _infinity_entry(name: str, size: infinity.Size) -> ModelEntry:
     return ModelEntry(
         name=name,
         family="infinity",
-        parameters=_parameters(infinity.Infinity(size.config, name, size.defaults)),
+        parameters=_parameters(skeleton(name)),
         source=size.repository or NO_WEIGHTS,
         files=files,
         licence="MIT (code); see the repository" if size.repository else "",
@@ -96,6 +91,25 @@ def on_disk(entry: ModelEntry) -> bool:
     except MissingFileError:
         return False
     return True
+
+
+def skeleton(source: str | Path) -> ScaleModel:
+    """A model on the meta device: all its shapes, none of its weights.
+
+    Args:
+        source: a name of ``entries``, or a folder with the config that ``save_model`` wrote.
+
+    Raises:
+        UnknownModelError, MissingFileError, ForeignCheckpointError
+    """
+    name = str(source)
+    with torch.device("meta"):
+        if name in infinity.SIZES:
+            size = infinity.SIZES[name]
+            return infinity.Infinity(size.config, name, size.defaults)
+        if name == "scenes" and not (SHIPPED / CONFIG).exists():
+            return scenes.Scenes(scenes.ScenesConfig())
+        return _folder_skeleton(_folder(source))
 
 
 def load(
@@ -127,11 +141,10 @@ def load(
     if name in infinity.SIZES:
         hub = {"revision": revision, "local_files_only": local_files_only, "token": token}
         return _load_infinity(name, weights, dtype, device, hub).to(device)
-    folder = SHIPPED if name == "scenes" else Path(os.path.expanduser(name))  # noqa: PTH111 - never raises
-    if not name or not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, never raises
-        known = ", ".join(["scenes", *infinity.SIZES])
-        raise UnknownModelError(f"there is no model or folder {name!r}; models are {known}")
-    return _load_folder(folder, dtype).to(device)
+    folder = _folder(source)
+    model = _folder_skeleton(folder)
+    fill(model, read_state(folder / WEIGHTS), source=folder, dtype=dtype)
+    return model.to(device)
 
 
 def _load_infinity(
@@ -146,8 +159,8 @@ def _load_infinity(
     text_source = beside if weights and beside.is_dir() else TEXT_ENCODER
     text_encoder = T5Encoder.from_pretrained(text_source, dtype=dtype, device=device, **hub | {"revision": None})
     network, tokenizer = map(read_state, files)
-    with torch.device("meta"):
-        model = infinity.Infinity(size.config, name, size.defaults)
+    model = skeleton(name)
+    assert isinstance(model, infinity.Infinity)
     names = model.checkpoint_names
     state = merged(unwrap(network, "trainer", "gpt_fsdp"), unwrap(tokenizer, "vae"))
     fill(model, state, names.rename, names.reshape, source=source, dtype=dtype)
@@ -172,7 +185,16 @@ _BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {"scenes": _build
 """Families that this package writes as folders."""
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> ScaleModel:
+def _folder(source: str | Path) -> Path:
+    name = str(source)
+    folder = SHIPPED if name == "scenes" else Path(os.path.expanduser(name))  # noqa: PTH111 - never raises
+    if not name or not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, never raises
+        known = ", ".join(["scenes", *infinity.SIZES])
+        raise UnknownModelError(f"there is no model or folder {name!r}; models are {known}")
+    return folder
+
+
+def _folder_skeleton(folder: Path) -> ScaleModel:
     config = load_config(folder)
     builder = _BUILDERS.get(str(config.get("family")))
     if builder is None:
@@ -189,7 +211,6 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> ScaleModel:
         raise ForeignCheckpointError(f"{folder / CONFIG} lacks {error}; it does not describe a model") from None
     except (TypeError, AttributeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OptionError) as error:
         raise ForeignCheckpointError(f"{folder / CONFIG} does not describe a model: {error}") from None
-    fill(model, read_state(folder / WEIGHTS), source=folder, dtype=dtype)
     return model
 
 
