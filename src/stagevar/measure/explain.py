@@ -1,0 +1,88 @@
+"""What an accelerator will do to a model: its plan as a table with operations, without weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stagevar.errors import MissingFileError
+from stagevar.loop.contract import ScaleModel
+from stagevar.measure.flops import condition_flops, plan_flops
+from stagevar.pipeline import Pipeline
+from stagevar.registry import parse
+from stagevar.request import Request
+
+TEXT_LENGTH = 32
+"""Text tokens of a prompt where no tokenizer is at hand to count them."""
+
+NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"
+ONLINE = "this accelerator decides per picture while it runs: shown is the plan that it starts with"
+
+
+def explain(
+    model: ScaleModel,
+    accelerator: str,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    text_length: int | None = None,
+) -> dict[str, Any]:
+    """The plan that a request starts with, scale by scale, and what it saves.
+
+    Args:
+        model: with or without weights (``stagevar.models.catalogue.skeleton``).
+        accelerator: as ``stagevar.registry.parse`` reads it.
+        height, width: pixels; the model's default size if None.
+        text_length: text tokens; those of the model where it takes a fixed number, else 32.
+
+    Returns:
+        ``rows`` with one entry per scale, ``gflop`` (of one image: all scales), ``plain_gflop``, ``condition_gflop``
+        (spent once per image besides), ``flop_ratio`` (plain over accelerated) and what the figures hold for.
+
+    Raises:
+        OptionError: an unknown accelerator or field, or one that does not fit the schedule.
+        SizeError: a size that the model does not draw.
+    """
+    chosen, pipeline = parse(accelerator), Pipeline(model)
+    schedule = model.schedule(height, width)
+    length = text_length or text_rows(model, ["a star"])
+    plain = pipeline.plan(schedule, Request("plain"))
+    plan = pipeline.plan(schedule, Request("accelerated", accelerator=str(chosen)))
+    flops = plan_flops(model, schedule, plan, length)
+    total = sum(row.total for row in flops)
+    reference = sum(row.total for row in plan_flops(model, schedule, plain, length))
+    rows = [
+        {
+            "scale": row.scale,
+            "grid": f"{row.grid[0]}x{row.grid[1]}",
+            "stage": scale.stage,
+            "run": scale.run,
+            "branch": scale.branch,
+            "tokens": "all" if scale.tokens is None else str(scale.tokens),
+            "kept": row.share,
+            "guidance": scale.guidance if scale.branch == "both" or scale.carry else None,
+            "rows": row.rows,
+            "gflop": row.total / 1e9,
+            "share": row.total / total,
+        }
+        for row, scale in zip(flops, plan, strict=True)
+    ]
+    return {
+        "model": model.name,
+        "accelerator": str(chosen),
+        "size": list(model.picture_size(schedule)),
+        "text_length": length,
+        "rows": rows,
+        "gflop": total / 1e9,
+        "plain_gflop": reference / 1e9,
+        "condition_gflop": condition_flops(model, length) / 1e9,
+        "flop_ratio": reference / total,
+        "note": f"{ONLINE}; {NOTE}" if chosen.online else NOTE,
+    }
+
+
+def text_rows(model: ScaleModel, prompts: list[str]) -> int:
+    """Text tokens of the longest prompt; ``TEXT_LENGTH`` if the model has no text encoder."""
+    try:
+        return max(len(states) for states in model.encode_text(prompts).features)
+    except MissingFileError:
+        return TEXT_LENGTH
