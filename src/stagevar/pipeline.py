@@ -18,6 +18,7 @@ import stagevar
 from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.errors import NumericError, OptionError
 from stagevar.loop.contract import Condition, ScaleModel, Text
+from stagevar.loop.network import Tap
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import Revise, run
 from stagevar.loop.trace import Trace
@@ -129,8 +130,10 @@ class Pipeline:
         batch_size: int = MAX_BATCH,
         output_type: OutputType = "pil",
         cancelled: Callable[[], bool] | None = None,
+        tap: Tap | None = None,
     ) -> Iterator[ScaleEvent]:
-        """Draw requests that may differ in everything; those of one picture size share passes."""
+        """Draw requests that may differ in everything; those of one picture size share passes. ``tap`` observes the
+        tensors of every pass."""
         if not all(isinstance(request, Request) for request in requests):
             raise OptionError("events takes requests; call the pipeline itself, or stream, with prompts")
         if whole("batch_size", batch_size) < 1:
@@ -138,7 +141,7 @@ class Pipeline:
         if output_type not in OUTPUT_TYPES:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
         batches = self._batches(requests, batch_size)
-        return self._events(requests, batches, output_type, cancelled)
+        return self._events(requests, batches, output_type, cancelled, tap)
 
     def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
         """The plan that a request starts with: the model's defaults where it leaves a field open, accelerated."""
@@ -186,6 +189,7 @@ class Pipeline:
         batches: Sequence[tuple[Schedule, tuple[int, ...], list[Plan]]],
         output_type: OutputType,
         cancelled: Callable[[], bool] | None,
+        tap: Tap | None,
     ) -> Iterator[ScaleEvent]:
         images: dict[int, Any] = {}
         trace = self._trace(requests)
@@ -196,7 +200,8 @@ class Pipeline:
             trace.text_milliseconds += (time.perf_counter() - began) * 1e3
             seeds = [requests[i].seed for i in indices]
             revise = _revise([parse(requests[i].accelerator) for i in indices], schedule)
-            for step in run(self.model, condition, schedule, plans, seeds, revise=revise, cancelled=cancelled):
+            options: dict[str, Any] = {"revise": revise, "cancelled": cancelled, "tap": tap}
+            for step in run(self.model, condition, schedule, plans, seeds, **options):
                 for record in step.records:
                     trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
                 if step.scale == len(schedule) - 1:
@@ -211,6 +216,7 @@ class Pipeline:
                     images=indices,
                     milliseconds=sum(record.milliseconds for record in step.records),
                     latent=step.latent,
+                    plans=step.plans,
                     result=_result(requests, images, trace) if complete else None,
                     decode=self._previews,
                 )

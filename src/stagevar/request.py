@@ -235,6 +235,7 @@ class ScaleEvent:
         images: indices within the call of the pictures that this batch holds.
         milliseconds: time of the scale.
         latent: (n, D, H, W), decodable after every scale.
+        plans: of these pictures as they stand, for accelerators may revise them between scales.
         result: the whole call's result, on its very last event.
         decode: latents to pictures.
     """
@@ -245,6 +246,7 @@ class ScaleEvent:
     images: tuple[int, ...]
     milliseconds: float
     latent: Tensor = field(repr=False)
+    plans: tuple[Plan, ...] = field(repr=False)
     result: Result | None
     decode: Callable[[Tensor], list[Image]] = field(repr=False)
 

@@ -114,7 +114,9 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
     cached, row_layers = cohort.cache.length(0), 0
     cohort.narrow(work.plan.branch)
     if work.plan.run != "skip":
+        work.show("begin", cohort.latent)
         output = forward(work)
+        work.show("logits", output.logits)
         row_layers = output.row_layers
         if not bool(torch.isfinite(output.logits).all()):
             raise NumericError(f"NaN or infinity in the logits of scale {k + 1}; run in float32, or check the weights")
@@ -122,13 +124,12 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
             codes = sample(output.logits, work.here, work.seeds, k, grid[0] * grid[1], output.index)
         elif output.index is not None:
             codes = torch.stack([each[at] for each, at in zip(codes, output.index, strict=True)])
+        work.show("codes", codes)
         latent = work.model.add_codes(cohort.latent, codes, work.schedule, k, output.index)
         cohort.latent, cohort.change = latent, latent - cohort.latent
+        work.show("latent", cohort.latent)
         if work.measured:
             signals = measure(output.logits, output.flips, cohort.change, latent)
-        work.show("logits", output.logits)
-        work.show("codes", codes)
-        work.show("latent", cohort.latent)
     if cohort.latent.is_cuda:
         torch.cuda.synchronize(cohort.latent.device)
     record = ScaleRecord(
