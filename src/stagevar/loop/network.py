@@ -17,9 +17,9 @@ from stagevar.loop.signals import flipped
 from stagevar.loop.tokens import TokenContext, Tokens, gather
 
 Tap = Callable[[str, int, Tensor], None]
-"""Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before the
-pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a group),
-``attended.N`` (keys of self-attention), ``logits``, ``codes`` and ``latent``."""
+"""Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
+the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a
+group), ``attended.N`` (keys of self-attention), ``logits``, ``codes`` and ``latent``."""
 
 LAST = -1
 """Group under which memory holds the hidden state behind the last block."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 from stagevar.errors import MissingFileError
 from stagevar.loop.contract import ScaleModel
+from stagevar.loop.tokens import Tokens
 from stagevar.measure.flops import condition_flops, plan_flops
 from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
@@ -57,7 +59,7 @@ def explain(
             "stage": scale.stage,
             "run": scale.run,
             "branch": scale.branch,
-            "tokens": "all" if scale.tokens is None else str(scale.tokens),
+            "tokens": brief(scale.tokens),
             "kept": row.share,
             "guidance": scale.guidance if scale.branch == "both" or scale.carry else None,
             "rows": row.rows,
@@ -78,6 +80,15 @@ def explain(
         "flop_ratio": reference / total,
         "note": f"{ONLINE}; {NOTE}" if chosen.online else NOTE,
     }
+
+
+def brief(tokens: Tokens | None) -> str:
+    """A reduction by name and by the settings that are not its defaults; how many rows it keeps is another column."""
+    if tokens is None:
+        return "all"
+    settings = ((f.name, getattr(tokens, f.name), f.default) for f in fields(cast(Any, tokens)))
+    shown = ", ".join(f"{name}={value}" for name, value, usual in settings if isinstance(value, str) and value != usual)
+    return type(tokens).__name__.lower() + (f"({shown})" if shown else "")
 
 
 def text_rows(model: ScaleModel, prompts: list[str]) -> int:
