@@ -76,7 +76,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")]
 
 
-def _pipeline(model: str, weights: Path | None, device: str, dtype: str = "auto") -> Pipeline:
+def load_pipeline(model: str, weights: Path | None, device: str, dtype: str = "auto") -> Pipeline:
+    """The model of the options."""
     from stagevar.pipeline import Pipeline
 
     return Pipeline.from_pretrained(model, weights=weights, device=device, dtype=dtype)
@@ -93,7 +94,8 @@ def _numbers(text: str | None, option: str) -> float | list[float] | None:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def _size(text: str | None) -> tuple[int | None, int | None]:
+def read_size(text: str | None) -> tuple[int | None, int | None]:
+    """Height and width of ``--size``."""
     if text is None:
         return None, None
     sides = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
@@ -124,15 +126,17 @@ def generate(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the pictures.")] = Path("out"),
+    trace: Annotated[Path | None, typer.Option(help="File for the record of all passes, as JSON lines.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Draw pictures and save them as PNG files."""
     from stagevar.cli import show
     from stagevar.cli.pictures import write
+    from stagevar.measure.trace import write as write_traces
     from stagevar.request import expand
 
-    height, width = _size(size)
+    height, width = read_size(size)
     requests = expand(
         prompts,
         negative_prompt=negative,
@@ -146,7 +150,7 @@ def generate(
         accelerator=accelerator,
         seed=seed,
     )
-    pipe = _pipeline(model, weights, device, dtype)
+    pipe = load_pipeline(model, weights, device, dtype)
     pictures, traces = [], []
     for start in range(0, len(requests), batch_size):  # what is done is on disk before the next batch begins
         batch = requests[start : start + batch_size]
@@ -155,6 +159,8 @@ def generate(
             file = write(output, image, request.prompt, request.seed, pipe.model.name)
             pictures.append({"file": str(file), "prompt": request.prompt, "seed": request.seed})
         traces.append(result.trace)
+        if trace is not None:
+            write_traces(trace, traces)
     if as_json:
         typer.echo(json.dumps({"pictures": pictures, "traces": [trace.to_dict() for trace in traces]}))
     elif not quiet:
@@ -179,7 +185,7 @@ def demo(
     from stagevar.cli.pictures import contact_sheet, slug
     from stagevar.files import replacing
 
-    pipe = _pipeline(model, weights, device)
+    pipe = load_pipeline(model, weights, device)
     columns: list[tuple[str, list[Image]]] = []
 
     def keep(event: ScaleEvent) -> None:
@@ -282,7 +288,7 @@ def score(
     from stagevar.cli import show
     from stagevar.measure.score import score as measure
 
-    pipe = _pipeline(model, None, device)
+    pipe = load_pipeline(model, None, device)
     with show.counter("pictures", captions, quiet=quiet) as advance:
         scores = measure(pipe, captions=captions, guidance=guidance, seed=seed, progress=advance)
     if as_json:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -132,6 +133,47 @@ def profile(found: StageProfile) -> None:
         means = (found.ranks[energy][k].mean for energy in energies)
         table.add_row(str(k + 1), f"{h}x{w}", stage, *(f"{sum(mean) / len(mean):.1%}" for mean in means))
     Console().print(table)
+
+
+def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Each with its fields and their defaults, and what it does."""
+    table = _table("accelerator", "what it does")
+    for row in rows:
+        values = ", ".join(f"{name}={default}" for name, default in row["fields"].items())
+        table.add_row(escape(f"{row['name']}({values})" if values else row["name"]), escape(row["about"]))
+    Console().print(table)
+
+
+def explanation(answer: Mapping[str, Any]) -> None:
+    """The plan, scale by scale, and what it saves."""
+    columns = "scale", "grid", "stage", "run", "branch", "tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
+    table = _table(*columns)
+    for row in answer["rows"]:
+        guidance = "-" if row["guidance"] is None else f"{row['guidance']:g}"
+        cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"], row["tokens"]
+        figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
+        table.add_row(*(escape(str(cell)) for cell in (*cells, *figures)))
+    for column in table.columns:
+        column.no_wrap = column.header != "tokens"
+    Console().print(table)
+    size = "x".join(map(str, answer["size"]))
+    _line(
+        f"{answer['accelerator']} on {answer['model']}, {size}, {answer['text_length']} text tokens: "
+        f"{answer['gflop']:.4g} GFLOP per picture, {answer['plain_gflop']:.4g} plain: {answer['flop_ratio']:.2f}x; "
+        f"besides {answer['condition_gflop']:.4g} once for the text"
+    )
+    _line(answer["note"])
+
+
+def comparison(values: Mapping[str, Any]) -> None:
+    """The table of a comparison and what its figures depend on."""
+    from stagevar.measure.comparison import COLUMNS, caption, cells
+
+    table = _table(*(column if column == "accelerator" else f">{column}" for column in COLUMNS))
+    for row in values["rows"]:
+        table.add_row(*(escape(cell.strip("`")) for cell in cells(row, values["scales"])))
+    Console().print(table)
+    _line(caption(values))
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
