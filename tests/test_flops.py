@@ -11,6 +11,7 @@ from stagevar.loop.run import run
 from stagevar.loop.tokens import Merge, Select
 from stagevar.measure.explain import explain
 from stagevar.measure.flops import _SOLVING, condition_flops, plan_flops
+from stagevar.measure.rehearse import signals_at
 from stagevar.models.catalogue import skeleton
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
@@ -112,6 +113,19 @@ def test_a_published_model_is_explained_without_weights(size):
     assert answer["rows"][-1]["run"] == "skip" and answer["rows"][-1]["gflop"] == 0
     assert sum(row["share"] for row in answer["rows"]) == pytest.approx(1)
     assert answer["flop_ratio"] == pytest.approx(answer["plain_gflop"] / answer["gflop"]) and answer["flop_ratio"] > 2
+
+
+def test_an_online_accelerator_is_rehearsed():
+    answer = explain(skeleton("infinity-2b"), "stagevar")
+    assert "per picture" in answer["note"] and answer["flop_ratio"] > 1.2
+    assert answer["rows"][-1]["branch"] == "cond"
+    assert "per picture" not in explain(skeleton("scenes"), "drop_last(1)")["note"]
+
+
+def test_the_mean_picture_is_linear_between_what_was_measured():
+    assert signals_at(0.5).low == 0.10 and signals_at(0.5, both=False).flips is None
+    assert signals_at(0.625).low == pytest.approx((0.10 + 0.05) / 2)
+    assert signals_at(0.01) == signals_at(0.03125) and signals_at(1.0).support[0] == 0.17
 
 
 def test_the_plain_run_gains_nothing():

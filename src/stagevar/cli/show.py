@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -153,9 +154,7 @@ def explanation(answer: Mapping[str, Any]) -> None:
         cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"], row["tokens"]
         figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
         table.add_row(*(escape(str(cell)) for cell in (*cells, *figures)))
-    for column in table.columns:
-        column.no_wrap = column.header != "tokens"
-    Console().print(table)
+    _unfolded(table)
     size = "x".join(map(str, answer["size"]))
     _line(
         f"{answer['accelerator']} on {answer['model']}, {size}, {answer['text_length']} text tokens: "
@@ -172,7 +171,7 @@ def comparison(values: Mapping[str, Any]) -> None:
     table = _table(*(column if column == "accelerator" else f">{column}" for column in COLUMNS))
     for row in values["rows"]:
         table.add_row(*(escape(cell.strip("`")) for cell in cells(row, values["scales"])))
-    Console().print(table)
+    _unfolded(table)
     _line(caption(values))
 
 
@@ -191,6 +190,13 @@ def _print(table: Table) -> None:
     if not console.is_terminal:
         console.width = UNBROKEN
     console.print(table)
+
+
+def _unfolded(table: Table) -> None:
+    """Print a table of figures at its full width, which a narrow terminal may wrap."""
+    console = Console()
+    wide = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    Console(width=max(wide, console.width)).print(table)
 
 
 def _line(text: str) -> None:

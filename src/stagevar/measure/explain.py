@@ -9,6 +9,7 @@ from stagevar.errors import MissingFileError
 from stagevar.loop.contract import ScaleModel
 from stagevar.loop.tokens import Tokens
 from stagevar.measure.flops import condition_flops, plan_flops
+from stagevar.measure.rehearse import rehearse
 from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
 from stagevar.request import Request
@@ -17,7 +18,9 @@ TEXT_LENGTH = 32
 """Text tokens of a prompt where no tokenizer is at hand to count them."""
 
 NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"
-ONLINE = "this accelerator decides per picture while it runs: shown is the plan that it starts with"
+ONLINE = (
+    "this accelerator decides per picture while it runs: shown is its course for the mean signals of scenes pictures"
+)
 
 
 def explain(
@@ -28,7 +31,7 @@ def explain(
     width: int | None = None,
     text_length: int | None = None,
 ) -> dict[str, Any]:
-    """The plan that a request starts with, scale by scale, and what it saves.
+    """A request's plan, scale by scale, and what it saves; that of an online accelerator is rehearsed.
 
     Args:
         model: with or without weights (``stagevar.models.catalogue.skeleton``).
@@ -48,7 +51,8 @@ def explain(
     schedule = model.schedule(height, width)
     length = text_length or text_rows(model, ["a star"])
     plain = pipeline.plan(schedule, Request("plain"))
-    plan = pipeline.plan(schedule, Request("accelerated", accelerator=str(chosen)))
+    start = pipeline.plan(schedule, Request("accelerated", accelerator=str(chosen)))
+    plan = rehearse(chosen, start, schedule)
     flops = plan_flops(model, schedule, plan, length)
     total = sum(row.total for row in flops)
     reference = sum(row.total for row in plan_flops(model, schedule, plain, length))
@@ -86,8 +90,8 @@ def brief(tokens: Tokens | None) -> str:
     """A reduction by name and by the settings that are not its defaults; how many rows it keeps is another column."""
     if tokens is None:
         return "all"
-    settings = ((f.name, getattr(tokens, f.name), f.default) for f in fields(cast(Any, tokens)))
-    shown = ", ".join(f"{name}={value}" for name, value, usual in settings if isinstance(value, str) and value != usual)
+    settings = ((getattr(tokens, f.name), f.default) for f in fields(cast(Any, tokens)))
+    shown = ", ".join(value for value, usual in settings if isinstance(value, str) and value != usual)
     return type(tokens).__name__.lower() + (f"({shown})" if shown else "")
 
 
