@@ -83,7 +83,7 @@ def load_pipeline(model: str, weights: Path | None, device: str, dtype: str = "a
     return Pipeline.from_pretrained(model, weights=weights, device=device, dtype=dtype)
 
 
-def _numbers(text: str | None, option: str) -> float | list[float] | None:
+def read_numbers(text: str | None, option: str) -> float | list[float] | None:
     """One number, or one per scale separated by commas."""
     if text is None:
         return None
@@ -143,8 +143,8 @@ def generate(
         num_images_per_prompt=count,
         height=height,
         width=width,
-        guidance_scale=_numbers(guidance, "--guidance"),
-        temperature=_numbers(temperature, "--temperature"),
+        guidance_scale=read_numbers(guidance, "--guidance"),
+        temperature=read_numbers(temperature, "--temperature"),
         top_k=top_k,
         top_p=top_p,
         accelerator=accelerator,

@@ -96,15 +96,16 @@ def compare(
     The plain run is always the first row; speed-up and closeness are relative to it.
     """
     from stagevar.cli import show
-    from stagevar.measure import comparison as report
     from stagevar.measure.compare import compare as measure
+    from stagevar.measure.comparison import write
+    from stagevar.measure.plots import available
     from stagevar.registry import parse
 
     height, width = read_size(size)
     for text in accelerators:
         parse(text)
     if output is not None:
-        report.require_plots()
+        available()
     lines = [] if prompts is None else _lines(prompts)
     pipe = load_pipeline(model, weights, device, dtype)
     with show.counter("captions", captions, quiet=quiet) as advance:
@@ -121,7 +122,7 @@ def compare(
             parts=parts,
             progress=advance,
         )
-    files = [] if output is None else report.write(output, comparison)
+    files = [] if output is None else write(output, comparison)
     if as_json:
         typer.echo(json.dumps(comparison))
     elif not quiet:

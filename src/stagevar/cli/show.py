@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -141,8 +139,8 @@ def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
     table = _table("accelerator", "what it does")
     for row in rows:
         values = ", ".join(f"{name}={default}" for name, default in row["fields"].items())
-        table.add_row(escape(f"{row['name']}({values})" if values else row["name"]), escape(row["about"]))
-    Console().print(table)
+        table.add_row(f"{row['name']}({values})" if values else row["name"], row["about"])
+    _print(table)
 
 
 def explanation(answer: Mapping[str, Any]) -> None:
@@ -153,8 +151,8 @@ def explanation(answer: Mapping[str, Any]) -> None:
         guidance = "-" if row["guidance"] is None else f"{row['guidance']:g}"
         cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"], row["tokens"]
         figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
-        table.add_row(*(escape(str(cell)) for cell in (*cells, *figures)))
-    _unfolded(table)
+        table.add_row(*map(str, (*cells, *figures)))
+    _print(table, unbroken=True)
     size = "x".join(map(str, answer["size"]))
     _line(
         f"{answer['accelerator']} on {answer['model']}, {size}, {answer['text_length']} text tokens: "
@@ -170,8 +168,8 @@ def comparison(values: Mapping[str, Any]) -> None:
 
     table = _table(*(column if column == "accelerator" else f">{column}" for column in COLUMNS))
     for row in values["rows"]:
-        table.add_row(*(escape(cell.strip("`")) for cell in cells(row, values["scales"])))
-    _unfolded(table)
+        table.add_row(*(cell.strip("`") for cell in cells(row, values["scales"])))
+    _print(table, unbroken=True)
     _line(caption(values))
 
 
@@ -184,19 +182,12 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
-    """To a terminal in its width; to a file or a pipe without breaking a cell."""
+def _print(table: Table, *, unbroken: bool = False) -> None:
+    """To a terminal in its width; to a file or a pipe, or ``unbroken``, without breaking a cell."""
     console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
+    if unbroken or not console.is_terminal:
         console.width = UNBROKEN
     console.print(table)
-
-
-def _unfolded(table: Table) -> None:
-    """Print a table of figures at its full width, which a narrow terminal may wrap."""
-    console = Console()
-    wide = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    Console(width=max(wide, console.width)).print(table)
 
 
 def _line(text: str) -> None:

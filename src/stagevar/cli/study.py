@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stagevar.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, QuietOption, WeightsOption, app
-from stagevar.cli.app import _numbers as numbers
-from stagevar.cli.app import _pipeline as load
+from stagevar.cli.app import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    WeightsOption,
+    app,
+    load_pipeline,
+    read_numbers,
+)
 from stagevar.errors import MissingFileError, OptionError
 
 if TYPE_CHECKING:
@@ -160,8 +168,8 @@ def _measured(
     from stagevar.measure.profile import profile as settle
     from stagevar.measure.study import study as look
 
-    weights = numbers(guidance, "--guidance")
-    pipe = load(model, *place)
+    weights = read_numbers(guidance, "--guidance")
+    pipe = load_pipeline(model, *place)
     with show.counter("pictures", len(prompts), quiet=quiet) as advance:
         found = look(
             pipe,

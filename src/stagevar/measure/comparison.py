@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stagevar.errors import MissingExtraError
 from stagevar.files import replacing
+from stagevar.measure.plots import available
 
 Point = tuple[float, float]
 
@@ -30,14 +30,6 @@ COLUMNS = (
 )
 
 
-def require_plots() -> None:
-    """Raises MissingExtraError if pictures cannot be plotted; to be asked before a long measurement."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("matplotlib", "plot") from None
-
-
 def write(folder: Path, comparison: Mapping[str, Any]) -> list[Path]:
     """Write ``compare.json``, ``compare.md`` and one plot per quality that was measured; the files' paths.
 
@@ -48,7 +40,7 @@ def write(folder: Path, comparison: Mapping[str, Any]) -> list[Path]:
         MissingExtraError: matplotlib is not installed.
         OutputError: a file cannot be written.
     """
-    require_plots()
+    available()
     texts = {"compare.json": json.dumps(comparison, indent=1) + "\n", "compare.md": markdown(comparison)}
     for name, text in texts.items():
         with replacing(folder / name) as temporary:
