@@ -16,7 +16,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "scenes"
 def recipe_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(RECIPE))
     yield
-    for name in ("data", "objective", "sheet", "tokenizer", "train"):
+    for name in ("card", "data", "objective", "sheet", "tokenizer", "train"):
         sys.modules.pop(name, None)
 
 
@@ -85,3 +85,15 @@ def test_a_resumed_run_is_the_run(tmp_path):
     for (name, ours), theirs in zip(run.average.named_parameters(), resumed.average.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6), name
     assert '"step": 3' in resumed.report(with_sheet=False)
+
+
+def test_the_shipped_card_is_what_its_command_writes_from_the_scores():
+    import json
+
+    import card
+
+    from stagevar.models.catalogue import SHIPPED
+
+    measured = json.loads((SHIPPED / "scores.json").read_text())
+    assert (SHIPPED / "README.md").read_text() == card.card(measured)
+    assert measured["scores"][0]["captions"] >= 600

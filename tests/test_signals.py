@@ -7,6 +7,7 @@ from stagevar.errors import OptionError
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
 from stagevar.loop.signals import SUPPORT_ENERGIES, flipped, measure, support
+from stagevar.loop.tokens import Select
 from stagevar.models.tiny import tiny
 
 
@@ -82,3 +83,14 @@ def test_the_past_cannot_be_revised():
                 revise=lambda image, plan, k, signals: plan.replace([0], temperature=0.5),
             )
         )
+
+
+def test_a_map_that_a_plan_needs_too_late_is_named():
+    model = tiny("scenes")
+    condition = model.condition(model.encode_text(["a star"]))
+
+    def revise(image, plan, k, signals):
+        return plan.replace([3], tokens=Select(0.5)) if k == 2 else plan
+
+    with pytest.raises(OptionError, match="beforehand"):
+        list(run(model, condition, model.schedule(), [Plan.uniform(5)], [0], revise=revise))

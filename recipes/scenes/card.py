@@ -1,7 +1,7 @@
 """Measure the shipped model and write its card: ``python recipes/scenes/card.py``.
 
-All figures of the card come from ``scores.json``, which this command writes beside it; ``--text`` rewrites the card
-from an existing one. The text around them is ``card.md``.
+All figures of the card come from ``scores.json``, which this command writes beside it; ``--parts`` measures only some
+again (none at all: the card is written anew). The text around them is ``card.md``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from data import render
 from torch import Tensor
 
 from stagevar.files import replacing
@@ -22,11 +24,13 @@ from stagevar.loop.plan import Plan
 from stagevar.measure.fidelity import psnr, ssim
 from stagevar.measure.score import score
 from stagevar.models.catalogue import SHIPPED
+from stagevar.models.scenes import PatchQuantizer
 from stagevar.pipeline import Pipeline
 from stagevar.scenes.captions import CATEGORIES, caption_suite
 from stagevar.scenes.oracle import score_suite
 
 STAGE_CAPTIONS = 120
+PARTS = ("training", "tokenizer", "scores", "stages", "time")
 
 
 def main() -> None:
@@ -34,21 +38,38 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=600)
     parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
     parser.add_argument("--log", type=Path, default=Path("runs/scenes/log.jsonl"), help="log of the training run")
-    parser.add_argument("--text", action="store_true", help="write the card from scores.json without measuring")
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure again")
     options = parser.parse_args()
+    pipe = Pipeline.from_pretrained("scenes", device="cpu")
     scores_file = SHIPPED / "scores.json"
-    if not options.text:
-        pipe = Pipeline.from_pretrained("scenes", device="cpu")
-        measured = {
-            "training": json.loads(options.log.read_text().splitlines()[-1]),
-            "scores": [score(pipe, captions=options.captions, guidance=g) for g in options.guidance],
-            "stages": stages(pipe),
-            "time": times(pipe),
-        }
+    measured = json.loads(scores_file.read_text()) if scores_file.exists() else {}
+    measure: dict[str, Callable[[], Any]] = {
+        "training": lambda: json.loads(options.log.read_text().splitlines()[-1]),
+        "tokenizer": lambda: tokenizer(pipe),
+        "scores": lambda: [score(pipe, captions=options.captions, guidance=g) for g in options.guidance],
+        "stages": lambda: stages(pipe),
+        "time": lambda: times(pipe),
+    }
+    for part in options.parts:
+        measured[part] = measure[part]()
         with replacing(scores_file) as path:
             path.write_text(json.dumps(measured, indent=1) + "\n")
     with replacing(SHIPPED / "README.md") as path:
-        path.write_text(card(json.loads(scores_file.read_text())))
+        path.write_text(card(measured))
+
+
+def tokenizer(pipe: Pipeline) -> list[dict[str, Any]]:
+    """Rendered held-out pictures coded and decoded up to each scale."""
+    scenes = caption_suite(STAGE_CAPTIONS)
+    reference = render(scenes, random.Random("card"))
+    quantizer, rows = pipe.model.tokenizer, []
+    assert isinstance(quantizer, PatchQuantizer)
+    latent = torch.zeros_like(quantizer.features(reference))
+    for k, codes in enumerate(quantizer.encode(reference)):
+        latent = latent + quantizer.upsampled(k, codes)
+        grid = f"{quantizer.grids[k]}x{quantizer.grids[k]}"
+        rows.append({"up to": grid, **compared(quantizer.decode(latent), reference, scenes)})
+    return rows
 
 
 def stages(pipe: Pipeline) -> list[dict[str, Any]]:
@@ -60,8 +81,7 @@ def stages(pipe: Pipeline) -> list[dict[str, Any]]:
         variants[f"last {n} skipped"] = full.replace(range(last, last - n, -1), run="skip")
     for n in (2, 3, 4, 5):
         variants[f"prompt only in the last {n}"] = full.replace(range(last, last - n, -1), branch="cond")
-    for k in (1, 2, 3):
-        variants[f"scale {k + 1} skipped"] = full.replace([k], run="skip")
+    variants["scales 2 to 4 skipped"] = full.replace([1, 2, 3], run="skip")
     rows, reference = [], torch.empty(0)
     for name, plan in variants.items():
         seeds = range(1000, 1000 + len(scenes)) if plan is None else range(len(scenes))
@@ -119,6 +139,9 @@ def card(measured: dict[str, Any]) -> str:
                 "" if same else f"{r['ssim']:.3f}",
             )
         )
+    tokens = [row("scales kept up to", "PSNR dB", "SSIM", "strict"), row(*["---"] * 4)]
+    for r in measured["tokenizer"]:
+        tokens.append(row(r["up to"], f"{r['psnr']:.1f}", f"{r['ssim']:.3f}", f"{r['overall']:.3f}"))
     time = measured["time"]
     captions = scores[0]["captions"]
     return (
@@ -135,9 +158,19 @@ def card(measured: dict[str, Any]) -> str:
             one=time["batch 1"]["median"],
             eight=time["batch 8"]["median"],
             threads=time["threads"],
-            error=(0.25 / captions) ** 0.5,
+            tokenizer="\n".join(tokens),
+            captions_apart=", ".join(f"{n} of {category}" for category, n in apart(captions).items()),
+            error=(scores[0]["overall"] * (1 - scores[0]["overall"]) / captions) ** 0.5,
         )
     )
+
+
+def apart(captions: int) -> dict[str, int]:
+    """How many different captions of each category the score uses."""
+    seen: dict[str, set[str]] = {category: set() for category in CATEGORIES}
+    for scene in caption_suite(captions):
+        seen[scene.category].add(scene.caption)
+    return {category: len(found) for category, found in seen.items()}
 
 
 def row(*cells: str) -> str:

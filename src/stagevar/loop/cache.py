@@ -63,20 +63,21 @@ class KVCache:
     def take(self, rows: Tensor, capacity: int | None = None) -> KVCache:
         """A cache of the given rows only, in storage of its own."""
         taken = KVCache(len(self._stores), self.capacity if capacity is None else capacity)
-        for layer, store in enumerate(self._stores):
-            if store is None:
-                continue
-            length = self._lengths[layer]
-            room = max(taken.capacity, length)
-            fresh = tuple(part.new_empty(len(rows), part.shape[1], room, part.shape[3]) for part in store)
-            for new, old in zip(fresh, store, strict=True):
-                new[:, :, :length] = old[rows, :, :length]
-            taken._stores[layer] = fresh[0], fresh[1]
+        for layer, length in enumerate(self._lengths):
+            taken._stores[layer] = self._copied(layer, rows, max(taken.capacity, length))
             taken._lengths[layer] = length
         return taken
 
     def narrow(self, rows: Tensor) -> None:
         """Keep only the given rows and free the others at once, one layer after the other."""
-        for layer, store in enumerate(self._stores):
-            if store is not None:
-                self._stores[layer] = store[0][rows], store[1][rows]
+        for layer in range(len(self._stores)):
+            self._stores[layer] = self._copied(layer, rows, self.capacity)
+
+    def _copied(self, layer: int, rows: Tensor, room: int) -> tuple[Tensor, Tensor] | None:
+        """The filled positions of the given rows, in new storage of ``room`` positions."""
+        store, length = self._stores[layer], self._lengths[layer]
+        if store is None:
+            return None
+        keys, values = (part.new_empty(len(rows), part.shape[1], room, part.shape[3]) for part in store)
+        keys[:, :, :length], values[:, :, :length] = store[0][rows, :, :length], store[1][rows, :, :length]
+        return keys, values

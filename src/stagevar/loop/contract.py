@@ -5,6 +5,7 @@ A model supplies pure pieces; it owns no cache, no random numbers and no guidanc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, cast
@@ -121,7 +122,7 @@ class Defaults:
     top_p: float = 1.0
 
 
-class ScaleModel(nn.Module):
+class ScaleModel(nn.Module, ABC):
     """A next-scale generator with its image tokenizer.
 
     Names of shapes: n images, R rows (n or 2n), M = h * w tokens of a scale, C width, D latent channels, (H, W) the
@@ -155,51 +156,52 @@ class ScaleModel(nn.Module):
     def depth(self) -> int:
         return len(self.blocks)
 
+    @abstractmethod
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
         """The grids for a picture of ``height`` x ``width`` pixels (None: the default size).
 
         Raises:
             SizeError: the size is not in the model's table; names the nearest ones.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def picture_size(self, schedule: Schedule) -> tuple[int, int]:
         """Height and width in pixels of what ``decode`` returns for ``schedule``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Prompts to encoder states.
 
         Raises:
             PromptError: empty, over-long, or unknown words.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         """The condition of n images: 2n rows, prompts first. ``negative`` replaces the model's own null text; an
         empty feature entry in it keeps the null text for that image."""
-        raise NotImplementedError
 
     def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
         """The weight w per scale for a user's guidance strength (families differ: flat, or a ramp)."""
         return (strength,) * len(schedule)
 
+    @abstractmethod
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
         """Zeros (n, D, H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
         """Input of the first block at scale k: (R, M, C)."""
-        raise NotImplementedError
 
     def rope(self, schedule: Schedule, k: int) -> Tensor | None:
         """(M, P, 2) cosine and sine of scale k's rows, or None."""
         return None
 
+    @abstractmethod
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         """(R, M, V) for vector-quantised codes or (R, M, d, 2) for bits, float32."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_codes(
         self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
     ) -> Tensor:
@@ -207,11 +209,10 @@ class ScaleModel(nn.Module):
 
         With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         """Pictures (n, 3, height, width), float32 in [0, 1]."""
-        raise NotImplementedError
 
 
 def expand_rows(x_nMC: Tensor, rows: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from stagevar.errors import OptionError
 from stagevar.loop.latent import Mode, resize
 from stagevar.loop.plan import Grid
 
@@ -35,8 +36,12 @@ class Memory:
         """The map (R, M, C) resampled to ``grid``.
 
         Raises:
-            KeyError: nothing of that kind was kept for that group.
+            OptionError: nothing of that kind was kept, since the plan came to need it after the scale had run.
         """
+        if (kind, group) not in self._maps:
+            raise OptionError(
+                f"no {kind} map was kept at the scale before; a plan that needs it must say so beforehand"
+            )
         rows, own = self._maps[kind, group]
         return resize_rows(rows, own, grid, mode)
 
