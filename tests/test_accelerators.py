@@ -1,13 +1,15 @@
 """The registry, and what every accelerator must hold to."""
 
 import ast
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
 from stagevar import accelerators
+from stagevar.accelerators import base
 from stagevar.accelerators.base import Accelerator, Facts, Nothing
 from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
 from stagevar.errors import OptionError
@@ -188,3 +190,14 @@ def test_the_dial_keeps_more_positions_as_it_rises():
         plan = Plan.uniform(13).replace(range(13), stage="fidelity", branch="cond")
         kept.append(parse(f"stagevar(quality={quality})").revise(plan, 5, signals(), schedule)[6].tokens.keep)
     assert kept == sorted(kept) and kept[0] < kept[-1]
+
+
+def test_the_accelerator_of_the_documentation_works():
+    text = (Path(__file__).parents[1] / "docs" / "accelerators.md").read_text()
+    code = text.split("```python")[1].split("```")[0]
+    names = vars(base) | {"ClassVar": ClassVar, "dataclass": dataclass}
+    exec(code, names)
+    accelerator = names["LateSingle"](share=0.7)
+    plan = accelerator.plan(Plan.uniform(13), SCHEDULES[64, 64], Facts(32, 8, True))
+    assert [s.branch for s in plan] == ["both"] * 11 + ["cond"] * 2
+    assert str(accelerator) == "late_single(share=0.7)"
