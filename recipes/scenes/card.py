@@ -29,7 +29,7 @@ from stagevar.pipeline import Pipeline
 from stagevar.scenes.captions import CATEGORIES, caption_suite
 from stagevar.scenes.oracle import score_suite
 
-STAGE_CAPTIONS = 120
+STAGE_CAPTIONS = 90
 PARTS = ("training", "tokenizer", "scores", "stages", "time")
 
 
