@@ -94,3 +94,21 @@ def test_a_map_that_a_plan_needs_too_late_is_named():
 
     with pytest.raises(OptionError, match="beforehand"):
         list(run(model, condition, model.schedule(), [Plan.uniform(5)], [0], revise=revise))
+
+
+def test_guidance_can_be_carried_by_a_decision_made_online():
+    model, logits = tiny("scenes"), {}
+    condition = model.condition(model.encode_text(["a star"]))
+    plan = Plan.uniform(5, guidance=3.0, temperature=0.0)
+
+    def last(carry):
+        def revise(image, plan, k, signals):
+            return plan.replace([3, 4], branch="cond", carry=carry) if k == 2 else plan
+
+        def tap(name, k, tensor):
+            logits[name, k] = tensor
+
+        list(run(model, condition, model.schedule(), [plan], [0], revise=revise, tap=tap))
+        return logits["logits", 3]
+
+    assert not torch.allclose(last(0.7), last(0.0))

@@ -218,3 +218,18 @@ def test_zero_code_needs_the_whole_network():
     for fields in ({"scope": "group"}, {"dense": (0.0, 0.2)}, {"score": "norm"}):
         with pytest.raises(OptionError, match="zero_code"):
             Select(0.5, restore_by="zero_code", **fields)
+
+
+@families
+def test_memory_holds_only_what_the_next_scales_need(family, monkeypatch):
+    held = []
+    keep_only = Memory.keep_only
+
+    def noted(self, kinds):
+        keep_only(self, kinds)
+        held.append({kind for kind, _ in self._maps})
+
+    monkeypatch.setattr(Memory, "keep_only", noted)
+    plan = Plan.uniform(SCALES, guidance=2.0).replace([2], tokens=Select(0.5)).replace([4], branch="cond", carry=0.5)
+    generate(family, [plan])
+    assert held == [{"guidance"}, {"guidance", "increment"}, {"guidance"}, {"guidance"}, set()]

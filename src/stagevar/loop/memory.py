@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from torch import Tensor
@@ -48,9 +49,9 @@ class Memory:
     def holds(self, kind: Kind, group: int = 0) -> bool:
         return (kind, group) in self._maps
 
-    def forget(self, *kinds: Kind) -> None:
-        """Release all maps of these kinds."""
-        self._maps = {key: value for key, value in self._maps.items() if key[0] not in kinds}
+    def keep_only(self, kinds: Collection[Kind]) -> None:
+        """Release the maps of all other kinds."""
+        self._maps = {key: value for key, value in self._maps.items() if key[0] in kinds}
 
     def take(self, rows: Tensor, images: Tensor) -> Memory:
         """The given rows only; ``images`` indexes what is kept per image and not per row (guidance differences)."""

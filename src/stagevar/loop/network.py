@@ -12,6 +12,7 @@ from torch import Tensor
 from stagevar.loop.cache import KVCache
 from stagevar.loop.cohort import Cohort
 from stagevar.loop.contract import Block, BlockContext, ScaleModel
+from stagevar.loop.memory import Kind
 from stagevar.loop.plan import Plan, ScalePlan, Schedule
 from stagevar.loop.signals import flipped
 from stagevar.loop.tokens import TokenContext, Tokens, gather
@@ -44,8 +45,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan, and
-    whether signals are wanted."""
+    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan, whether
+    signals are wanted, and whether guidance is carried later (or may be, since a plan can still be revised)."""
 
     model: ScaleModel
     cohort: Cohort
@@ -65,6 +66,15 @@ class Pass:
     @property
     def last(self) -> bool:
         return self.later is None
+
+    @property
+    def wanted(self) -> tuple[Kind, ...]:
+        """Maps per group of blocks that the next scale restores from."""
+        return () if self.later is None or self.later.tokens is None else self.later.tokens.needs
+
+    @property
+    def reused_next(self) -> bool:
+        return self.later is not None and self.later.run == "reuse"
 
     def show(self, name: str, tensor: Tensor) -> None:
         if self.tap is not None:
@@ -92,7 +102,7 @@ def begin(
         [plans[image][k] for image in cohort.images],
         [seeds[image] for image in cohort.images],
         rest[0] if rest else None,
-        any(scale.carry > 0 for scale in rest),
+        bool(rest) and (measured or any(scale.carry > 0 for scale in rest)),
         measured,
         tap,
     )
@@ -111,6 +121,8 @@ def forward(work: Pass) -> Output:
     if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
         x = x + _carried(work, index)
     logits = work.model.logits(x, cohort.condition, work.scale)
+    kinds: dict[Kind, bool] = {"hidden": work.reused_next, "guidance": work.carried_later}
+    cohort.memory.keep_only({*work.wanted, *(kind for kind, wanted in kinds.items() if wanted)})
     temperature = per_image([each.temperature or 1.0 for each in work.here], logits)
     logits = logits / temperature.repeat(len(logits) // n, *[1] * (logits.dim() - 1))
     cond, flips = logits[:n], None
@@ -128,9 +140,8 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
     x = model.embed(cohort.latent, cohort.condition, work.schedule, k)
     rope = model.rope(work.schedule, k)
     work.show("embed", x)
-    wanted = work.later.tokens.needs if work.later is not None and work.later.tokens is not None else ()
     index, row_layers = None, 0
-    grouping = tokens or (work.later.tokens if wanted and work.later is not None else None)
+    grouping = tokens or (work.later.tokens if work.wanted and work.later is not None else None)
     for part in segments(model, grouping):
         before, reduced = x, None
         if tokens is not None and part.reducible:
@@ -146,10 +157,10 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
         elif tokens is not None:
             x = tokens.restore(before, y, reduced, context)
         if part.reducible and index is None:
-            for kind in wanted:
+            for kind in work.wanted:
                 cohort.memory.put(kind, part.group, x if kind == "hidden" else x - before, work.schedule[k])
         work.show(f"group.{part.group}", x)
-    if work.later is not None and work.later.run == "reuse":
+    if work.reused_next:
         cohort.memory.put("hidden", LAST, x, work.schedule[k])
     return x, index, row_layers
 
