@@ -45,8 +45,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan, whether
-    signals are wanted, and whether guidance is carried later (or may be, since a plan can still be revised)."""
+    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan,
+    whether signals are wanted, and whether guidance is carried later (or may be, as a plan can still be revised)."""
 
     model: ScaleModel
     cohort: Cohort
