@@ -1,11 +1,11 @@
-"""Our own: stages found per image while it is drawn, real tokens, guidance carried over.
+"""Our own: stages found per image while it is drawn, and real tokens where the picture still changes.
 
 Idea: as in StageVAR (arXiv 2512.16483), early scales establish semantics, middle ones structure, late ones refine. Here
 the boundaries are read off the image itself and nothing is mixed at random:
 
 * The semantic stage ends when a scale changes the low band of the latent little, the structure stage when it changes
   the middle band little as well. Both are numbers that the loop has at hand; boundaries only move forward.
-* In the fidelity stage the prompt's branch runs alone, with the difference of the branches carried over.
+* In the fidelity stage the prompt's branch runs alone; guidance can be carried over (``carry``), which lost on scenes.
 * There only positions run that still change: those that hold most of the energy of the last change. Their number
   follows the image (a plain scene leaves early, a textured one late). They are processed as themselves, with their own
   positions; the others add no codes, so their latent stays what it was.
@@ -27,10 +27,10 @@ from stagevar.loop.plan import Plan, Schedule, Stage
 from stagevar.loop.signals import SUPPORT_ENERGIES, Signals
 from stagevar.loop.tokens import Select
 
-SEMANTIC_ENDS = 0.16
+SEMANTIC_ENDS = 0.13
 """Relative change of the low band below which the picture's content stands."""
 
-STRUCTURE_ENDS = 0.52
+STRUCTURE_ENDS = 0.55
 """Relative change of the middle band below which its shapes stand."""
 
 STEP = 1 / 16
@@ -39,7 +39,7 @@ STEP = 1 / 16
 
 @dataclass(frozen=True)
 class StageVAR(Accelerator):
-    """Stages per image, the positions that still change, carried guidance.
+    """Stages per image, and only the positions that still change.
 
     Attributes:
         quality: 0 is fastest, 1 the plain run.
@@ -50,7 +50,7 @@ class StageVAR(Accelerator):
     owns: ClassVar[frozenset[str]] = frozenset({"tokens"})
     online: ClassVar[bool] = True
     quality: float = 0.5
-    carry: float = 0.5
+    carry: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.quality <= 1:
