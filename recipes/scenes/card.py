@@ -36,7 +36,7 @@ PARTS = ("training", "tokenizer", "scores", "stages", "time")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captions", type=int, default=600)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[2.0, 3.0])
     parser.add_argument("--log", type=Path, default=Path("runs/scenes/log.jsonl"), help="log of the training run")
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure again")
     options = parser.parse_args()
@@ -72,7 +72,7 @@ def tokenizer(pipe: Pipeline) -> list[dict[str, Any]]:
     return rows
 
 
-def stages(pipe: Pipeline) -> list[dict[str, Any]]:
+def stages(pipe: Pipeline) -> dict[str, Any]:
     """What leaving out scales, or guidance in the last ones, costs against the full run with the same noise."""
     scenes = caption_suite(STAGE_CAPTIONS)
     full, last = pipe.plan(), len(pipe.plan()) - 1
@@ -89,7 +89,7 @@ def stages(pipe: Pipeline) -> list[dict[str, Any]]:
         pictures = torch.stack(result.images)
         reference = pictures if name == "full run" else reference
         rows.append({"variant": name, **compared(pictures, reference, scenes)})
-    return rows
+    return {"guidance": full[0].guidance, "rows": rows}
 
 
 def compared(pictures: Tensor, reference: Tensor, scenes: Sequence[Any]) -> dict[str, float]:
@@ -128,7 +128,7 @@ def card(measured: dict[str, Any]) -> str:
     for category in CATEGORIES:
         table.append(row(category, *(f"{each['categories'][category]:.3f}" for each in scores)))
     stage_table = [row("variant", "strict", "relaxed", "PSNR dB", "SSIM"), row(*["---"] * 5)]
-    for r in measured["stages"]:
+    for r in measured["stages"]["rows"]:
         same = r["variant"] == "full run"
         stage_table.append(
             row(
@@ -153,6 +153,7 @@ def card(measured: dict[str, Any]) -> str:
             scores="\n".join(table),
             stages="\n".join(stage_table),
             stage_captions=STAGE_CAPTIONS,
+            stage_guidance=measured["stages"]["guidance"],
             steps=training["step"],
             minutes=training["minutes"],
             one=time["batch 1"]["median"],

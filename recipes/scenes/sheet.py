@@ -14,7 +14,7 @@ from stagevar.scenes.oracle import score_suite
 
 COLUMNS = 12
 ENLARGED = 2
-GUIDANCE = 3.0
+GUIDANCE = 2.0
 TEMPERATURES = (1.0, 1.0, 0.9, 0.7, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3)
 
 
