@@ -70,6 +70,7 @@ def test_codes_without_noise_are_the_tokenizers_and_the_latents_are_those_the_lo
 
 
 @pytest.mark.slow
+@torch.compiler.set_stance("force_eager")
 def test_a_resumed_run_is_the_run(tmp_path):
     import train
 
