@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stagevar import __version__, cli
+from stagevar import __version__
 from stagevar.cli.pictures import free_name, slug
 from stagevar.errors import UnknownModelError
 from stagevar.measure import conform
@@ -40,19 +40,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs the command line in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STAGEVAR_DEBUG", "0")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = cli.run([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
-
-
 def failure(outcome: tuple[int, str, str], code: int) -> str:
     """The one line of an error."""
     assert outcome[0] == code, outcome
@@ -69,8 +56,10 @@ def files(folder: Path) -> list[str]:
 # --- generate ----------------------------------------------------------------
 
 
-def test_pictures_get_telling_names_and_tell_what_made_them(run: Run, model: Path) -> None:
-    code, out, _ = run("generate", "A red circle!", "three green stars", "-m", model, "-n", 2, "--seed", 7, "-o", "o")
+def test_pictures_get_telling_names_and_tell_what_made_them(command: Run, model: Path) -> None:
+    code, out, _ = command(
+        "generate", "A red circle!", "three green stars", "-m", model, "-n", 2, "--seed", 7, "-o", "o"
+    )
     assert code == 0
     names = ["a-red-circle-7.png", "a-red-circle-8.png", "three-green-stars-10.png", "three-green-stars-9.png"]
     assert files(Path("o")) == names
@@ -85,16 +74,18 @@ def test_pictures_get_telling_names_and_tell_what_made_them(run: Run, model: Pat
         }
 
 
-def test_the_same_command_again_keeps_the_first_pictures(run: Run, model: Path) -> None:
+def test_the_same_command_again_keeps_the_first_pictures(command: Run, model: Path) -> None:
     for _ in range(2):
-        assert run("generate", "a star", "-m", model, "--seed", 1, "-q")[:2] == (0, "")
+        assert command("generate", "a star", "-m", model, "--seed", 1, "-q")[:2] == (0, "")
     assert files(Path("out")) == ["a-star-1-2.png", "a-star-1.png"]
     first, second = (Image.open(f"out/{name}") for name in files(Path("out")))
     assert first.tobytes() == second.tobytes()
 
 
-def test_json_goes_to_stdout_alone(run: Run, model: Path) -> None:
-    code, out, _ = run("generate", "a star", "-m", model, "-n", 3, "--batch-size", 2, "--json", "--guidance", "1,2,3,4")
+def test_json_goes_to_stdout_alone(command: Run, model: Path) -> None:
+    code, out, _ = command(
+        "generate", "a star", "-m", model, "-n", 3, "--batch-size", 2, "--json", "--guidance", "1,2,3,4"
+    )
     assert code == 0
     answer = json.loads(out)
     assert all(Path(picture["file"]).exists() for picture in answer["pictures"])
@@ -130,28 +121,28 @@ def test_json_goes_to_stdout_alone(run: Run, model: Path) -> None:
         (["score", "--captions", "999999"], 2, "captions"),
     ],
 )
-def test_bad_input_is_one_line(run: Run, model: Path, arguments: list[str], code: int, part: str) -> None:
-    assert part in failure(run(*arguments, "-m", model), code)
+def test_bad_input_is_one_line(command: Run, model: Path, arguments: list[str], code: int, part: str) -> None:
+    assert part in failure(command(*arguments, "-m", model), code)
     assert not Path("out").exists()
 
 
-def test_an_unknown_model_is_answered_with_the_known_ones(run: Run) -> None:
-    assert "scenes" in failure(run("generate", "a star", "-m", "dall-e"), UnknownModelError.exit_code)
+def test_an_unknown_model_is_answered_with_the_known_ones(command: Run) -> None:
+    assert "scenes" in failure(command("generate", "a star", "-m", "dall-e"), UnknownModelError.exit_code)
 
 
-def test_usage_errors_leave_with_two(run: Run, model: Path) -> None:
+def test_usage_errors_leave_with_two(command: Run, model: Path) -> None:
     for arguments in (["generate"], ["frobnicate"], ["generate", "a star", "--frob"], ["generate", "a", "-n", "many"]):
-        assert "--help" in failure(run(*arguments), 2)
+        assert "--help" in failure(command(*arguments), 2)
 
 
-def test_no_command_at_all_shows_what_there_is(run: Run) -> None:
-    code, out, errors = run()
+def test_no_command_at_all_shows_what_there_is(command: Run) -> None:
+    code, out, errors = command()
     assert (code, errors) == (0, "")
     assert all(name in out for name in ("generate", "demo", "models", "conform", "score"))
 
 
 def test_a_full_disk_keeps_what_was_written_and_leaves_no_half(
-    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+    command: Run, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, saved = Image.Image.save, []
 
@@ -163,17 +154,17 @@ def test_a_full_disk_keeps_what_was_written_and_leaves_no_half(
         save(image, path, **options)
 
     monkeypatch.setattr(Image.Image, "save", fill_up)
-    outcome = run("generate", "a star", "-m", model, "-n", 3, "--seed", 0, "-o", "o")
+    outcome = command("generate", "a star", "-m", model, "-n", 3, "--seed", 0, "-o", "o")
     assert "No space left on device" in failure(outcome, 6)
     assert files(Path("o")) == ["a-star-0.png"]
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_line(run: Run, model: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_made_is_one_line(command: Run, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "file" in failure(run("generate", "a star", "-m", model, "-o", "file/o"), 6)
+    assert "file" in failure(command("generate", "a star", "-m", model, "-o", "file/o"), 6)
 
 
-def test_an_interrupt_is_one_line(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_one_line(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = Pipeline.events
 
     def interrupted(self: Pipeline, *arguments: Any, **options: Any) -> Iterator[Any]:
@@ -181,7 +172,7 @@ def test_an_interrupt_is_one_line(run: Run, model: Path, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Pipeline, "events", interrupted)
-    assert "interrupted" in failure(run("generate", "a star", "-m", model), 130)
+    assert "interrupted" in failure(command("generate", "a star", "-m", model), 130)
     assert not Path("out").exists()
 
 
@@ -206,7 +197,7 @@ def test_control_c_keeps_whole_pictures_only(model: Path, tmp_path: Path) -> Non
 
 
 def test_an_output_folder_that_may_not_be_read_is_one_line(
-    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+    command: Run, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exists = Path.exists
 
@@ -217,29 +208,29 @@ def test_an_output_folder_that_may_not_be_read_is_one_line(
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     monkeypatch.setattr(Path, "exists", refuse)
-    assert "Permission denied" in failure(run("generate", "a star", "-m", model), 6)
+    assert "Permission denied" in failure(command("generate", "a star", "-m", model), 6)
     monkeypatch.setattr(Path, "exists", lambda self: refuse(Path("out")))
-    assert "out: Permission denied" in failure(run("generate", "a star", "-m", model), 4)
+    assert "out: Permission denied" in failure(command("generate", "a star", "-m", model), 4)
 
 
-def test_a_full_standard_output_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_standard_output_is_one_line(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("typer.echo", full)
-    assert "No space left on device" in failure(run("models", "--json"), 6)
+    assert "No space left on device" in failure(command("models", "--json"), 6)
 
 
-def test_out_of_memory_says_what_to_ask_for(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_says_what_to_ask_for(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 99 GiB")
 
     monkeypatch.setattr(Pipeline, "events", exhausted)
-    assert "--batch-size" in failure(run("generate", "a star", "-m", model), 1)
+    assert "--batch-size" in failure(command("generate", "a star", "-m", model), 1)
 
 
-def test_names_in_brackets_are_shown_as_they_are(run: Run, model: Path) -> None:
-    code, out, _ = run("generate", "a star", "-m", model, "--seed", 1, "-o", "[red]x[/foo]:smile:" + "y" * 100)
+def test_names_in_brackets_are_shown_as_they_are(command: Run, model: Path) -> None:
+    code, out, _ = command("generate", "a star", "-m", model, "--seed", 1, "-o", "[red]x[/foo]:smile:" + "y" * 100)
     assert code == 0
     assert "[red]x[/foo]:smile:" + "y" * 100 + "/a-star-1.png" in out
 
@@ -247,8 +238,8 @@ def test_names_in_brackets_are_shown_as_they_are(run: Run, model: Path) -> None:
 # --- the other commands ------------------------------------------------------
 
 
-def test_demo_puts_every_scale_of_every_prompt_on_one_sheet(run: Run, model: Path) -> None:
-    code, out, _ = run("demo", "-m", model)
+def test_demo_puts_every_scale_of_every_prompt_on_one_sheet(command: Run, model: Path) -> None:
+    code, out, _ = command("demo", "-m", model)
     assert code == 0
     assert files(Path("out")) == ["demo-small.png"]
     with Image.open("out/demo-small.png") as sheet:
@@ -259,23 +250,23 @@ def test_demo_puts_every_scale_of_every_prompt_on_one_sheet(run: Run, model: Pat
     ]
 
 
-def test_models_are_listed_for_people_and_programs(run: Run) -> None:
-    code, out, _ = run("models")
+def test_models_are_listed_for_people_and_programs(command: Run) -> None:
+    code, out, _ = command("models")
     assert code == 0
     assert "scenes" in out
-    code, out, _ = run("models", "--json")
+    code, out, _ = command("models", "--json")
     assert code == 0
     rows = json.loads(out)
     assert {"name", "family", "parameters", "source", "files", "licence", "on_disk", "note"} == set(rows[0])
 
 
-def test_score_prints_what_the_oracle_read(run: Run, model: Path) -> None:
-    code, out, _ = run("score", "-m", model, "--captions", 6, "--guidance", 3, "--json")
+def test_score_prints_what_the_oracle_read(command: Run, model: Path) -> None:
+    code, out, _ = command("score", "-m", model, "--captions", 6, "--guidance", 3, "--json")
     assert code == 0
     answer = json.loads(out)
     assert 0 <= answer["overall"] <= answer["relaxed"] <= 1
     assert answer["guidance"] == 3
-    assert run("score", "-m", model, "--captions", 6)[0] == 0
+    assert command("score", "-m", model, "--captions", 6)[0] == 0
 
 
 @pytest.fixture
@@ -294,49 +285,49 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sets"
 
 
-def test_conform_leaves_with_zero_only_if_all_sets_hold(run: Run, sets: Path) -> None:
-    assert run("conform", sets / "good")[0] == 0
-    assert run("conform", sets / "good", sets / "bad")[0] == 1
-    assert "no checks for it" in failure(run("conform", sets / "foreign"), UnknownModelError.exit_code)
-    assert run("conform", sets)[0] == UnknownModelError.exit_code
+def test_conform_leaves_with_zero_only_if_all_sets_hold(command: Run, sets: Path) -> None:
+    assert command("conform", sets / "good")[0] == 0
+    assert command("conform", sets / "good", sets / "bad")[0] == 1
+    assert "no checks for it" in failure(command("conform", sets / "foreign"), UnknownModelError.exit_code)
+    assert command("conform", sets)[0] == UnknownModelError.exit_code
 
 
-def test_conform_prints_one_object_per_set(run: Run, sets: Path) -> None:
-    _, out, _ = run("conform", sets, "--json")
+def test_conform_prints_one_object_per_set(command: Run, sets: Path) -> None:
+    _, out, _ = command("conform", sets, "--json")
     answers = [json.loads(line) for line in out.splitlines()]
     assert [(answer["set"], answer["ok"]) for answer in answers] == [("bad", False), ("foreign", False), ("good", True)]
     assert answers[2]["worst"] == {"tensor": "image", "error": 1e-6, "tolerance": 1e-4}
 
 
-def test_a_folder_without_sets_is_one_line(run: Run, tmp_path: Path) -> None:
-    assert "config.json" in failure(run("conform", tmp_path), 4)
+def test_a_folder_without_sets_is_one_line(command: Run, tmp_path: Path) -> None:
+    assert "config.json" in failure(command("conform", tmp_path), 4)
 
 
 # --- failures of no command --------------------------------------------------
 
 
-def test_the_version(run: Run) -> None:
-    assert run("--version")[:2] == (0, f"stagevar {__version__}\n")
+def test_the_version(command: Run) -> None:
+    assert command("--version")[:2] == (0, f"stagevar {__version__}\n")
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_its_extra_the_command_line_says_what_to_install(
-    run: Run, missing: str, monkeypatch: pytest.MonkeyPatch
+    command: Run, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == missing or name.startswith("stagevar.cli.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    assert "stagevar[cli]" in failure(run("models"), 3)
+    assert "stagevar[cli]" in failure(command("models"), 3)
 
 
-def test_a_bug_is_one_line_too_unless_debugging(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_one_line_too_unless_debugging(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise IndexError("list index\nout of range")
 
     monkeypatch.setattr(Pipeline, "events", broken)
-    assert "IndexError: list index out of range" in failure(run("generate", "a star", "-m", model), 1)
+    assert "IndexError: list index out of range" in failure(command("generate", "a star", "-m", model), 1)
     with pytest.raises(IndexError):
-        run("--debug", "generate", "a star", "-m", model)
+        command("--debug", "generate", "a star", "-m", model)
     assert os.environ["STAGEVAR_DEBUG"] == "1"
 
 

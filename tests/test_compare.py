@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stagevar import cli, registry
+from stagevar import registry
 from stagevar.accelerators.base import Accelerator
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError
 from stagevar.measure import compare as comparing
@@ -198,18 +198,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     save_model(network, folder)
     return folder
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STAGEVAR_DEBUG", "0")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = cli.run([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_compare_prints_json_alone(command: Run, folder: Path):

@@ -1,7 +1,7 @@
 import pytest
 
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan, ScalePlan, table
+from stagevar.loop.plan import Plan, ScalePlan
 
 
 def test_defaults_are_the_plain_run():
@@ -58,12 +58,6 @@ def test_replace_counts_from_the_end_and_leaves_the_original():
     shorter = plan.replace([-1], run="skip").replace([-2], run="skip")
     assert shorter.executed == (0, 1)
     assert plan.executed == (0, 1, 2, 3)
-
-
-def test_table_has_a_row_per_scale():
-    rows = table(Plan.uniform(2, guidance=3.0), ((1, 1), (2, 3)))
-    assert [row["grid"] for row in rows] == ["1x1", "2x3"]
-    assert rows[1]["guidance"] == 3.0
 
 
 def test_fields_and_scales_that_do_not_exist():

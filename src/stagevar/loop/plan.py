@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from itertools import pairwise
@@ -176,21 +176,3 @@ def _check_needs(earlier: ScalePlan, later: ScalePlan, k: int) -> None:
         earlier.tokens.final or (earlier.tokens.scope, earlier.tokens.dense) != (later.tokens.scope, later.tokens.dense)
     ):
         raise OptionError(f"scale {k} restores rows from the scale before it, whose tokens must be grouped alike")
-
-
-def table(plan: Plan, schedule: Sequence[Grid]) -> list[dict[str, Any]]:
-    """One printable row per scale."""
-    return [
-        {
-            "scale": k,
-            "grid": f"{h}x{w}",
-            "run": scale.run,
-            "branch": scale.branch,
-            "tokens": "all" if scale.tokens is None else str(scale.tokens),
-            "guidance": scale.guidance,
-            "temperature": scale.temperature,
-            "top_k": scale.top_k,
-            "top_p": scale.top_p,
-        }
-        for k, (scale, (h, w)) in enumerate(zip(plan, schedule, strict=True))
-    ]
