@@ -119,6 +119,20 @@ def test_defaults_and_their_override(scenes):
         scenes("a star", guidance_scale=[1.0, 2.0])
 
 
+def test_a_model_may_end_guidance_early(scenes, monkeypatch):
+    monkeypatch.setattr(type(scenes.model), "branches", lambda self, schedule: ("both",) * 3 + ("cond",) * 2)
+
+    def branches(**fields):
+        return [scale.branch for scale in scenes.plan(request=Request("a star", **fields))]
+
+    assert branches() == branches(guidance_scale=3.0) == ["both"] * 3 + ["cond"] * 2
+    assert branches(guidance_scale=(3.0, 3.0, 3.0, 3.0, 1.0)) == ["both"] * 5
+    assert branches(accelerator="guidance_off(1, branch='null')") == branches()
+    assert branches(accelerator="guidance_off(3, branch='null')") == ["both"] * 2 + ["null"] * 3
+    assert branches(accelerator="stagevar_released(skip=0)") == ["both"] * 2 + ["null"] * 3
+    assert {record.branch for record in scenes("a star", seed=1).trace.records[3:]} == {"cond"}
+
+
 def test_negative_prompts_change_only_their_image(scenes):
     plain = scenes(["a star", "a ring"], seed=[1, 2], guidance_scale=3.0)
     requests = [

@@ -19,7 +19,7 @@ from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.errors import NumericError, OptionError
 from stagevar.loop.contract import Condition, ScaleModel, Text
 from stagevar.loop.network import Tap
-from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.run import Revise, run
 from stagevar.loop.trace import Trace
 from stagevar.models.catalogue import load
@@ -153,10 +153,12 @@ class Pipeline:
             return self._accelerated(request.plan, schedule, request)
         defaults = self.model.defaults
         guidance = defaults.guidance if request.guidance_scale is None else request.guidance_scale
+        branch: tuple[Branch, ...] | Branch = "both"
         if not isinstance(guidance, tuple):
-            guidance = self.model.guidance_schedule(guidance, schedule)
+            guidance, branch = self.model.guidance_schedule(guidance, schedule), self.model.branches(schedule)
         plan = Plan.uniform(
             len(schedule),
+            branch=branch,
             guidance=guidance,
             temperature=defaults.temperature if request.temperature is None else request.temperature,
             top_k=defaults.top_k if request.top_k is None else request.top_k,

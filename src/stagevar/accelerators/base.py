@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.signals import Signals
 
 
@@ -114,6 +114,12 @@ def last_executed(plan: Plan, count: int, who: object) -> tuple[int, ...]:
             f"{who}: the plan runs {len(plan.executed)} scales, so 0 to {len(plan.executed) - 1} can be named"
         )
     return plan.executed[len(plan.executed) - count :]
+
+
+def single_branch(plan: Plan, first: int, branch: Branch) -> Plan:
+    """The plan with one branch alone from scale ``first`` on. Where one runs alone already, as some models end guidance
+    early, that one stays: a dropped branch cannot come back."""
+    return plan if plan[first].branch != "both" else plan.replace(range(first, len(plan)), branch=branch)
 
 
 def share_of_final(schedule: Schedule, k: int) -> float:

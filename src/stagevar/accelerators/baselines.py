@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stagevar.accelerators.base import Accelerator, Facts, last_executed
+from stagevar.accelerators.base import Accelerator, Facts, last_executed, single_branch
 from stagevar.errors import OptionError
 from stagevar.loop.plan import Plan, Schedule
 
@@ -39,7 +39,7 @@ class GuidanceOff(Accelerator):
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         scales = last_executed(plan, self.n, self)
-        return plan.replace(range(scales[0], len(plan)), branch=self.branch) if scales else plan
+        return single_branch(plan, scales[0], self.branch) if scales else plan
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stagevar.accelerators.base import Accelerator, Facts, last_executed, share_of_final
+from stagevar.accelerators.base import Accelerator, Facts, last_executed, share_of_final, single_branch
 from stagevar.accelerators.sketch import Sketch
 from stagevar.errors import OptionError
 from stagevar.loop.plan import Plan, Schedule
@@ -88,7 +88,7 @@ class StageVARReleased(Accelerator):
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         total = len(plan)
         if self.single:
-            plan = plan.replace(range(max(0, total - self.single), total), branch=self.branch)
+            plan = single_branch(plan, max(0, total - self.single), self.branch)
         plan = plan.replace(last_executed(plan, self.skip, self), run="skip")
         for k in last_executed(plan, self.sketch, self):
             plan = plan.replace([k], tokens=Sketch(ranks(self.alpha, total - k, facts.groups)))
@@ -106,7 +106,7 @@ class StageVARPaper(Accelerator):
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         total = len(plan)
         fidelity = [k for k in range(1, total) if share_of_final(schedule, k) >= FIDELITY_SHARE]
-        plan = plan.replace(range(fidelity[0], total), branch="null", stage="fidelity")
+        plan = single_branch(plan, fidelity[0], "null").replace(range(fidelity[0], total), stage="fidelity")
         for k in fidelity:
             plan = plan.replace([k], tokens=Sketch(ranks(self.alpha, total - k, facts.groups)))
         return plan

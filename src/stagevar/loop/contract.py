@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from stagevar.loop.plan import Grid, Schedule
+from stagevar.loop.plan import Branch, Grid, Schedule
 
 Attend = Callable[..., Tensor]
 """``attend(q, k, v, scale=...)`` -> (R, H, M, D): self-attention of new rows over the cached ones and themselves."""
@@ -184,6 +184,11 @@ class ScaleModel(nn.Module, ABC):
     def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
         """The weight w per scale for a user's guidance strength (families differ: flat, or a ramp)."""
         return (strength,) * len(schedule)
+
+    def branches(self, schedule: Schedule) -> tuple[Branch, ...]:
+        """Which branches run per scale by default; a family may end guidance early (``cond`` from some scale on)."""
+        both: tuple[Branch, ...] = ("both",)
+        return both * len(schedule)
 
     @abstractmethod
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
