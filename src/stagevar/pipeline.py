@@ -17,7 +17,7 @@ from torch import Tensor
 import stagevar
 from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.errors import NumericError, OptionError
-from stagevar.loop.contract import Condition, ScaleModel, Text
+from stagevar.loop.contract import Condition, ScaleModel
 from stagevar.loop.network import Tap
 from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.run import Revise, run
@@ -226,12 +226,11 @@ class Pipeline:
     def condition(self, requests: Sequence[Request]) -> Condition:
         """Encode the prompts and negative prompts of one batch: 2n rows, the prompts' first."""
         text = self.model.encode_text([request.prompt for request in requests])
-        given = [request.negative_prompt for request in requests if request.negative_prompt]
+        given = {i: request.negative_prompt for i, request in enumerate(requests) if request.negative_prompt}
         if not given:
             return self.model.condition(text)
-        encoded = iter(self.model.encode_text(given).features)
-        features = tuple(next(encoded) if request.negative_prompt else torch.empty(0) for request in requests)
-        return self.model.condition(text, Text(features))
+        negative = self.model.encode_text(list(given.values()))
+        return self.model.condition(text, negative.spread(list(given), len(requests)))
 
     def _outputs(self, latent: Tensor, output_type: OutputType) -> list[Any]:
         if output_type == "latent":

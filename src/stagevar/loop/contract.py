@@ -34,6 +34,17 @@ class Text:
     def __len__(self) -> int:
         return len(self.features)
 
+    def spread(self, positions: Sequence[int], count: int) -> Text:
+        """``count`` entries: these at the given positions, the others empty."""
+        features = [self.features[0].new_empty(0)] * count
+        for position, states in zip(positions, self.features, strict=True):
+            features[position] = states
+        if self.pooled is None:
+            return Text(tuple(features))
+        pooled = self.pooled.new_zeros(count, self.pooled.shape[-1])
+        pooled[list(positions)] = self.pooled
+        return Text(tuple(features), pooled)
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -1,12 +1,13 @@
-"""The T5 text encoder of text-to-image families."""
+"""Text encoders of transformers: what all of them share, and T5."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,12 +17,10 @@ from stagevar.loop.contract import Text
 from stagevar.models.weights import errors_only
 
 CACHED_PROMPTS = 64
-PADDED_WORDS = 128
-"""T5 rounds its vocabulary up to a multiple of this."""
 
 
-class T5Encoder:
-    """Prompts to the states of a T5 encoder.
+class TextEncoder(ABC):
+    """Prompts to the states of a pretrained encoder.
 
     Each prompt is encoded by itself, without padding, so that its states do not depend on the batch it is in; the
     most recent ones are kept.
@@ -29,8 +28,13 @@ class T5Encoder:
     Attributes:
         device: where the encoder computes; the states are returned on the CPU.
         offload: whether its weights wait on the CPU between calls.
-        max_length: tokens that it reads at most, the end-of-sequence token included.
+        max_length: tokens that it reads at most, special ones included.
     """
+
+    kind: ClassVar[str]
+    """What it is, for error messages."""
+    spare_words: ClassVar[int] = 0
+    """Rows that the table of embeddings may have beyond the tokenizer's entries."""
 
     def __init__(self, model: Any, tokenizer: Any, *, offload: bool = False, max_length: int = 512) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -38,58 +42,83 @@ class T5Encoder:
         self.offload, self.max_length = offload, max_length
         self._states = lru_cache(CACHED_PROMPTS)(self._encode)
 
+    @staticmethod
+    @abstractmethod
+    def _classes() -> tuple[Any, Any]:
+        """The classes of transformers for model and tokenizer."""
+
+    @abstractmethod
+    def _tokens(self, prompt: str) -> tuple[int, ...]:
+        """The token ids of a prompt, at most ``max_length``."""
+
+    @abstractmethod
+    def _encode(self, ids: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+        """States (T, C) and, where there is one, the summary vector (C), in float32 on the CPU."""
+
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path = "google/flan-t5-xl",
+        source: str | Path,
         *,
+        subfolder: str = "",
+        tokenizer_subfolder: str | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         offload: bool = False,
-        max_length: int = 512,
+        max_length: int | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> Self:
         """Load encoder and tokenizer from a folder or a hub repository in the layout of transformers.
 
+        Args:
+            source: the folder or repository.
+            subfolder, tokenizer_subfolder: where in ``source`` the two are; the tokenizer's is the encoder's if None.
+            dtype, device: of the encoder.
+            offload: keep its weights on the CPU between calls.
+            max_length: tokens to read at most; None means the encoder's own limit.
+            revision, local_files_only, token: as in huggingface_hub.
+
         Raises:
             MissingExtraError: transformers is not installed.
             MissingFileError: the files are neither on disk nor reachable.
-            ForeignCheckpointError: the files are not those of a T5 encoder.
+            ForeignCheckpointError: the files are not those of such an encoder.
         """
         try:
-            from transformers import AutoTokenizer, T5EncoderModel
+            load_model, load_tokenizer = (kind.from_pretrained for kind in cls._classes())
         except ImportError:
             raise MissingExtraError("transformers", "text") from None
+        what = f"text encoder {source}" + (f" ({subfolder})" if subfolder else "")
+        words = subfolder if tokenizer_subfolder is None else tokenizer_subfolder
         options: dict[str, Any] = {
             "revision": revision or "main",
             "local_files_only": local_files_only,
             "token": token,
         }
-        load: Any = T5EncoderModel.from_pretrained
         try:
             with errors_only("huggingface_hub", "transformers"), _no_bars():
-                model, info = load(source, dtype=dtype, output_loading_info=True, **options)
-                tokenizer = AutoTokenizer.from_pretrained(source, **options)
+                model, info = load_model(source, dtype=dtype, output_loading_info=True, subfolder=subfolder, **options)
+                tokenizer = load_tokenizer(source, subfolder=words, **options)
         except OSError as error:
-            raise MissingFileError(f"text encoder {source}: {_sentence(error)}") from error
+            raise MissingFileError(f"{what}: {_sentence(error)}") from error
         except Exception as error:  # whatever a broken file makes transformers raise
             raise ForeignCheckpointError(
-                f"text encoder {source} is no T5 encoder ({type(error).__name__}: {_sentence(error)})"
+                f"{what} is no {cls.kind} ({type(error).__name__}: {_sentence(error)})"
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise ForeignCheckpointError(
-                f"text encoder {source}: {len(missing)} tensors missing, such as {missing[0]}; is it a T5 encoder?"
+                f"{what}: {len(missing)} tensors missing, such as {missing[0]}; is it a {cls.kind}?"
             )
         # Without its files transformers makes up a tokenizer that knows no word, so the sizes have to agree.
-        if not 0 <= model.config.vocab_size - len(tokenizer) < PADDED_WORDS:
+        if not 0 <= model.config.vocab_size - len(tokenizer) <= cls.spare_words:
             raise MissingFileError(
-                f"text encoder {source}: the tokenizer has {len(tokenizer)} entries, the encoder "
-                f"{model.config.vocab_size}; is tokenizer.json or spiece.model missing?"
+                f"{what}: the tokenizer has {len(tokenizer)} entries, the encoder {model.config.vocab_size}; "
+                "are the tokenizer's files missing (tokenizer.json, vocab.json and merges.txt, or spiece.model)?"
             )
         model.requires_grad_(False).eval()
-        return cls(model, tokenizer, offload=offload, max_length=max_length).to(device)
+        length = {} if max_length is None else {"max_length": max_length}
+        return cls(model, tokenizer, offload=offload, **length).to(device)
 
     def to(self, device: str | torch.device) -> Self:
         """Compute on ``device`` from now on."""
@@ -99,19 +128,33 @@ class T5Encoder:
         return self
 
     def __call__(self, prompts: Sequence[str]) -> Text:
-        """The states of each prompt: (T, C) float32 rows of its tokens and the end-of-sequence token, no padding.
+        """The states of each prompt: (T, C) float32 rows of its tokens, special ones included, no padding.
 
         Raises:
-            PromptError: a prompt is too long.
+            PromptError: a prompt that the encoder cannot read.
         """
         ids = [self._tokens(prompt) for prompt in prompts]
         if self.offload:
             self.model.to(self.device)
         try:
-            return Text(tuple(self._states(row) for row in ids))
+            states, pooled = zip(*(self._states(row) for row in ids), strict=True)
         finally:
             if self.offload:
                 self.model.to("cpu")
+        return Text(states, None if pooled[0] is None else torch.stack(pooled))
+
+
+class T5Encoder(TextEncoder):
+    """T5's encoder half: the prompt's tokens and an end-of-sequence token, no summary vector."""
+
+    kind = "T5 encoder"
+    spare_words = 127  # T5 rounds its vocabulary up to a multiple of 128
+
+    @staticmethod
+    def _classes() -> tuple[Any, Any]:
+        from transformers import AutoTokenizer, T5EncoderModel
+
+        return T5EncoderModel, AutoTokenizer
 
     def _tokens(self, prompt: str) -> tuple[int, ...]:
         ids = self.tokenizer(prompt, verbose=False)["input_ids"]
@@ -123,9 +166,9 @@ class T5Encoder:
         return tuple(ids)
 
     @torch.inference_mode()
-    def _encode(self, ids: tuple[int, ...]) -> Tensor:
+    def _encode(self, ids: tuple[int, ...]) -> tuple[Tensor, None]:
         states: Tensor = self.model(input_ids=torch.tensor([ids], device=self.device)).last_hidden_state
-        return states[0].float().cpu()
+        return states[0].float().cpu(), None
 
 
 @contextmanager
