@@ -1,1 +1,1 @@
-"""Model families. One family a file; what they share is in base, blocks, bsq, text and weights."""
+"""Model families. One family a file; what they share is in autoencoder, blocks, bsq, vq, text and weights."""

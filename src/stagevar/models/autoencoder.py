@@ -1,0 +1,165 @@
+"""The convolutional autoencoder of both tokenizers: pictures to features at a coarse grid, and back.
+
+Architecture and key names follow CompVis/taming-transformers ``modules/diffusionmodules/model.py``, as VAR (with
+self-attention at the coarsest level) and Infinity (without) use it.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-6
+
+
+def conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the grid."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=EPS)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU and convolution twice, plus the input (through a 1x1 convolution where the width changes)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(inputs), conv(inputs, outputs)
+        self.norm2, self.conv2 = _norm(outputs), conv(outputs, outputs)
+        self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return self.nin_shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """Self-attention with one head over all positions of a grid, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_nChw: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x_nChw)).flatten(2).transpose(1, 2)[:, None].chunk(3, -1)
+        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape_as(x_nChw)
+        return x_nChw + self.proj_out(out)
+
+
+class Middle(nn.Module):
+    """Two residual blocks at the coarsest level, attention between them if wanted."""
+
+    def __init__(self, channels: int, attention: bool) -> None:
+        super().__init__()
+        self.block_1, self.block_2 = ResidualBlock(channels, channels), ResidualBlock(channels, channels)
+        self.attn_1 = Attention(channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Downsample(nn.Module):
+    """Halve both sides: 3x3 convolution of stride 2, zeros added at the right and at the bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double both sides: nearest neighbour, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """Residual blocks of one resolution, attention behind each if wanted, then the step to the next resolution."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool, **resample: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(ResidualBlock(inputs if j == 0 else outputs, outputs) for j in range(blocks))
+        self.attn = nn.ModuleList(Attention(outputs) if attention else nn.Identity() for _ in range(blocks))
+        for name, step in resample.items():
+            self.add_module(name, step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block, attention in zip(self.block, self.attn, strict=True):
+            x = attention(block(x))
+        for name, step in self.named_children():
+            x = x if name in ("block", "attn") else step(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Pictures (n, 3, s * H, s * W) in [-1, 1] to features (n, D, H, W); s is 2 per level but the coarsest.
+
+    Args:
+        multipliers: of ``base`` channels, from the finest to the coarsest level.
+        base: channels of the finest level.
+        blocks: residual blocks per level.
+        channels: of the features, D.
+        attention: at the coarsest level.
+    """
+
+    def __init__(
+        self, multipliers: tuple[int, ...], base: int, blocks: int, channels: int, attention: bool = False
+    ) -> None:
+        super().__init__()
+        widths = [base, *(base * m for m in multipliers)]
+        last = len(multipliers) - 1
+        self.conv_in = conv(3, widths[0])
+        self.down = nn.ModuleList(
+            Level(a, b, blocks, attention and i == last, **({"downsample": Downsample(b)} if i < last else {}))
+            for i, (a, b) in enumerate(pairwise(widths))
+        )
+        self.mid = Middle(widths[-1], attention)
+        self.norm_out, self.conv_out = _norm(widths[-1]), conv(widths[-1], channels)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.conv_in(pictures)
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """Latents (n, D, H, W) to pictures (n, 3, s * H, s * W), about [-1, 1] and not clamped.
+
+    Arguments as for ``Encoder``, except that every level has one residual block more than ``blocks``.
+    """
+
+    def __init__(
+        self, multipliers: tuple[int, ...], base: int, blocks: int, channels: int, attention: bool = False
+    ) -> None:
+        super().__init__()
+        widths = [*(base * m for m in multipliers), base * multipliers[-1]]
+        last = len(multipliers) - 1
+        self.conv_in = conv(channels, widths[-1])
+        self.mid = Middle(widths[-1], attention)
+        self.up = nn.ModuleList(
+            Level(b, a, blocks + 1, attention and i == last, **({"upsample": Upsample(a)} if i > 0 else {}))
+            for i, (a, b) in enumerate(pairwise(widths))
+        )
+        self.norm_out, self.conv_out = _norm(widths[0]), conv(widths[0], 3)
+
+    def forward(self, latent_nDHW: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(latent_nDHW.contiguous(memory_format=torch.channels_last)))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
