@@ -153,8 +153,9 @@ def test_small_pictures_use_the_positions_of_the_largest() -> None:
 def test_a_fixed_reference_grid_wins() -> None:
     free, fixed = tiny_infinity(), tiny_infinity(rotary_reference=(16, 16))
     schedule = free.schedule()
-    stretched, plain = free.rope(schedule, 6), fixed.rope(schedule, 6)
-    assert free.rope(schedule, 6) is stretched
+    condition = free.condition(free.encode_text(PROMPTS))
+    stretched, plain = free.rope(schedule, 6, condition), fixed.rope(schedule, 6, condition)
+    assert free.rope(schedule, 6, condition) is stretched
     assert not torch.equal(stretched, plain)
     torch.testing.assert_close(plain, rotary_table((16, 16), (16, 16), 16, CPU))
 

@@ -51,7 +51,7 @@ def test_fifty_pictures_in_a_row_leave_no_state(scenes):
 def test_a_model_that_has_drawn_can_be_trained(family):
     model = tiny(family)
     Pipeline(model)("a star", seed=1)
-    rope = model.rope(model.schedule(), 1)
+    rope = model.rope(model.schedule(), 1, model.condition(model.encode_text(["a star"])))
     assert not rope.is_inference()
     if family == "scenes":
         model.requires_grad_(True)

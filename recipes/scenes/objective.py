@@ -28,7 +28,7 @@ def scale_losses(
         condition = model.words_condition(words)
         inputs, ropes = [], []
         for k in range(count):
-            x, rope = model.embed(latents[k], condition, schedule, k), model.rope(schedule, k)
+            x, rope = model.embed(latents[k], condition, schedule, k), model.rope(schedule, k, condition)
             inputs.append(x[:, crops[k]] if k in crops else x)
             ropes.append(rope[crops[k]] if k in crops else rope)
         lengths = [x.shape[1] for x in inputs]

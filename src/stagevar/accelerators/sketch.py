@@ -83,7 +83,7 @@ class Sketch:
         energy = x_RMC.float().square().sum(-1)
         index = self.draws.rows(energy / energy.sum(1, keepdim=True), count, context)
         mixtures = self.draws.projection(count, context).mT @ x_RMC.float()
-        return Reduced(mixtures, None if context.rope is None else context.rope[:count], index)
+        return Reduced(mixtures, None if context.rope is None else context.rope[..., :count, :, :], index)
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
         assert reduced.index is not None

@@ -83,9 +83,7 @@ def capacity(model: ScaleModel, schedule: Schedule, plans: Sequence[Plan]) -> in
     """Cache positions that any of the plans needs: all scales that keep their rows but the last that runs."""
     if not model.causal:
         return 0
-    return max(
-        sum(schedule[k][0] * schedule[k][1] for k in plan.executed[:-1] if plan[k].cache == "all") for plan in plans
-    )
+    return max(sum(model.rows(schedule, k) for k in plan.executed[:-1] if plan[k].cache == "all") for plan in plans)
 
 
 def after(plan: Plan, k: int) -> tuple[object, ...]:

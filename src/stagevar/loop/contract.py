@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from stagevar.loop.plan import Branch, Grid, Schedule
 
+Noise = Callable[[int], Tensor]
+"""``noise(channels)`` -> (n, r, channels): normal numbers per image and token, keyed by seed, scale and position."""
+
 Attend = Callable[..., Tensor]
 """``attend(q, k, v, scale=...)`` -> (R, H, M, D): self-attention of new rows over the cached ones and themselves."""
 
@@ -26,24 +29,31 @@ class Text:
     Attributes:
         features: per image (T_i, C) states of a text encoder, or (T_i,) int64 word or class indices.
         pooled: (n, C) summary vectors where the encoder yields them.
+        masks: per image (T_i,) bool, False where a state is padding that the network reads nevertheless; None if
+            there is none.
     """
 
     features: tuple[Tensor, ...]
     pooled: Tensor | None = None
+    masks: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
     def spread(self, positions: Sequence[int], count: int) -> Text:
         """``count`` entries: these at the given positions, the others empty."""
-        features = [self.features[0].new_empty(0)] * count
-        for position, states in zip(positions, self.features, strict=True):
-            features[position] = states
-        if self.pooled is None:
-            return Text(tuple(features))
-        pooled = self.pooled.new_zeros(count, self.pooled.shape[-1])
-        pooled[list(positions)] = self.pooled
-        return Text(tuple(features), pooled)
+
+        def placed(entries: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            spread = [entries[0].new_empty(0)] * count
+            for position, entry in zip(positions, entries, strict=True):
+                spread[position] = entry
+            return tuple(spread)
+
+        pooled = None
+        if self.pooled is not None:
+            pooled = self.pooled.new_zeros(count, self.pooled.shape[-1])
+            pooled[list(positions)] = self.pooled
+        return Text(placed(self.features), pooled, None if self.masks is None else placed(self.masks))
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Condition:
     """All that depends on the prompt alone, computed once per image: R rows, the prompts' rows before the null rows.
 
     Attributes:
-        start: (R, C) input of the first scale.
+        start: (R, C) or (R, T, C) input of the first scale.
         pooled: (R, C) vector that the head (and a family's embedding) may use.
         modulation: per layer (R, 6, C) adaptive-norm vectors, or empty.
         text_kv: per layer the (R, H, T, D) keys and values of cross-attention, or empty.
@@ -89,7 +99,8 @@ class BlockContext:
     Attributes:
         layer: index of the block.
         condition: the rows' condition.
-        rope: (M, P, 2) or (R, M, P, 2) cosine and sine of each processed row and channel pair, or None.
+        rope: (M, P, 2) or (R, M, P, 2) cosine and sine of each processed row and channel pair (or channel, as the
+            family's attention reads it), or None.
         attend: self-attention over cache and new rows.
     """
 
@@ -205,12 +216,18 @@ class ScaleModel(nn.Module, ABC):
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
         """Zeros (n, D, H, W)."""
 
+    def rows(self, schedule: Schedule, k: int) -> int:
+        """Rows of the residual stream at scale k: its h * w tokens and, ahead of them, what is only there to be
+        attended to (a prompt that is read as part of the sequence)."""
+        return schedule[k][0] * schedule[k][1]
+
     @abstractmethod
     def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        """Input of the first block at scale k: (R, M, C)."""
+        """Input of the first block at scale k: (R, ``rows``, C)."""
 
-    def rope(self, schedule: Schedule, k: int) -> Tensor | None:
-        """(M, P, 2) cosine and sine of scale k's rows, or None."""
+    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor | None:
+        """(``rows``, P, 2) cosine and sine of scale k's rows, (R, ``rows``, P, 2) where they depend on the text, or
+        None."""
         return None
 
     @abstractmethod
@@ -225,6 +242,27 @@ class ScaleModel(nn.Module, ABC):
 
         With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.
         """
+
+    def residual(
+        self,
+        x_RMC: Tensor,
+        codes: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        guidance: Sequence[float],
+        noise: Noise,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        """What is added to the latent behind the codes of scale k, (n, D, H, W), or None.
+
+        Args:
+            x_RMC: hidden states that the codes were drawn from.
+            codes, index_nr: as in ``add_codes``.
+            guidance: weight of each image; it counts where both branches ran (R = 2n).
+            noise: the random numbers to use.
+        """
+        return None
 
     @abstractmethod
     def decode(self, latent_nDHW: Tensor) -> Tensor:

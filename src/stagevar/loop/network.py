@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,12 +16,12 @@ from stagevar.loop.contract import Block, BlockContext, ScaleModel
 from stagevar.loop.memory import Kind
 from stagevar.loop.plan import Plan, ScalePlan, Schedule
 from stagevar.loop.signals import flipped
-from stagevar.loop.tokens import TokenContext, Tokens, gather
+from stagevar.loop.tokens import Reduced, TokenContext, Tokens, gather
 
 Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
 the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a
-group), ``attended.N`` (keys of self-attention), ``logits``, ``codes`` and ``latent``."""
+group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``residual`` and ``latent``."""
 
 LAST = -1
 """Group under which memory holds the hidden state behind the last block."""
@@ -31,12 +32,14 @@ class Output:
     """What a pass yields.
 
     Attributes:
+        hidden: (R, r, C) states that the logits were made of.
         logits: (n, r, ...), guided and divided by the temperature.
         index: (n, r) positions of the rows, None meaning all.
         row_layers: how many rows went through how many blocks, in sum.
         flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
     """
 
+    hidden: Tensor
     logits: Tensor
     index: Tensor | None
     row_layers: int
@@ -131,38 +134,59 @@ def forward(work: Pass) -> Output:
         flips = flipped(logits, cond) if work.measured else None
     elif both:
         logits = cond
-    return Output(logits, None if index is None else index[:n], row_layers, flips)
+    return Output(x, logits, None if index is None else index[:n], row_layers, flips)
 
 
 def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
-    """The residual stream behind the last block, the positions of its rows (None: all), and row-layers."""
+    """The residual stream of the tokens behind the last block, their positions (None: all), and row-layers.
+
+    Only tokens are reduced, restored and remembered, not the rows ahead of them."""
     model, cohort, k, tokens = work.model, work.cohort, work.scale, work.plan.tokens
     x = model.embed(cohort.latent, cohort.condition, work.schedule, k)
-    rope = model.rope(work.schedule, k)
+    rope = model.rope(work.schedule, k, cohort.condition)
+    ahead = model.rows(work.schedule, k) - work.schedule[k][0] * work.schedule[k][1]
     work.show("embed", x)
     index, row_layers = None, 0
     grouping = tokens or (work.later.tokens if work.wanted and work.later is not None else None)
     for part in segments(model, grouping):
-        before, reduced = x, None
+        before, reduced = x[:, ahead:], None
         if tokens is not None and part.reducible:
-            context = _context(work, part.group, rope)
-            reduced = tokens.reduce(x, context)
+            context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
+            reduced = tokens.reduce(before, context)
             work.show(f"reduced.{part.group}", reduced.x)
-        y = _layers(work, part.layers, x if reduced is None else reduced.x, rope if reduced is None else reduced.rope)
+            y = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced))
+        else:
+            y = _layers(work, part.layers, x, rope)
         row_layers += y.shape[0] * y.shape[1] * len(part.layers)
         if reduced is None:
             x = y
         elif tokens is not None and tokens.final:
             x, index = y, reduced.index
         elif tokens is not None:
-            x = tokens.restore(before, y, reduced, context)
+            restored = tokens.restore(before, y[:, ahead:], reduced, context)
+            x = torch.cat([y[:, :ahead], restored], 1) if ahead else restored
         if part.reducible and index is None:
             for kind in work.wanted:
-                cohort.memory.put(kind, part.group, x if kind == "hidden" else x - before, work.schedule[k])
+                own = x[:, ahead:] if kind == "hidden" else x[:, ahead:] - before
+                cohort.memory.put(kind, part.group, own, work.schedule[k])
         work.show(f"group.{part.group}", x)
+    x = x[:, ahead:]
     if work.reused_next:
         cohort.memory.put("hidden", LAST, x, work.schedule[k])
     return x, index, row_layers
+
+
+def _behind(ahead_RAC: Tensor, rope: Tensor | None, reduced: Reduced) -> tuple[Tensor, Tensor | None]:
+    """Reduced rows and their rotary factors behind those rows that are never reduced."""
+    count = ahead_RAC.shape[1]
+    if not count:
+        return reduced.x, reduced.rope
+    x = torch.cat([ahead_RAC, reduced.x], 1)
+    if rope is None or reduced.rope is None:
+        return x, None
+    first, rest = rope[..., :count, :, :], reduced.rope
+    shape = torch.broadcast_shapes(first.shape[:-3], rest.shape[:-3])
+    return x, torch.cat([part.expand(*shape, *part.shape[-3:]) for part in (first, rest)], -3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from torch import Tensor
 from stagevar.errors import Cancelled, NumericError, OptionError
 from stagevar.loop.cohort import Cohort
 from stagevar.loop.contract import Condition, ScaleModel
-from stagevar.loop.network import Pass, Tap, begin, forward
+from stagevar.loop.network import Output, Pass, Tap, begin, forward
 from stagevar.loop.plan import Plan, Schedule
-from stagevar.loop.sample import sample
+from stagevar.loop.sample import normals, sample
 from stagevar.loop.signals import Signals, measure
 from stagevar.loop.trace import ScaleRecord
 
@@ -126,6 +126,10 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
             codes = torch.stack([each[at] for each, at in zip(codes, output.index, strict=True)])
         work.show("codes", codes)
         latent = work.model.add_codes(cohort.latent, codes, work.schedule, k, output.index)
+        residual = _residual(work, output, codes)
+        if residual is not None:
+            work.show("residual", residual)
+            latent = latent + residual
         cohort.latent, cohort.change = latent, latent - cohort.latent
         work.show("latent", cohort.latent)
         if work.measured:
@@ -143,6 +147,20 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
         milliseconds=(time.perf_counter() - began) * 1e3,
     )
     return record, signals
+
+
+def _residual(work: Pass, output: Output, codes: Tensor) -> Tensor | None:
+    """What the model adds behind its codes, with noise of its own."""
+    grid, device = work.schedule[work.scale], output.hidden.device
+
+    def noise(channels: int) -> Tensor:
+        return normals(work.seeds, work.scale, grid[0] * grid[1], channels, output.index, device)
+
+    guidance = [each.guidance for each in work.here]
+    condition = work.cohort.condition
+    return work.model.residual(
+        output.hidden, codes, condition, work.schedule, work.scale, guidance, noise, output.index
+    )
 
 
 def _gather(cohorts: Sequence[Cohort], n: int) -> Tensor:

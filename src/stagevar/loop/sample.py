@@ -22,6 +22,19 @@ def uniforms(seed: int, scale: int, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(((raw >> np.uint64(41)).astype(np.float32)) * np.float32(2.0**-23)).view(*shape)
 
 
+def normals(
+    seeds: Sequence[int], scale: int, tokens: int, channels: int, index_nr: Tensor | None, device: torch.device
+) -> Tensor:
+    """Normal numbers (n, tokens, channels), or (n, r, channels) at the given positions: a stream per seed and scale
+    that has nothing in common with that of ``uniforms``."""
+    rows = []
+    for i, seed in enumerate(seeds):
+        stream = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, 2**33 + scale], dtype=np.uint64)))
+        row = torch.from_numpy(stream.standard_normal((tokens, channels), dtype=np.float32)).to(device)
+        rows.append(row if index_nr is None else row[index_nr[i]])
+    return torch.stack(rows)
+
+
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
     """Set all but the ``top_k`` largest entries of the last axis to -inf; ties at the boundary survive."""
     if not 0 < top_k < logits.shape[-1]:

@@ -31,7 +31,7 @@ class TokenContext:
     Attributes:
         scale: index of the scale; ``grid`` its height and width.
         group: index of the group of blocks; ``groups`` how many there are.
-        rope: (M, P, 2) of all rows of the scale, or None.
+        rope: (M, P, 2) or (R, M, P, 2) of all rows of the scale, or None.
         seeds: per row of the residual stream.
         change: (R, D, H, W) what the last scale that ran added to the latent, repeated for each branch.
         memory: maps of the scale that ran before.
@@ -101,6 +101,13 @@ def scatter(x_RMC: Tensor, index_Rr: Tensor, y_RrC: Tensor) -> Tensor:
     return x_RMC.scatter(1, index_Rr[..., None].expand(-1, -1, x_RMC.shape[-1]), y_RrC)
 
 
+def gather_rope(rope: Tensor | None, index_Rr: Tensor) -> Tensor | None:
+    """Rotary factors (M, P, 2) or (R, M, P, 2) of the rows at ``index``: (R, r, P, 2)."""
+    if rope is None or rope.dim() == 3:
+        return None if rope is None else rope[index_Rr]
+    return rope.gather(1, index_Rr[..., None, None].expand(-1, -1, *rope.shape[2:]))
+
+
 @dataclass(frozen=True, slots=True)
 class Select:
     """Process the rows of highest score.
@@ -143,8 +150,7 @@ class Select:
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
         count = kept(self.keep, x_RMC.shape[1])
         index = self.scores(x_RMC, context).topk(count, dim=1, sorted=False).indices.sort(1).values
-        rope = None if context.rope is None else context.rope[index]
-        return Reduced(gather(x_RMC, index), rope, index)
+        return Reduced(gather(x_RMC, index), gather_rope(context.rope, index), index)
 
     def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
         """(R, M), larger is more worth processing."""
@@ -214,7 +220,8 @@ class Merge:
         side = math.sqrt(self.keep)
         coarse = (max(1, round(context.grid[0] * side)), max(1, round(context.grid[1] * side)))
         pooled = resize_rows(x_RMC, context.grid, coarse, "area")
-        rope = None if context.rope is None else context.rope[centres(context.grid, coarse, x_RMC.device)]
+        at = centres(context.grid, coarse, x_RMC.device)
+        rope = None if context.rope is None else context.rope[..., at, :, :]
         return Reduced(pooled, rope, grid=coarse)
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:

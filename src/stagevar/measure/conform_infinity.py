@@ -32,7 +32,8 @@ def check(probe: Probe) -> None:
     check_tokenizer(probe, model, schedule)
     text = split_text(probe, "text")
     check_text(probe, model, text)
-    rows = torch.cat([model.rope(schedule, k) for k in range(len(schedule))])
+    condition = model.condition(text)
+    rows = torch.cat([model.rope(schedule, k, condition) for k in range(len(schedule))])
     probe.numbers("rope.cos_sin", rows.movedim(-1, 0))
     if probe.holds("tf."):
         check_teacher_forcing(probe, model, schedule, text)

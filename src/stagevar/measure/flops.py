@@ -124,6 +124,7 @@ class _Way:
     def scale(self, k: int) -> ScaleFlops:
         """Operations of scale k, after those before it."""
         here, count = self.plan[k], self.schedule[k][0] * self.schedule[k][1]
+        ahead = self.model.rows(self.schedule, k) - count
         if here.run == "skip":
             return ScaleFlops(k, self.schedule[k])
         branches = 2 if here.branch == "both" else 1
@@ -134,18 +135,18 @@ class _Way:
                 rows, overhead = self._reduction(k, group)
                 tokens += overhead
             for layer in layers:
-                shape = self.layers[layer]
-                row_layers += rows
-                linear += 2 * rows * shape.weights
-                attention += 4 * rows * self._keys(k, layer, rows) * shape.self_width
-                cross += 4 * rows * self.text_length * shape.cross_width
+                shape, run = self.layers[layer], rows + ahead
+                row_layers += run
+                linear += 2 * run * shape.weights
+                attention += 4 * run * self._keys(k, layer, run) * shape.self_width
+                cross += 4 * run * self.text_length * shape.cross_width
         read = rows if here.tokens is not None and here.tokens.final else count
         depth = self.model.depth
         return ScaleFlops(
             k,
             self.schedule[k],
             rows=round(branches * row_layers / depth),
-            share=row_layers / (depth * count),
+            share=row_layers / (depth * (count + ahead)),
             embed=2 * count * self.embed_row if k and here.run == "full" else 0,
             linear=branches * linear,
             attention=branches * attention,

@@ -257,7 +257,7 @@ class Infinity(ScaleModel):
         return expand_rows(x_nMC, condition.rows)
 
     @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
-    def rope(self, schedule: Schedule, k: int) -> Tensor:
+    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
         reference = self.config.rotary_reference or reference_grid(schedule)
         key = schedule[k], reference, self.device
         if key not in self._rotary:

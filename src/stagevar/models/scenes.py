@@ -219,7 +219,7 @@ class Scenes(ScaleModel):
         x = resize(latent_nDHW, schedule[k], "area") / self.input_scale[:, None, None]
         return expand_rows(token_rows(self.window(x)).float() + where, condition.rows)
 
-    def rope(self, schedule: Schedule, k: int) -> Tensor:
+    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
         return self._place(schedule[k])[1]
 
     @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
