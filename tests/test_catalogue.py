@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from stagevar.errors import (
 )
 from stagevar.measure.conform import Probe
 from stagevar.measure.conform_infinity import build, config_of
-from stagevar.models import infinity
+from stagevar.models import catalogue, infinity
 from stagevar.models.bsq import BinaryTokenizer
 from stagevar.models.catalogue import save_model
+from stagevar.models.family import Family, read_fields
 from stagevar.models.infinity import Infinity, InfinityConfig
 from stagevar.models.scenes import Scenes, ScenesConfig
 from stagevar.models.text import T5Encoder
@@ -101,14 +102,14 @@ def published(tmp_path: Path, text_encoder: Path, monkeypatch: pytest.MonkeyPatc
 
     def write(name: str) -> Path:
         size = infinity.SIZES[name]
-        assert size.network is not None and size.tokenizer is not None
         monkeypatch.setitem(infinity.SIZES, name, replace(size, config=tiny_config(name)))
         network, tokenizer = official(name)
-        if "." in size.network:
-            torch.save(network, tmp_path / size.network)
+        network_file, tokenizer_file = (part.file for part in size.parts)
+        if network_file.endswith("/"):
+            write_shards(network, tmp_path / network_file)
         else:
-            write_shards(network, tmp_path / size.network)
-        torch.save({"vae": tokenizer, "disc": {"weight": torch.ones(2)}, "step": 3}, tmp_path / size.tokenizer)
+            torch.save(network, tmp_path / network_file)
+        torch.save({"vae": tokenizer, "disc": {"weight": torch.ones(2)}, "step": 3}, tmp_path / tokenizer_file)
         (tmp_path / text_encoder.name).symlink_to(text_encoder)
         return tmp_path
 
@@ -283,6 +284,21 @@ def test_what_is_no_model_is_answered_with_the_models(source: Any) -> None:
         Pipeline.from_pretrained(source)
 
 
-def test_a_size_has_all_its_files_or_none() -> None:
-    for size in infinity.SIZES.values():
-        assert (size.repository is None) == (size.network is None) == (size.tokenizer is None)
+@pytest.mark.parametrize("family", catalogue.FAMILIES.values(), ids=lambda family: family.name)
+def test_a_row_of_the_table_holds_together(family: Family) -> None:
+    for name, size in family.sizes.items():
+        assert isinstance(size.config, family.config)
+        assert catalogue.find(name) == (family, size)
+        assert bool(size.text) == (family.text is not None)
+        assert len({part.prefix for part in size.parts}) == len(size.parts)
+        assert all(len(part.repository.split("/")) == 2 for part in size.parts)
+        assert size.shipped or not size.parts or (size.licence and family.names)
+        model = catalogue.skeleton(name)
+        assert (model.name, model.family, type(model.config)) == (name, family.name, family.config)
+        assert catalogue.transformer_parameters(model) < sum(p.numel() for p in model.parameters()) or size.shipped
+
+
+@pytest.mark.parametrize("family", catalogue.FAMILIES.values(), ids=lambda family: family.name)
+def test_a_config_survives_json(family: Family) -> None:
+    for size in family.sizes.values():
+        assert read_fields(family.config, json.loads(json.dumps(asdict(size.config)))) == size.config

@@ -257,7 +257,7 @@ def test_models_are_listed_for_people_and_programs(command: Run) -> None:
     code, out, _ = command("models", "--json")
     assert code == 0
     rows = json.loads(out)
-    assert {"name", "family", "parameters", "source", "files", "licence", "on_disk", "note"} == set(rows[0])
+    assert {"name", "family", "parameters", "sources", "files", "licence", "on_disk", "note"} == set(rows[0])
 
 
 def test_score_prints_what_the_oracle_read(command: Run, model: Path) -> None:

@@ -21,7 +21,7 @@ from stagevar.loop.run import run
 from stagevar.models.bsq import BinaryTokenizer, TokenizerConfig
 from stagevar.models.infinity import SIZES, Infinity
 from stagevar.models.infinity_grids import BUDGETS, RATIOS, SCHEDULES, budget_schedule, reference_grid, rotary_table
-from stagevar.models.infinity_names import CheckpointNames, merged
+from stagevar.models.infinity_names import CheckpointNames
 from stagevar.models.tiny import tiny
 from stagevar.models.weights import fill, read_state
 
@@ -325,7 +325,8 @@ def test_both_spellings_and_layouts_of_a_checkpoint_fill_the_same_network() -> N
     tokenizer = TokenizerConfig(14, 2, 2, 32, (1, 2), (1, 2), 1)
     config = replace(tiny_infinity().config, depth=2, heads=4, tokenizer=tokenizer, text_channels=256, text_length=10)
     filled = []
-    for tensors in (state, merged(halves["infinity"], halves["vae"])):
+    respelled = {f"{half}.{key}": tensor for half, part in halves.items() for key, tensor in part.items()}
+    for tensors in (state, respelled):
         with torch.device("meta"):
             model = Infinity(config)
         names = model.checkpoint_names

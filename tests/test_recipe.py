@@ -93,7 +93,7 @@ def test_the_shipped_card_is_what_its_command_writes_from_the_scores():
 
     import card
 
-    from stagevar.models.catalogue import SHIPPED
+    from stagevar.models.scenes import SHIPPED
 
     measured = json.loads((SHIPPED / "scores.json").read_text())
     assert (SHIPPED / "README.md").read_text() == card.card(measured)

@@ -23,8 +23,7 @@ from stagevar.files import replacing
 from stagevar.loop.plan import Plan
 from stagevar.measure.fidelity import psnr, ssim
 from stagevar.measure.score import score
-from stagevar.models.catalogue import SHIPPED
-from stagevar.models.scenes import PatchQuantizer
+from stagevar.models.scenes import SHIPPED, PatchQuantizer
 from stagevar.pipeline import Pipeline
 from stagevar.scenes.captions import CATEGORIES, caption_suite
 from stagevar.scenes.oracle import score_suite

@@ -9,8 +9,8 @@ import torch
 from sheet import GUIDANCE, TEMPERATURES
 
 from stagevar.loop.contract import Defaults
-from stagevar.models.catalogue import SHIPPED, save_model
-from stagevar.models.scenes import Scenes, ScenesConfig
+from stagevar.models.catalogue import save_model
+from stagevar.models.scenes import SHIPPED, Scenes, ScenesConfig
 
 
 def main() -> None:

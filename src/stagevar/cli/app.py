@@ -212,10 +212,10 @@ def models(as_json: JsonOption = False) -> None:
             "name": entry.name,
             "family": entry.family,
             "parameters": entry.parameters,
-            "source": entry.source,
+            "sources": list(entry.sources),
             "files": list(entry.files),
             "licence": entry.licence,
-            "on_disk": on_disk(entry),
+            "on_disk": on_disk(entry.name),
             "note": entry.note,
         }
         for entry in entries()

@@ -94,7 +94,7 @@ def models(rows: Sequence[Mapping[str, Any]]) -> None:
             family = row["family"]
             table.add_row(Text(family, style="bold"))
         on_disk = "yes" if row["on_disk"] else "no"
-        table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["source"], row["licence"])
+        table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, ", ".join(row["sources"]), row["licence"])
     for column in table.columns[:3]:
         column.no_wrap = True
     _print(table)

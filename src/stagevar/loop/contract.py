@@ -159,6 +159,10 @@ class ScaleModel(nn.Module, ABC):
     blocks: nn.ModuleList
     groups: int = 1
     """Chunks of equally many consecutive blocks, the unit of group-wise token reduction."""
+    config: Any
+    """The frozen dataclass that the network was built from."""
+    text_encoder: Callable[[Sequence[str]], Text] | None = None
+    """Prompts to states, where that is another network's business; no ``nn.Module``, set by whoever loads the model."""
 
     @property
     def device(self) -> torch.device:

@@ -1,9 +1,24 @@
-"""All models by name: what there is, where its weights come from, and how it is loaded."""
+"""All models by name: what there is, where its weights come from, and how it is loaded.
+
+A family is one file of this folder that ends with its row, a ``family.Family`` called ``FAMILY``; ``FAMILIES`` below
+is the table. To add one:
+
+1. a frozen config dataclass that refuses nonsense with ``ValueError``, and the network, a ``ScaleModel`` built by
+   ``(config, name, defaults)`` that keeps ``config``; its picture tokenizer is the attribute ``tokenizer``, its blocks
+   are ``blocks``;
+2. ``SIZES``: per published model a ``Size`` with config, sampling defaults, ``Part``s (network and tokenizer, each its
+   own repository and file), repositories of text encoders, licence;
+3. ``Names``: the published tensors' names (prefix of the part included) and shapes to ours;
+4. where encoders are other networks: a function that loads them, called with one source for each of ``Size.text``;
+5. ``FAMILY`` at the end of the file, its module in the tuple of ``FAMILIES``, a small network in ``tiny.py``.
+
+No function here knows a family.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +29,14 @@ from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionErro
 from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
 from stagevar.models import infinity, scenes
-from stagevar.models.infinity import TEXT_ENCODER
-from stagevar.models.infinity_names import merged
-from stagevar.models.text import T5Encoder
+from stagevar.models.family import Family, Part, Size, read_fields
 from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
 from stagevar.request import Request
 
-SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
+FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in (scenes, infinity)}
+
 NO_WEIGHTS = "no published weights; train your own"
+IN_PACKAGE = "inside the package"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +47,8 @@ class ModelEntry:
         name: what ``Pipeline.from_pretrained`` takes.
         family: the file under ``stagevar.models`` that defines it.
         parameters: of the transformer.
-        source: hub repository, or where else the weights are.
-        files: inside the source; a name without a suffix is a folder of shards.
+        sources: hub repositories of all parts, or where else the weights are.
+        files: of network and tokenizer inside their repositories; a slash at the end means a folder.
         licence: of the weights, as far as their authors state it.
         note: what a user should know.
     """
@@ -41,56 +56,60 @@ class ModelEntry:
     name: str
     family: str
     parameters: int
-    source: str
+    sources: tuple[str, ...]
     files: tuple[str, ...]
     licence: str
     note: str
 
 
+def names() -> list[str]:
+    """Of all models."""
+    return [name for family in FAMILIES.values() for name in family.sizes]
+
+
+def find(name: str) -> tuple[Family, Size] | None:
+    """The row of a model's name, None if there is none."""
+    return next(((family, family.sizes[name]) for family in FAMILIES.values() if name in family.sizes), None)
+
+
 def entries() -> tuple[ModelEntry, ...]:
-    """Every model that has a name, smallest family first."""
-    own = ModelEntry(
-        name="scenes",
-        family="scenes",
-        parameters=_parameters(skeleton("scenes")),
-        source="inside the package",
-        files=(WEIGHTS,),
-        licence="Apache-2.0",
-        note="64x64 pictures of coloured shapes; runs offline",
-    )
-    return own, *(_infinity_entry(name, size) for name, size in infinity.SIZES.items())
+    """Every model that has a name, family by family."""
+    return tuple(_entry(family, name) for family in FAMILIES.values() for name in family.sizes)
 
 
-def _infinity_entry(name: str, size: infinity.Size) -> ModelEntry:
-    files = tuple(file for file in (size.network, size.tokenizer) if file)
+def _entry(family: Family, name: str) -> ModelEntry:
+    size = family.sizes[name]
+    published = list(dict.fromkeys([*(part.repository for part in size.parts), *size.text]))
     return ModelEntry(
         name=name,
-        family="infinity",
-        parameters=_parameters(skeleton(name)),
-        source=size.repository or NO_WEIGHTS,
-        files=files,
-        licence="MIT (code); see the repository" if size.repository else "",
-        note=f"text encoder {TEXT_ENCODER}" if size.repository else "size of the authors' training recipes",
+        family=family.name,
+        parameters=transformer_parameters(skeleton(name)),
+        sources=(IN_PACKAGE,) if size.shipped else tuple(published) if size.parts else (NO_WEIGHTS,),
+        files=(WEIGHTS,) if size.shipped else tuple(part.file for part in size.parts),
+        licence=size.licence,
+        note=size.note,
     )
 
 
-def _parameters(model: ScaleModel) -> int:
-    """Parameters of the transformer, its tokenizer not counted."""
+def transformer_parameters(model: ScaleModel) -> int:
+    """How many there are, the picture tokenizer's not counted."""
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("tokenizer."))
 
 
-def on_disk(entry: ModelEntry) -> bool:
-    """Whether all of a model's files are here, in the package or in the hub's cache."""
-    if entry.source == "inside the package":
-        return all((SHIPPED / file).exists() for file in entry.files)
-    if not entry.files:
+def on_disk(name: str) -> bool:
+    """Whether network and tokenizer of a model are here, in the package or in the hub's cache."""
+    found = find(name)
+    if found is None:
         return False
+    size = found[1]
+    if size.shipped:
+        return (size.shipped / WEIGHTS).exists()
     try:
-        for file in entry.files:
-            locate(entry.source, _filename(file), local_files_only=True)
+        for part in size.parts:
+            locate(part.repository, part.file or None, local_files_only=True)
     except MissingFileError:
         return False
-    return True
+    return bool(size.parts)
 
 
 def skeleton(source: str | Path) -> ScaleModel:
@@ -102,14 +121,12 @@ def skeleton(source: str | Path) -> ScaleModel:
     Raises:
         UnknownModelError, MissingFileError, ForeignCheckpointError
     """
-    name = str(source)
-    with torch.device("meta"):
-        if name in infinity.SIZES:
-            size = infinity.SIZES[name]
-            return infinity.Infinity(size.config, name, size.defaults)
-        if name == "scenes" and not (SHIPPED / CONFIG).exists():
-            return scenes.Scenes(scenes.ScenesConfig())
+    found = find(str(source))
+    if found is None or (found[1].shipped and (found[1].shipped / CONFIG).exists()):
         return _folder_skeleton(_folder(source))
+    family, size = found
+    with torch.device("meta"):
+        return family.build(size.config, str(source), size.defaults)
 
 
 def load(
@@ -126,84 +143,92 @@ def load(
 
     Args:
         source: a name of ``entries``, or a folder that ``save_model`` wrote.
-        weights: folder with a named model's published files, instead of the hub. It may hold the text encoder in a
-            folder named after the last part of its repository.
+        weights: folder with a named model's published files, instead of the hub. It may hold text encoders in
+            folders named after the last part of their repositories.
         dtype: of the transformer's blocks and the text encoder; all else is float32.
         device: where they go.
-        revision, local_files_only, token: as in huggingface_hub.
+        revision: of the network's repository, as in huggingface_hub.
+        local_files_only, token: as in huggingface_hub.
 
     Raises:
         UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError
     """
-    name = str(source)
-    if weights is not None and name not in infinity.SIZES:
-        raise OptionError(f"weights are given to a model of the hub ({', '.join(infinity.SIZES)}), not to {name!r}")
-    if name in infinity.SIZES:
-        hub = {"revision": revision, "local_files_only": local_files_only, "token": token}
-        return _load_infinity(name, weights, dtype, device, hub).to(device)
-    folder = _folder(source)
-    model = _folder_skeleton(folder)
-    fill(model, read_state(folder / WEIGHTS), source=folder, dtype=dtype)
-    return model.to(device)
+    found = find(str(source))
+    if found is None or found[1].shipped:
+        if weights is not None:
+            listed = ", ".join(
+                name for family in FAMILIES.values() for name, size in family.sizes.items() if size.parts
+            )
+            raise OptionError(f"weights are given to a model of the hub ({listed}), not to {str(source)!r}")
+        folder = _folder(source)
+        model = _folder_skeleton(folder)
+        fill(model, read_state(folder / WEIGHTS), source=folder, dtype=dtype)
+        return model.to(device)
+    family, size = found
+    hub = {"local_files_only": local_files_only, "token": token}
+    return _load_published(str(source), family, size, weights, dtype, device, revision, hub).to(device)
 
 
-def _load_infinity(
-    name: str, weights: str | Path | None, dtype: torch.dtype, device: str | torch.device, hub: dict[str, Any]
+def _load_published(
+    name: str,
+    family: Family,
+    size: Size,
+    weights: str | Path | None,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    revision: str | None,
+    hub: dict[str, Any],
 ) -> ScaleModel:
-    size = infinity.SIZES[name]
-    source = weights or size.repository
-    if source is None or size.network is None or size.tokenizer is None:
+    """Everything is located, and the small encoders are read, before the large files are."""
+    if not size.parts or family.names is None:
         raise MissingFileError(f"{name}: {NO_WEIGHTS}, or load a folder that stagevar wrote")
-    files = [locate(source, _filename(file), **hub) for file in (size.network, size.tokenizer)]
-    beside = Path(weights or "", TEXT_ENCODER.split("/")[-1])
-    text_source = beside if weights and beside.is_dir() else TEXT_ENCODER
-    text_encoder = T5Encoder.from_pretrained(text_source, dtype=dtype, device=device, **hub | {"revision": None})
-    network, tokenizer = map(read_state, files)
-    model = skeleton(name)
-    assert isinstance(model, infinity.Infinity)
-    names = model.checkpoint_names
-    state = merged(unwrap(network, "trainer", "gpt_fsdp"), unwrap(tokenizer, "vae"))
-    fill(model, state, names.rename, names.reshape, source=source, dtype=dtype)
-    model.text_encoder = text_encoder
+
+    def options(repository: str) -> dict[str, Any]:
+        return hub | {"revision": revision if repository == size.parts[0].repository else None}
+
+    files = [locate(weights or part.repository, part.file or None, **options(part.repository)) for part in size.parts]
+    encoder = None
+    if family.text is not None:
+        beside = [Path(weights or "", repository.split("/")[-1]) for repository in size.text]
+        sources = [b if weights and b.is_dir() else r for b, r in zip(beside, size.text, strict=True)]
+        encoder = family.text(sources, dtype=dtype, device=device, offload=False, revision=None, **hub)
+    config = size.config if family.adapt is None else family.adapt(size.config, _settings(files[0]))
+    with torch.device("meta"):
+        model = family.build(config, name, size.defaults)
+    state = {key: t for part, file in zip(size.parts, files, strict=True) for key, t in _tensors(part, file).items()}
+    names = family.names(model)
+    fill(model, state, names.rename, names.reshape, source=weights or size.parts[0].repository, dtype=dtype)
+    model.text_encoder = encoder
     return model
 
 
-def _filename(file: str) -> str:
-    return file if "." in file else f"{file}/"
+def _settings(network: Path) -> dict[str, Any]:
+    """The ``config.json`` beside published weights."""
+    return load_config(network if network.is_dir() else network.parent)
 
 
-def _build_scenes(config: dict[str, Any]) -> ScaleModel:
-    shape, sampling = _tuples(config["config"]), _tuples(config["defaults"])
-    return scenes.Scenes(scenes.ScenesConfig(**shape), str(config["name"]), Defaults(**sampling))
-
-
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-
-
-_BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {"scenes": _build_scenes}
-"""Families that this package writes as folders."""
+def _tensors(part: Part, file: Path) -> dict[str, torch.Tensor]:
+    return {part.prefix + key: tensor for key, tensor in unwrap(read_state(file), *part.inside).items()}
 
 
 def _folder(source: str | Path) -> Path:
-    name = str(source)
-    folder = SHIPPED if name == "scenes" else Path(os.path.expanduser(name))  # noqa: PTH111 - never raises
-    if not name or not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, never raises
-        known = ", ".join(["scenes", *infinity.SIZES])
-        raise UnknownModelError(f"there is no model or folder {name!r}; models are {known}")
+    found = find(str(source))
+    shipped = None if found is None else found[1].shipped
+    folder = shipped or Path(os.path.expanduser(str(source)))  # noqa: PTH111 - never raises
+    if not str(source) or not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, never raises
+        raise UnknownModelError(f"there is no model or folder {str(source)!r}; models are {', '.join(names())}")
     return folder
 
 
 def _folder_skeleton(folder: Path) -> ScaleModel:
     config = load_config(folder)
-    builder = _BUILDERS.get(str(config.get("family")))
-    if builder is None:
-        raise ForeignCheckpointError(
-            f"{folder / CONFIG} names no family that can be loaded from a folder ({', '.join(_BUILDERS)})"
-        )
+    family = FAMILIES.get(str(config.get("family")))
+    if family is None:
+        raise ForeignCheckpointError(f"{folder / CONFIG} names no family ({', '.join(FAMILIES)})")
     try:
         with torch.device("meta"):
-            model = builder(config)
+            shape, defaults = read_fields(family.config, config["config"]), read_fields(Defaults, config["defaults"])
+            model = family.build(shape, str(config["name"]), defaults)
             sampling = {name: value for name, value in asdict(model.defaults).items() if value is not None}
             Request("defaults", guidance_scale=sampling.pop("guidance"), **sampling)
             Plan.uniform(len(model.schedule()), **asdict(model.defaults))
@@ -214,7 +239,7 @@ def _folder_skeleton(folder: Path) -> ScaleModel:
     return model
 
 
-def save_model(model: scenes.Scenes, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+def save_model(model: ScaleModel, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a model as a folder that ``load`` takes: parameters in ``dtype``, the tokenizer's tables in float32.
 
     Raises:

@@ -6,8 +6,10 @@ The network follows FoundationVision/Infinity, ``models/infinity.py`` and ``mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +29,10 @@ from stagevar.models.blocks import (
     split_heads,
 )
 from stagevar.models.bsq import BinaryTokenizer, TokenizerConfig
+from stagevar.models.family import Family, Part, Size
 from stagevar.models.infinity_grids import SCHEDULES, budget_schedule, nearest_sizes, reference_grid, rotary_table
-from stagevar.models.infinity_names import CheckpointNames
+from stagevar.models.infinity_names import NETWORK, TOKENIZER, CheckpointNames
+from stagevar.models.text import T5Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,63 +72,6 @@ class InfinityConfig:
             raise ValueError(f"{self.depth} blocks cannot be divided into {self.chunks} chunks")
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """One published size: its shape, its authors' sampling settings and where its weights are.
-
-    Attributes:
-        repository: on the Hugging Face hub, None where no weights were published.
-        network, tokenizer: file, or folder of shards, in the repository.
-    """
-
-    config: InfinityConfig
-    defaults: Defaults
-    repository: str | None = None
-    network: str | None = None
-    tokenizer: str | None = None
-
-
-TEXT_ENCODER = "google/flan-t5-xl"
-"""Hub repository of the text encoder of all sizes; only its encoder half is used."""
-
-_FOLDED = TokenizerConfig(bits=14, fold=2, stride=8, encoder=(1, 2, 4, 4), decoder=(1, 2, 4, 4))
-_SHARP = Defaults(guidance=3.0, temperature=0.5, top_p=0.97)
-_PLAIN = Defaults(guidance=3.0, temperature=1.0, top_p=0.97)
-_HUB = "FoundationVision/Infinity"
-_FOLDED_FILE = "infinity_vae_d56_f8_14_patchify.pth"
-
-SIZES = {
-    "infinity-0.1b": Size(InfinityConfig(width=768, depth=12, heads=8), _SHARP),
-    "infinity-0.4b": Size(InfinityConfig(width=1152, depth=16, heads=12), _SHARP),
-    "infinity-1b": Size(InfinityConfig(width=1536, depth=24, heads=16), _SHARP),
-    "infinity-2b": Size(
-        InfinityConfig(width=2048, depth=32, heads=16, chunks=8),
-        _SHARP,
-        _HUB,
-        "infinity_2b_reg.pth",
-        "infinity_vae_d32reg.pth",
-    ),
-    "infinity-2.3b": Size(InfinityConfig(width=2080, depth=32, heads=20), _SHARP),
-    "infinity-4.7b": Size(InfinityConfig(width=2688, depth=40, heads=24), _SHARP),
-    "infinity-8b": Size(
-        InfinityConfig(width=3584, depth=40, heads=28, chunks=8, tokenizer=_FOLDED),
-        _PLAIN,
-        _HUB,
-        "infinity_8b_weights",
-        _FOLDED_FILE,
-    ),
-    "infinity-8b-512": Size(
-        InfinityConfig(width=3584, depth=40, heads=28, chunks=8, tokenizer=_FOLDED, budget="0.25M"),
-        _PLAIN,
-        _HUB,
-        "infinity_8b_512x512_weights",
-        _FOLDED_FILE,
-    ),
-    "infinity-8.8b": Size(InfinityConfig(width=3360, depth=48, heads=28), _SHARP),
-}
-"""The published 2B and 8B models, and the sizes of the authors' training recipes (layer12 ... layer48)."""
-
-
 class TextPool(nn.Module):
     """One vector per text: attention of a learned query to the text's states; keys without a bias."""
 
@@ -146,10 +93,7 @@ class TextPool(nn.Module):
 
 
 class Infinity(ScaleModel):
-    """Text to pictures of 60 sizes in 7 to 13 scales. The blocks may be cast to bfloat16; all else stays float32.
-
-    ``text_encoder`` turns prompts into states; it is set by whoever loads the model.
-    """
+    """Text to pictures of 60 sizes in 7 to 13 scales. The blocks may be cast to bfloat16; all else stays float32."""
 
     family = "infinity"
 
@@ -157,8 +101,7 @@ class Infinity(ScaleModel):
         super().__init__()
         self.name, self.config = name, config
         self.groups = config.chunks
-        self.defaults = defaults or _SHARP
-        self.text_encoder: Callable[[Sequence[str]], Text] | None = None
+        self.defaults = defaults or SHARP
         width, eps = config.width, config.eps
         self.text_norm = nn.RMSNorm(config.text_channels, eps)
         self.null_text = nn.Parameter(torch.zeros(config.text_length, config.text_channels))
@@ -274,3 +217,55 @@ class Infinity(ScaleModel):
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)
+
+
+SHARP = Defaults(guidance=3.0, temperature=0.5, top_p=0.97)
+PLAIN = Defaults(guidance=3.0, temperature=1.0, top_p=0.97)
+FOLDED = TokenizerConfig(bits=14, fold=2, stride=8, encoder=(1, 2, 4, 4), decoder=(1, 2, 4, 4))
+
+TEXT_ENCODER = "google/flan-t5-xl"
+"""Hub repository of the text encoder of all sizes; only its encoder half is used."""
+
+
+def _published(config: InfinityConfig, defaults: Defaults, network: str, tokenizer: str) -> Size:
+    hub = "FoundationVision/Infinity"
+    parts = Part(hub, network, NETWORK, ("trainer", "gpt_fsdp")), Part(hub, tokenizer, TOKENIZER, ("vae",))
+    return Size(config, defaults, parts, (TEXT_ENCODER,), "MIT (code); see the repository")
+
+
+def _recipe(width: int, depth: int, heads: int) -> Size:
+    config = InfinityConfig(width=width, depth=depth, heads=heads)
+    return Size(config, SHARP, text=(TEXT_ENCODER,), note="size of the authors' training recipes")
+
+
+_2B = InfinityConfig(width=2048, depth=32, heads=16, chunks=8)
+_8B = InfinityConfig(width=3584, depth=40, heads=28, chunks=8, tokenizer=FOLDED)
+_FOLDED_FILE = "infinity_vae_d56_f8_14_patchify.pth"
+
+SIZES = {
+    "infinity-0.1b": _recipe(768, 12, 8),
+    "infinity-0.4b": _recipe(1152, 16, 12),
+    "infinity-1b": _recipe(1536, 24, 16),
+    "infinity-2b": _published(_2B, SHARP, "infinity_2b_reg.pth", "infinity_vae_d32reg.pth"),
+    "infinity-2.3b": _recipe(2080, 32, 20),
+    "infinity-4.7b": _recipe(2688, 40, 24),
+    "infinity-8b": _published(_8B, PLAIN, "infinity_8b_weights/", _FOLDED_FILE),
+    "infinity-8b-512": _published(replace(_8B, budget="0.25M"), PLAIN, "infinity_8b_512x512_weights/", _FOLDED_FILE),
+    "infinity-8.8b": _recipe(3360, 48, 28),
+}
+"""The published 2B and 8B models, and the sizes of the authors' training recipes (layer12 ... layer48)."""
+
+
+def _load_text(sources: Sequence[str | Path], **options: Any) -> T5Encoder:
+    return T5Encoder.from_pretrained(sources[0], **options)
+
+
+FAMILY = Family(
+    name="infinity",
+    about="text to pictures of 60 sizes, in bits (Han et al., 2024)",
+    config=InfinityConfig,
+    sizes=SIZES,
+    build=Infinity,
+    names=lambda model: model.checkpoint_names,
+    text=_load_text,
+)

@@ -1,7 +1,7 @@
 """From the names and shapes of published Infinity checkpoints to those of ``stagevar.models.infinity``.
 
-A published model is two files, the transformer and the tokenizer. Their names may overlap, so that a merged state
-carries the prefixes ``infinity.`` and ``vae.``.
+A published model is two files, the transformer and the tokenizer. Their names may overlap, so that the tensors of both
+carry the prefixes ``infinity.`` and ``vae.``.
 """
 
 from __future__ import annotations
@@ -58,11 +58,6 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def merged(network: Mapping[str, Tensor], tokenizer: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One state of the two files of a published model, as ``CheckpointNames.rename`` takes it."""
-    return {NETWORK + key: t for key, t in network.items()} | {TOKENIZER + key: t for key, t in tokenizer.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class CheckpointNames:
     """Renames and reshapes the tensors of one model size. Unknown names come back unchanged, as unexpected ones.
@@ -78,7 +73,7 @@ class CheckpointNames:
     halves: tuple[str, ...] = ("encoder", "decoder")
 
     def rename(self, key: str) -> str | None:
-        """Our name of a tensor of a merged state, None for one that is not needed."""
+        """Our name of a tensor of either file, its prefix included; None for one that is not needed."""
         if key.startswith(TOKENIZER):
             return self.rename_tokenizer(key.removeprefix(TOKENIZER))
         return self.rename_network(key.removeprefix(NETWORK))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ from stagevar.loop.contract import (
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
 from stagevar.models.blocks import AdaptiveHead, CosineSelfAttention, CrossAttention, FeedForward, SharedModulation
+from stagevar.models.family import Family, Size
 from stagevar.scenes.captions import MAX_WORDS, VOCABULARY, tokenize
 
 PATCH = 2
@@ -247,3 +249,23 @@ class Scenes(ScaleModel):
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)
+
+
+SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
+
+SIZES = {
+    "scenes": Size(
+        ScenesConfig(),
+        licence="Apache-2.0",
+        note="64x64 pictures of coloured shapes; runs offline",
+        shipped=SHIPPED,
+    ),
+}
+
+FAMILY = Family(
+    name="scenes",
+    about="64x64 pictures of coloured shapes, from the weights in the package",
+    config=ScenesConfig,
+    sizes=SIZES,
+    build=Scenes,
+)
