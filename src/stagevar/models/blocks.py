@@ -7,6 +7,7 @@ returns the increment with its gain applied.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,14 @@ def split_heads(x_RMC: Tensor, heads: int) -> Tensor:
 def merge_heads(x_RHMD: Tensor) -> Tensor:
     """(R, H, M, D) to (R, M, H * D)."""
     return x_RHMD.transpose(1, 2).flatten(2)
+
+
+def padded_text(texts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """R texts (T_i, C) to float32 states (R, T, C), T the longest of them, and the mask (R, T) of real text."""
+    rows = [states.to(device, torch.float32) for states in texts]
+    lengths = torch.tensor([len(states) for states in rows], device=device)
+    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
 
 
 class CosineSelfAttention(nn.Module):

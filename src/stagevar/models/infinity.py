@@ -26,6 +26,7 @@ from stagevar.models.blocks import (
     FeedForward,
     SharedModulation,
     merge_heads,
+    padded_text,
     split_heads,
 )
 from stagevar.models.bsq import BinaryTokenizer, TokenizerConfig
@@ -179,10 +180,7 @@ class Infinity(ScaleModel):
     def read_text(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """R texts (T_i, text channels) to their pooled vectors (R, C), the states for cross-attention (R, T, C) and
         the mask (R, T) of real text; T is the longest of them."""
-        rows = [states.to(self.device, torch.float32) for states in features]
-        lengths = torch.tensor([len(states) for states in rows], device=self.device)
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        mask = torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
+        padded, mask = padded_text(features, self.device)
         states = self.text_norm(padded)
         return self.pool(states, mask), self.context(states), mask
 
