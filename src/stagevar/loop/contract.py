@@ -55,6 +55,15 @@ class Text:
             pooled[list(positions)] = self.pooled
         return Text(placed(self.features), pooled, None if self.masks is None else placed(self.masks))
 
+    def filled(self, null: Text) -> Text:
+        """The same with the first entry of ``null`` in the place of empty ones."""
+        empty = [not len(states) for states in self.features]
+        features = tuple(null.features[0] if e else states for e, states in zip(empty, self.features, strict=True))
+        if self.pooled is None or null.pooled is None:
+            return Text(features)
+        at = torch.tensor(empty, device=self.pooled.device)[:, None]
+        return Text(features, torch.where(at, null.pooled[:1].to(self.pooled), self.pooled))
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -169,6 +169,14 @@ class Probe:
         return Report(self.folder.resolve().name, tuple(self.rows), tuple(left))
 
 
+class Recorder(dict[tuple[str, int], Tensor]):
+    """A tap of the loop that keeps by name and scale what sets store."""
+
+    def __call__(self, name: str, scale: int, tensor: Tensor) -> None:
+        if name in ("block.0", "logits", "codes", "latent"):
+            self[name, scale] = tensor
+
+
 def conform(folder: Path | str) -> Report:
     """Run the engine on one set and compare every stored tensor.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError
 from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
-from stagevar.measure.conform import Probe, reading_config, require
+from stagevar.measure.conform import Probe, Recorder, reading_config, require
 from stagevar.models.bsq import TokenizerConfig
 from stagevar.models.infinity import Infinity, InfinityConfig
 from stagevar.models.infinity_names import TOKENIZER
@@ -159,11 +158,3 @@ def check_greedy(
         picture = model.decode(step.latent)
         probe.numbers(f"{name}.image", picture * 2 - 1)
         probe.numbers(f"{name}.image_uint8_bgr", (picture * 255).byte().flip(1).movedim(1, -1), absolute=1)
-
-
-class Recorder(dict[tuple[str, int], Tensor]):
-    """A tap of the loop that keeps by name and scale what sets store."""
-
-    def __call__(self, name: str, scale: int, tensor: Tensor) -> None:
-        if name in ("block.0", "logits", "codes", "latent"):
-            self[name, scale] = tensor

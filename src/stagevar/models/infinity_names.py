@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stagevar.models.weights import renamed
+
 NETWORK, TOKENIZER = "infinity.", "vae."
 
 _TOP = {
@@ -87,10 +89,10 @@ class CheckpointNames:
             return self._block(int(chunk) * self.blocks_per_chunk + int(block), rest)
         if plain := _PLAIN.fullmatch(key):
             return self._block(int(plain[1]), plain[2])
-        return _swap(key, _TOP)
+        return renamed(key, _TOP)
 
     def _block(self, block: int, key: str) -> str:
-        return f"modulation.tables.{block}" if key == "ada_gss" else f"blocks.{block}.{_swap(key, _BLOCK)}"
+        return f"modulation.tables.{block}" if key == "ada_gss" else f"blocks.{block}.{renamed(key, _BLOCK)}"
 
     def rename_tokenizer(self, key: str) -> str | None:
         """Our name of a tensor of the tokenizer's file, with or without the wrapping ``.conv`` and ``.norm`` level."""
@@ -107,11 +109,3 @@ class CheckpointNames:
             return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
         layout = _SHAPES.get(_NUMBER.sub("", name))
         return tensor if layout is None else layout(tensor)
-
-
-def _swap(key: str, names: Mapping[str, str]) -> str:
-    """Replace a leading module path."""
-    for old, new in names.items():
-        if key == old or key.startswith(old + "."):
-            return new + key[len(old) :]
-    return key

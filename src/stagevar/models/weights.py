@@ -206,6 +206,14 @@ def unwrap(state: Mapping[str, Any], *keys: str) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
+def renamed(key: str, names: Mapping[str, str]) -> str:
+    """The key with its leading module path replaced, if ``names`` has it."""
+    for old, new in names.items():
+        if key == old or key.startswith(old + "."):
+            return new + key[len(old) :]
+    return key
+
+
 def fill(
     module: nn.Module,
     state: Mapping[str, Tensor],
