@@ -58,11 +58,16 @@ class Text:
     def filled(self, null: Text) -> Text:
         """The same with the first entry of ``null`` in the place of empty ones."""
         empty = [not len(states) for states in self.features]
-        features = tuple(null.features[0] if e else states for e, states in zip(empty, self.features, strict=True))
-        if self.pooled is None or null.pooled is None:
-            return Text(features)
-        at = torch.tensor(empty, device=self.pooled.device)[:, None]
-        return Text(features, torch.where(at, null.pooled[:1].to(self.pooled), self.pooled))
+
+        def chosen(entries: Sequence[Tensor], nulls: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            return tuple(nulls[0] if e else entry for e, entry in zip(empty, entries, strict=True))
+
+        pooled = masks = None
+        if self.pooled is not None and null.pooled is not None:
+            pooled = torch.stack(chosen(self.pooled.unbind(), null.pooled.to(self.pooled).unbind()))
+        if self.masks is not None and null.masks is not None:
+            masks = chosen(self.masks, null.masks)
+        return Text(chosen(self.features, null.features), pooled, masks)
 
 
 @dataclass(frozen=True)

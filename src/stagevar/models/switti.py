@@ -1,0 +1,245 @@
+"""Switti: text to image, each scale drawn from itself and the text (Voronov et al., arXiv 2412.01819).
+
+The network follows yandex-research/switti, ``models/switti.py`` and ``models/basic_switti.py``; the tokenizer is in
+``vq.py``, the two CLIP text encoders in ``clip.py``, the names of published checkpoints in ``switti_names.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.errors import MissingFileError, SizeError
+from stagevar.loop.contract import Block, Condition, Defaults, ScaleModel, Text, expand_rows
+from stagevar.loop.plan import Branch, Grid, Schedule
+from stagevar.models.blocks import AdaptiveHead, padded_text
+from stagevar.models.sandwich import CrossAttention, GatedFeedForward, SelfAttention
+from stagevar.models.vq import VQConfig, VQTokenizer
+
+CROP_BASE = 512
+"""Short side of the pictures that the size and crop condition speaks of; generation always claims 512 x 512."""
+
+
+def squares(*sides: int) -> Schedule:
+    """Square grids of these sides."""
+    return tuple((side, side) for side in sides)
+
+
+@dataclass(frozen=True, slots=True)
+class SwittiConfig:
+    """Shape of the network and its tokenizer; the defaults are the published 512 pixel model.
+
+    Attributes:
+        width, depth, heads: of the transformer.
+        causal: whether a scale attends to the scales before it too (the ``AR`` models).
+        schedules: grids of each picture size, equally many; the first is the default size.
+        guided: first scale with guidance, and first one after it that is drawn from the prompt's branch alone.
+        tokenizer: the VQ autoencoder.
+        text_channels: of the two text encoders' states, side by side.
+        pooled_channels: of the second encoder's summary.
+        rotary_range, rotary_base: rotary positions run from 0 to the range on both axes.
+        eps: of the norms.
+    """
+
+    width: int = 1920
+    depth: int = 30
+    heads: int = 30
+    causal: bool = False
+    schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32),)
+    guided: tuple[int, int] = (0, 8)
+    tokenizer: VQConfig = field(default_factory=VQConfig)
+    text_channels: int = 2048
+    pooled_channels: int = 1280
+    rotary_range: float = 128.0
+    rotary_base: float = 10000.0
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width % (4 * self.heads) or self.width % 8:
+            raise ValueError(f"width {self.width} is no multiple of 8 and of 4 times {self.heads} heads")
+        if len({len(schedule) for schedule in self.schedules}) != 1:
+            raise ValueError("the picture sizes must have equally many scales")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One published size: its shape, its authors' sampling settings and its repository on the Hugging Face hub."""
+
+    config: SwittiConfig
+    defaults: Defaults
+    repository: str
+
+
+TOKENIZER = "yresearch/VQVAE-Switti"
+TEXT_ENCODERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")
+"""Hub repositories of the text encoders; their states are put side by side, the summary is the second's."""
+
+_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
+
+
+def _size(repository: str, causal: bool, schedule: Schedule, guided: int) -> Size:
+    late = len(schedule) - guided
+    config = SwittiConfig(causal=causal, schedules=(schedule,), guided=(0, guided))
+    return Size(config, Defaults(6.0, (1.0,) * guided + (0.1,) * late, top_k=400, top_p=0.95), repository)
+
+
+_512 = SwittiConfig().schedules[0]
+SIZES = {
+    "switti": _size("yresearch/Switti", False, _512, 8),
+    "switti-ar": _size("yresearch/Switti-AR", True, _512, 8),
+    "switti-1024": _size("yresearch/Switti-1024", False, _1024, 11),
+    "switti-1024-ar": _size("yresearch/Switti-1024-AR", True, _1024, 11),
+}
+"""All published models; sampling as in their authors' demonstrations."""
+
+
+class CropEmbedding(nn.Module):
+    """A picture's size and crop as one vector: waves of the four numbers at fixed random frequencies, projected."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.zeros(width // 8))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, numbers_R4: Tensor) -> Tensor:
+        """Numbers as ``crop_numbers`` gives them to (R, C)."""
+        phases = numbers_R4[..., None].float() * self.frequencies * 2 * math.pi
+        return self.proj(torch.cat([phases.sin(), phases.cos()], -1).flatten(1))
+
+
+def crop_numbers(heights: Tensor, widths: Tensor) -> Tensor:
+    """Height and width of pictures scaled to a short side of 512 pixels, cut off to whole ones, then the top and left
+    edge of the middle square: (R, 4)."""
+    sides = torch.stack([heights, widths], 1).int()
+    scaled = (sides * (CROP_BASE / sides.amin(1))[:, None]).int()
+    return torch.cat([scaled, (scaled - CROP_BASE) // 2], 1)
+
+
+def rotary_table(grid: Grid, pairs: int, base: float, extent: float, device: torch.device) -> Tensor:
+    """Cosine and sine of each position of a grid, (h * w, pairs, 2): half of the pairs turn with the column, the others
+    with the row; both axes run from 0 to ``extent``."""
+    frequencies = 1.0 / base ** (torch.arange(0, 2 * pairs, 4, device=device) / (2 * pairs))
+    axes = [torch.arange(side, device=device)[:, None] * (frequencies * (extent / max(side - 1, 1))) for side in grid]
+    rows, columns = (axis.expand(*grid, -1) for axis in (axes[0][:, None], axes[1][None]))
+    angles = torch.cat([columns, rows], -1).flatten(0, 1)
+    return torch.stack([angles.cos(), angles.sin()], -1)
+
+
+class Switti(ScaleModel):
+    """Text to square pictures. The blocks may be cast to bfloat16; all else stays float32.
+
+    ``text_encoder`` turns prompts into states and summaries; it is set by whoever loads the model. The null text is the
+    empty prompt.
+    """
+
+    family = "switti"
+
+    def __init__(self, config: SwittiConfig, name: str = "switti", defaults: Defaults | None = None) -> None:
+        super().__init__()
+        self.name, self.config = name, config
+        self.causal, self.groups = config.causal, config.depth
+        self.defaults = defaults or Defaults(guidance=6.0)
+        self.text_encoder: Callable[[Sequence[str]], Text] | None = None
+        width, heads, eps = config.width, config.heads, config.eps
+        self.pooled = nn.Linear(config.pooled_channels, width)
+        self.crop = CropEmbedding(width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.level = nn.Embedding(len(config.schedules[0]), width)
+        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.blocks = nn.ModuleList(
+            Block(
+                attention=SelfAttention(width, heads, eps),
+                cross=CrossAttention(width, heads, config.text_channels, eps),
+                feed_forward=GatedFeedForward(width, eps),
+            )
+            for _ in range(config.depth)
+        )
+        self.head = AdaptiveHead(width, config.tokenizer.codes, eps)
+        self.tokenizer = VQTokenizer(config.tokenizer)
+        self._rotary: dict[tuple[Grid, torch.device], Tensor] = {}
+
+    def sizes(self) -> list[Grid]:
+        """All (height, width) in pixels that ``schedule`` takes."""
+        return [self.picture_size(schedule) for schedule in self.config.schedules]
+
+    def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
+        known = dict(zip(self.sizes(), self.config.schedules, strict=True))
+        default = self.sizes()[0]
+        size = default[0] if height is None else height, default[1] if width is None else width
+        if size not in known:
+            near = ", ".join(f"{h}x{w}" for h, w in known)
+            raise SizeError(
+                f"model {self.name} draws no {size[0]}x{size[1]} pictures (height x width); it draws {near}"
+            )
+        return known[size]
+
+    def picture_size(self, schedule: Schedule) -> tuple[int, int]:
+        stride = self.config.tokenizer.stride
+        return stride * schedule[-1][0], stride * schedule[-1][1]
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        if self.text_encoder is None:
+            raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
+        return self.text_encoder(prompts)
+
+    def condition(self, text: Text, negative: Text | None = None) -> Condition:
+        sides = torch.full((2 * len(text),), CROP_BASE)
+        return self.cropped_condition(text, negative, crop_numbers(sides, sides))
+
+    def cropped_condition(self, text: Text, negative: Text | None, crops_R4: Tensor) -> Condition:
+        """``condition`` with the size and crop of each of the 2n rows, as ``crop_numbers`` gives them."""
+        if negative is None or not all(map(len, negative.features)):
+            null = self.encode_text([""])
+            negative = (negative or null.spread([0], len(text))).filled(null)
+        assert text.pooled is not None and negative.pooled is not None
+        states, mask = padded_text([*text.features, *negative.features], self.device)
+        pooled = self.pooled(torch.cat([text.pooled, negative.pooled]).to(self.device, torch.float32))
+        crop = self.crop(crops_R4.to(self.device))
+        parts = list(self.blocks.modules())
+        return Condition(
+            start=pooled + self.start,
+            pooled=pooled,
+            modulation=tuple(p.vectors(pooled, crop) for p in parts if isinstance(p, SelfAttention)),
+            text_kv=tuple(p.keys_values(states) for p in parts if isinstance(p, CrossAttention)),
+            text_mask=None if mask.all() else mask,
+        )
+
+    def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
+        """A ramp, 1 at the first scale and ``1 + strength`` at the last, where guidance is on; 1 elsewhere."""
+        last, guided = max(len(schedule) - 1, 1), range(*self.config.guided)
+        return tuple(1 + strength * k / last if k in guided else 1.0 for k in range(len(schedule)))
+
+    def branches(self, schedule: Schedule) -> tuple[Branch, ...]:
+        return tuple("both" if k < self.config.guided[1] else "cond" for k in range(len(schedule)))
+
+    def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
+        return torch.zeros(n, self.config.tokenizer.channels, *schedule[-1], device=self.device)
+
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        if k == 0:
+            return (condition.start + self.level.weight[0])[:, None]
+        x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
+        return expand_rows(x_nMC, condition.rows)
+
+    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
+    def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
+        config, key = self.config, (schedule[k], self.device)
+        if key not in self._rotary:
+            pairs = config.width // config.heads // 2
+            self._rotary[key] = rotary_table(key[0], pairs, config.rotary_base, config.rotary_range, self.device)
+        return self._rotary[key]
+
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        return self.head(x_RMC, condition.pooled)
+
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(codes, schedule, k, index_nr)
+
+    def decode(self, latent_nDHW: Tensor) -> Tensor:
+        return self.tokenizer.decode(latent_nDHW)
