@@ -25,6 +25,8 @@ def test_defaults_are_the_plain_run():
         {"top_k": 1.5},
         {"temperature": float("inf")},
         {"carry": float("inf")},
+        {"smooth": 1.5},
+        {"smooth": True},
     ],
 )
 def test_values_out_of_range_are_refused(fields):

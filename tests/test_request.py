@@ -43,7 +43,9 @@ def test_what_is_no_text_or_empty_is_refused(prompt, word):
         ({"top_p": "0.5"}, "top_p"),
         ({"top_k": -1}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
+        ({"smooth": "yes"}, "smooth"),
         ({"plan": Plan.uniform(2), "top_k": 5}, "plan"),
+        ({"plan": Plan.uniform(2), "smooth": True}, "plan"),
     ],
 )
 def test_values_out_of_range_name_the_field(fields, word):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from stagevar.loop.plan import ScalePlan
-from stagevar.loop.sample import draw, keep_top_k, keep_top_p, sample, uniforms
+from stagevar.loop.sample import draw, keep_top_k, keep_top_p, mixture, sample, uniforms
 
 
 def test_noise_depends_on_seed_scale_and_position_only():
@@ -93,3 +93,40 @@ def test_rows_at_an_index_get_the_noise_of_their_position():
     every = sample(logits, [ScalePlan()], [3], 1, 9)
     some = sample(logits[:, index[0]], [ScalePlan()], [3], 1, 9, index)
     assert torch.equal(some[0], every[0, index[0]])
+
+
+def test_smoothed_sampling_gives_weights_over_the_codes_that_may_be_drawn():
+    logits = torch.randn(2, 60, 9)
+    plans = [ScalePlan(smooth=0.0, top_k=4), ScalePlan(smooth=1.0, top_k=4)]
+    soft, sharp = sample(logits, plans, [3, 3], 1, 60)
+    assert soft.shape == (60, 9)
+    assert torch.allclose(soft.sum(-1), torch.ones(60)) and torch.allclose(sharp.sum(-1), torch.ones(60))
+    allowed = torch.isfinite(keep_top_k(logits, 4))
+    assert (soft[~allowed[0]] == 0).all() and (sharp[~allowed[1]] == 0).all()
+    assert soft.amax(-1).mean() < 0.95 < sharp.amax(-1).mean()
+
+
+def test_the_mixture_follows_its_formula():
+    logits, gumbel = torch.randn(5, 9, dtype=torch.float64), torch.randn(5, 9, dtype=torch.float64)
+    uniform = (-(-gumbel).exp()).exp()
+    for r in (0.0, 0.4, 1.0):
+        expected = ((logits * (1 + r) + gumbel) / max(0.27 * (1 - r * 0.95), 0.005)).softmax(-1)
+        torch.testing.assert_close(mixture(logits, r, uniform), expected)
+    assert torch.isfinite(mixture(torch.zeros(1, 1), 1.0, torch.zeros(1, 1))).all(), "a uniform number may be 0"
+
+
+def test_the_likeliest_code_stays_one_code_when_smoothed():
+    logits = torch.randn(1, 6, 9)
+    for plan in (ScalePlan(temperature=0, smooth=0.5), ScalePlan(top_k=1, smooth=0.5)):
+        weights = sample(logits, [plan], [0], 0, 6)
+        assert torch.equal(weights.argmax(-1), logits.argmax(-1)) and weights.sum() == 6
+
+
+def test_smoothed_rows_get_the_noise_of_their_position_and_seed():
+    logits, plan, index = torch.randn(2, 9, 5), ScalePlan(smooth=0.3), torch.tensor([[1, 4, 8], [0, 2, 3]])
+    every = sample(logits, [plan] * 2, [3, 4], 1, 9)
+    rows = torch.stack([each[at] for each, at in zip(logits, index, strict=True)])
+    some = sample(rows, [plan] * 2, [3, 4], 1, 9, index)
+    assert all(torch.equal(some[i], every[i][index[i]]) for i in range(2))
+    given = sample(logits, [plan] * 2, [3, 4], 1, 9, noise=lambda seed, scale, shape: torch.full(shape, 0.5))
+    assert torch.allclose(given, mixture(logits, 0.3, torch.full_like(logits, 0.5)))

@@ -96,9 +96,8 @@ class Pipeline:
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
             callback_on_step_end: called with the event of every scale.
             cancelled: asked before every scale; True raises ``Cancelled``.
-            fields: ``height``, ``width``, ``guidance_scale``, ``temperature``, ``top_k``, ``top_p``, ``plan`` or
-                ``accelerator``, as in
-                ``Request``.
+            fields: ``height``, ``width``, ``guidance_scale``, ``temperature``, ``top_k``, ``top_p``, ``smooth``,
+                ``plan`` or ``accelerator``, as in ``Request``.
 
         Raises:
             RequestError and its kinds, NumericError, Cancelled.
@@ -156,6 +155,7 @@ class Pipeline:
         branch: tuple[Branch, ...] | Branch = "both"
         if not isinstance(guidance, tuple):
             guidance, branch = self.model.guidance_schedule(guidance, schedule), self.model.branches(schedule)
+        smooth = defaults.smooth if request.smooth is None else request.smooth
         plan = Plan.uniform(
             len(schedule),
             branch=branch,
@@ -163,6 +163,7 @@ class Pipeline:
             temperature=defaults.temperature if request.temperature is None else request.temperature,
             top_k=defaults.top_k if request.top_k is None else request.top_k,
             top_p=defaults.top_p if request.top_p is None else request.top_p,
+            smooth=self.model.smooth_schedule(schedule) if smooth else None,
         )
         return self._accelerated(plan, schedule, request)
 

@@ -46,7 +46,8 @@ class Request:
         temperature: divisor of the logits, or one per scale: at least 0.001, or 0 to take the most likely code.
         top_k: most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn, in (0, 1].
-        plan: the complete plan instead of the four fields above.
+        smooth: whether codes are mixed instead of drawn, more so at early scales (VAR, Switti and HART).
+        plan: the complete plan instead of the five fields above.
         accelerator: as ``stagevar.registry.parse`` reads it, such as ``drop_last(1)``.
 
     Raises:
@@ -63,6 +64,7 @@ class Request:
     temperature: PerScale | None = None
     top_k: int | None = None
     top_p: float | None = None
+    smooth: bool | None = None
     plan: Plan | None = None
     accelerator: str = "none"
 
@@ -95,9 +97,11 @@ class Request:
             self._set("top_p", _number("top_p", self.top_p))
             if not 0 < self.top_p <= 1:
                 raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
-        sampling = (self.guidance_scale, self.temperature, self.top_k, self.top_p)
+        if not isinstance(self.smooth, bool | None):
+            raise OptionError(f"smooth must be true or false, not {self.smooth!r}")
+        sampling = (self.guidance_scale, self.temperature, self.top_k, self.top_p, self.smooth)
         if self.plan is not None and any(value is not None for value in sampling):
-            raise OptionError("a plan already holds guidance, temperature, top_k and top_p; give one or the other")
+            raise OptionError("a plan already holds guidance, temperature, top_k, top_p and smooth; give one")
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

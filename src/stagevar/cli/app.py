@@ -118,6 +118,9 @@ def generate(
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest codes; 0 means all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from this share of probability.")] = None,
+    smooth: Annotated[
+        bool | None, typer.Option(help="Mix codes instead of drawing one per token, where the model can.")
+    ] = None,
     accelerator: Annotated[
         str, typer.Option("--accelerator", "-a", help="Such as 'stagevar' or 'drop_last(1)'; sums with +.")
     ] = "none",
@@ -147,6 +150,7 @@ def generate(
         temperature=read_numbers(temperature, "--temperature"),
         top_k=top_k,
         top_p=top_p,
+        smooth=smooth,
         accelerator=accelerator,
         seed=seed,
     )

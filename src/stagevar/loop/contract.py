@@ -150,12 +150,14 @@ class Block(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """A model's own sampling settings; a tuple has one entry per scale of the longest schedule."""
+    """A model's own sampling settings; a tuple has one entry per scale of the longest schedule. ``smooth`` means
+    smoothed sampling as in ``ScaleModel.smooth_schedule``."""
 
     guidance: float | tuple[float, ...] = 1.0
     temperature: float | tuple[float, ...] = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    smooth: bool = False
 
 
 class ScaleModel(nn.Module, ABC):
@@ -170,6 +172,8 @@ class ScaleModel(nn.Module, ABC):
     defaults: Defaults
     causal: bool = True
     """Whether a scale attends to the scales before it (else only to itself, and nothing is cached)."""
+    mixes_codes: bool = False
+    """Whether ``add_codes`` takes weights over the codes too, so that sampling can be smoothed."""
     blocks: nn.ModuleList
     groups: int = 1
     """Chunks of equally many consecutive blocks, the unit of group-wise token reduction."""
@@ -225,6 +229,10 @@ class ScaleModel(nn.Module, ABC):
         """The weight w per scale for a user's guidance strength (families differ: flat, or a ramp)."""
         return (strength,) * len(schedule)
 
+    def smooth_schedule(self, schedule: Schedule) -> tuple[float | None, ...]:
+        """Per scale the strength of smoothed sampling where it is wanted (``ScalePlan.smooth``): from 0 up to 1."""
+        return tuple(k / max(len(schedule) - 1, 1) for k in range(len(schedule)))
+
     def branches(self, schedule: Schedule) -> tuple[Branch, ...]:
         """Which branches run per scale by default; a family may end guidance early (``cond`` from some scale on)."""
         both: tuple[Branch, ...] = ("both",)
@@ -256,7 +264,8 @@ class ScaleModel(nn.Module, ABC):
     def add_codes(
         self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
     ) -> Tensor:
-        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d).
+        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d); where a model
+        ``mixes_codes``, also weights over the codes, float (n, M, V).
 
         With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.
         """

@@ -15,6 +15,7 @@ from stagevar.loop.cohort import Cohort
 from stagevar.loop.contract import Block, BlockContext, ScaleModel
 from stagevar.loop.memory import Kind
 from stagevar.loop.plan import Plan, ScalePlan, Schedule
+from stagevar.loop.sample import Uniforms
 from stagevar.loop.signals import flipped
 from stagevar.loop.tokens import Reduced, TokenContext, Tokens, gather
 
@@ -49,7 +50,8 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class Pass:
     """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan,
-    whether signals are wanted, and whether guidance is carried later (or may be, as a plan can still be revised)."""
+    whether signals are wanted, whether guidance is carried later (or may be, as a plan can still be revised), and the
+    source of random numbers."""
 
     model: ScaleModel
     cohort: Cohort
@@ -60,6 +62,7 @@ class Pass:
     later: ScalePlan | None
     carried_later: bool
     measured: bool
+    noise: Uniforms
     tap: Tap | None
 
     @property
@@ -92,6 +95,7 @@ def begin(
     plans: Sequence[Plan],
     seeds: Sequence[int],
     measured: bool,
+    noise: Uniforms,
     tap: Tap | None,
 ) -> Pass:
     """The pass of a cohort at scale k."""
@@ -107,6 +111,7 @@ def begin(
         rest[0] if rest else None,
         bool(rest) and (measured or any(scale.carry > 0 for scale in rest)),
         measured,
+        noise,
         tap,
     )
 

@@ -47,6 +47,8 @@ class ScalePlan:
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
+        smooth: None draws one code per token; a strength in [0, 1] mixes the codebook by a Gumbel softmax instead,
+            the sharper the larger (models with ``mixes_codes`` only).
         stage: what an accelerator took the scale for; a label.
     """
 
@@ -60,6 +62,7 @@ class ScalePlan:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    smooth: float | None = None
     stage: Stage | None = None
 
     def __post_init__(self) -> None:
@@ -83,11 +86,15 @@ class ScalePlan:
             raise OptionError(f"top_k must be 0 (all codes) or a larger whole number, not {self.top_k!r}")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
+        number = isinstance(self.smooth, int | float) and not isinstance(self.smooth, bool)
+        if self.smooth is not None and not (number and 0 <= self.smooth <= 1):
+            raise OptionError(f"smooth must be None or lie in [0, 1], not {self.smooth!r}")
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What decides which rows are computed; images of one shape can share a pass."""
-        return self.run, self.branch, self.guidance_layer, self.carry > 0, self.tokens, self.cache
+        """What decides which rows are computed and what kind of codes; images of one shape can share a pass."""
+        smooth = self.smooth is not None
+        return self.run, self.branch, self.guidance_layer, self.carry > 0, self.tokens, self.cache, smooth
 
 
 @dataclass(frozen=True, slots=True)

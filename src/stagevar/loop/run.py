@@ -14,7 +14,7 @@ from stagevar.loop.cohort import Cohort
 from stagevar.loop.contract import Condition, ScaleModel
 from stagevar.loop.network import Output, Pass, Tap, begin, forward
 from stagevar.loop.plan import Plan, Schedule
-from stagevar.loop.sample import normals, sample
+from stagevar.loop.sample import Uniforms, normals, sample, uniforms
 from stagevar.loop.signals import Signals, measure
 from stagevar.loop.trace import ScaleRecord
 
@@ -42,6 +42,7 @@ def run(
     *,
     revise: Revise | None = None,
     forced: Mapping[int, Tensor] | None = None,
+    noise: Uniforms = uniforms,
     tap: Tap | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Step]:
@@ -55,6 +56,7 @@ def run(
         seeds: one per image; the same seed gives the same noise in every plan and batch.
         revise: asked for an image's plan after every scale that ran; signals are measured only if it is given.
         forced: codes (n, M) or (n, M, d) per scale to take instead of drawn ones.
+        noise: source of the random numbers; images of equal seeds get equal ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
         cancelled: asked before each scale.
 
@@ -62,7 +64,8 @@ def run(
         One ``Step`` per scale, skipped scales included.
 
     Raises:
-        OptionError: a plan's length differs from the schedule's, or it names a layer that does not exist.
+        OptionError: a plan's length differs from the schedule's, or it wants a layer or a kind of sampling that the
+            model does not have.
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
@@ -80,7 +83,7 @@ def run(
             cohorts = [part for cohort in cohorts for part in cohort.split(k, model, schedule, plans)]
             for cohort in cohorts:
                 codes = forced[k][list(cohort.images)] if forced is not None and k in forced else None
-                work = begin(model, cohort, schedule, k, plans, seeds, revise is not None, tap)
+                work = begin(model, cohort, schedule, k, plans, seeds, revise is not None, noise, tap)
                 record, signals = _advance(work, codes)
                 records.append(record)
                 for image, seen in zip(cohort.images, signals, strict=False):
@@ -97,6 +100,8 @@ def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
         layer = scale.guidance_layer
         if layer is not None and not -model.depth <= layer < model.depth:
             raise OptionError(f"guidance_layer {layer} is out of range; {model.name} has {model.depth} blocks")
+        if scale.smooth is not None and not model.mixes_codes:
+            raise OptionError(f"model {model.name} has no smoothed sampling; leave smooth out")
 
 
 def _revised(plan: Plan, before: Plan, k: int) -> Plan:
@@ -121,7 +126,7 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
         if not bool(torch.isfinite(output.logits).all()):
             raise NumericError(f"NaN or infinity in the logits of scale {k + 1}; run in float32, or check the weights")
         if codes is None:
-            codes = sample(output.logits, work.here, work.seeds, k, grid[0] * grid[1], output.index)
+            codes = sample(output.logits, work.here, work.seeds, k, grid[0] * grid[1], output.index, work.noise)
         elif output.index is not None:
             codes = torch.stack([each[at] for each, at in zip(codes, output.index, strict=True)])
         work.show("codes", codes)

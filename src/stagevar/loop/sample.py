@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.loop.plan import ScalePlan
+
+Uniforms = Callable[[int, int, Sequence[int]], Tensor]
+"""``(seed, scale, shape)`` to uniform numbers in [0, 1), positions on the first axis; ``uniforms`` is the engine's own.
+"""
 
 
 def uniforms(seed: int, scale: int, shape: Sequence[int]) -> Tensor:
@@ -67,6 +72,22 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     return (cumulative <= threshold).sum(-1).clamp_(max=logits.shape[-1] - 1)
 
 
+def mixture(logits: Tensor, strength: float, uniform: Tensor) -> Tensor:
+    """Weights over the codes by a Gumbel softmax, the smoothed sampling of VAR (``more_smooth`` of ``models/var.py``).
+
+    Args:
+        logits: (..., V), -inf allowed.
+        strength: r in [0, 1]; the logits are multiplied by 1 + r and the softmax has temperature 0.27 - 0.2565 r,
+            0.005 at least.
+        uniform: (..., V), in [0, 1).
+
+    Returns:
+        (..., V), 0 where the logits are -inf and of sum 1.
+    """
+    gumbel = -(-uniform.clamp(min=2.0**-24).log()).log()
+    return ((logits * (1 + strength) + gumbel) / max(0.27 * (1 - 0.95 * strength), 0.005)).softmax(-1).to(logits.dtype)
+
+
 def sample(
     logits_nMV: Tensor,
     plans: Sequence[ScalePlan],
@@ -74,28 +95,33 @@ def sample(
     scale: int,
     tokens: int,
     index_nr: Tensor | None = None,
+    noise: Uniforms = uniforms,
 ) -> Tensor:
     """Codes of n images at one scale.
 
     Args:
         logits_nMV: (n, M, V) for vector-quantised codes, (n, M, d, 2) for d bits per token; already guided and divided
             by the temperature.
-        plans: the scale plan of each image.
+        plans: the scale plan of each image; smoothed in all of them or in none.
         seeds: the seed of each image.
         scale: index of the scale, part of the noise key.
         tokens: positions M of the whole scale.
         index_nr: the positions that the logits (n, r, ...) belong to, None for all.
+        noise: where the random numbers come from.
 
     Returns:
-        int64 (n, M) or (n, M, d).
+        int64 (n, M) or (n, M, d); smoothed, weights over the codes (n, M, V) instead.
     """
     codes = []
     for i, (logits, plan, seed) in enumerate(zip(logits_nMV, plans, seeds, strict=True)):
         if plan.temperature == 0 or plan.top_k == 1:
-            codes.append(logits.argmax(-1))
+            best = logits.argmax(-1)
+            codes.append(best if plan.smooth is None else F.one_hot(best, logits.shape[-1]).to(logits.dtype))
             continue
-        noise = uniforms(seed, scale, (tokens, *logits.shape[1:-1])).to(logits.device)
+        each = logits.shape[1:-1] if plan.smooth is None else logits.shape[1:]
+        uniform = noise(seed, scale, (tokens, *each)).to(logits.device)
         if index_nr is not None:
-            noise = noise[index_nr[i]]
-        codes.append(draw(keep_top_p(keep_top_k(logits, plan.top_k), plan.top_p), noise))
+            uniform = uniform[index_nr[i]]
+        kept = keep_top_p(keep_top_k(logits, plan.top_k), plan.top_p)
+        codes.append(draw(kept, uniform) if plan.smooth is None else mixture(kept, plan.smooth, uniform))
     return torch.stack(codes)

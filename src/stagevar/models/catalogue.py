@@ -231,7 +231,7 @@ def _folder_skeleton(folder: Path) -> ScaleModel:
             model = family.build(shape, str(config["name"]), defaults)
             sampling = {name: value for name, value in asdict(model.defaults).items() if value is not None}
             Request("defaults", guidance_scale=sampling.pop("guidance"), **sampling)
-            Plan.uniform(len(model.schedule()), **asdict(model.defaults))
+            Plan.uniform(len(model.schedule()), **asdict(model.defaults) | {"smooth": None})
     except KeyError as error:
         raise ForeignCheckpointError(f"{folder / CONFIG} lacks {error}; it does not describe a model") from None
     except (TypeError, AttributeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OptionError) as error:
