@@ -165,6 +165,9 @@ class Pipeline:
             top_p=defaults.top_p if request.top_p is None else request.top_p,
             smooth=self.model.smooth_schedule(schedule) if smooth else None,
         )
+        if self.model.mixes_unlikely:
+            mixed = [k for k, scale in enumerate(plan) if scale.smooth is not None and scale.top_k != 1]
+            plan = plan.replace(mixed, top_k=0, top_p=1.0)
         return self._accelerated(plan, schedule, request)
 
     def _accelerated(self, plan: Plan, schedule: Schedule, request: Request) -> Plan:

@@ -174,6 +174,8 @@ class ScaleModel(nn.Module, ABC):
     """Whether a scale attends to the scales before it (else only to itself, and nothing is cached)."""
     mixes_codes: bool = False
     """Whether ``add_codes`` takes weights over the codes too, so that sampling can be smoothed."""
+    mixes_unlikely: bool = False
+    """Whether smoothed sampling mixes all codes, or only those that top-k and top-p keep."""
     blocks: nn.ModuleList
     groups: int = 1
     """Chunks of equally many consecutive blocks, the unit of group-wise token reduction."""

@@ -31,7 +31,7 @@ ABSOLUTE = (
     (r"ar\.logits\.\d+|ar_single\.logits\.\d+", 2e-3),
     (r"tf\.(logits|block0).*|.*\.block0\.\d+|stage2\.logits|diffnet\.out", 5e-4),
     (r".*\.image|vae\.recon|vae\.decoded_unclamped", 5e-4),
-    (r".*\.fhat.*|.*\.latent_final|.*\.next_in\.\d+|crop\.vector.*", 2e-4),
+    (r".*\.fhat.*|.*\.latent_final|.*\.next_in\.\d+|smooth\.h\.\d+|crop\.vector.*", 2e-4),
     (r"ar\.residual", 1e-2),
     (r".*", 2e-5),
 )

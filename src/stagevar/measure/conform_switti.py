@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError
 from stagevar.loop.contract import Condition, Text, token_map
@@ -26,7 +29,10 @@ def check(probe: Probe) -> None:
     text, null = split_text(probe)
     if probe.holds("tf."):
         check_teacher_forcing(probe, model, schedule, text, null)
-    check_greedy(probe, model, schedule, model.condition(text, null))
+    condition, plan = model.condition(text, null), greedy_plan(probe, model, schedule)
+    check_greedy(probe, model, schedule, condition, plan)
+    if probe.holds("smooth."):
+        check_smoothed(probe, model, schedule, condition, plan)
 
 
 def build(probe: Probe) -> tuple[Switti, Schedule]:
@@ -106,9 +112,9 @@ def greedy_plan(probe: Probe, model: Switti, schedule: Schedule) -> Plan:
         )
 
 
-def check_greedy(probe: Probe, model: Switti, schedule: Schedule, condition: Condition) -> None:
+def check_greedy(probe: Probe, model: Switti, schedule: Schedule, condition: Condition, plan: Plan) -> None:
     """A whole run of the engine, the most likely codes taken."""
-    n, plan, seen = condition.rows // 2, greedy_plan(probe, model, schedule), Recorder()
+    n, seen = condition.rows // 2, Recorder()
     for step in run(model, condition, schedule, [plan] * n, [0] * n, tap=seen):
         k = step.scale
         probe.exact(f"ar.idx.{k}", seen["codes", k])
@@ -120,3 +126,23 @@ def check_greedy(probe: Probe, model: Switti, schedule: Schedule, condition: Con
             probe.numbers(f"ar.next_in.{k}", token_map(rows, schedule[k + 1]))
     probe.numbers("ar.fhat_final", step.latent)
     probe.numbers("ar.image", model.decode(step.latent))
+
+
+def check_smoothed(probe: Probe, model: Switti, schedule: Schedule, condition: Condition, plan: Plan) -> None:
+    """The same with codes mixed by the stored noise, at the scales that have some."""
+    noise = {k: probe.input(f"smooth.noise.{k}") for k in range(len(schedule)) if probe.holds(f"smooth.noise.{k}")}
+    for k in noise:
+        plan = plan.replace([k], smooth=k / (len(schedule) - 1), top_k=0)
+
+    def stored(image: int, scale: int, shape: Sequence[int]) -> Tensor:
+        return (-(-noise[scale][image].double()).exp()).exp()
+
+    images, seen = range(condition.rows // 2), Recorder()
+    for step in run(model, condition, schedule, [plan] * len(images), images, noise=stored, tap=seen):
+        k = step.scale
+        codes = seen["codes", k]
+        if k not in noise:
+            probe.exact(f"smooth.idx.{k}", codes)
+        probe.numbers(f"smooth.h.{k}", token_map(model.tokenizer.embed(codes), schedule[k]))
+    probe.numbers("smooth.fhat_final", step.latent)
+    probe.numbers("smooth.image", model.decode(step.latent))

@@ -7,7 +7,7 @@ carry the prefixes ``infinity.`` and ``vae.``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch

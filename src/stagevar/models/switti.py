@@ -13,20 +13,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from stagevar.errors import MissingFileError, SizeError
-from stagevar.loop.contract import Block, Condition, Defaults, ScaleModel, Text, expand_rows
-from stagevar.loop.plan import Branch, Grid, Schedule
+from stagevar.errors import MissingFileError, PromptError
+from stagevar.loop.contract import Block, Condition, Defaults, Text, expand_rows
+from stagevar.loop.plan import Branch, Schedule
 from stagevar.models.blocks import AdaptiveHead, padded_text
 from stagevar.models.sandwich import CrossAttention, GatedFeedForward, SelfAttention
 from stagevar.models.vq import VQConfig, VQTokenizer
+from stagevar.models.vq_model import VQModel, check_schedules, rotary_table, squares
 
 CROP_BASE = 512
 """Short side of the pictures that the size and crop condition speaks of; generation always claims 512 x 512."""
-
-
-def squares(*sides: int) -> Schedule:
-    """Square grids of these sides."""
-    return tuple((side, side) for side in sides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +34,7 @@ class SwittiConfig:
         causal: whether a scale attends to the scales before it too (the ``AR`` models).
         schedules: grids of each picture size, equally many; the first is the default size.
         guided: first scale with guidance, and first one after it that is drawn from the prompt's branch alone.
+        smooth_start: first scale whose sampling is smoothed, where that is wanted.
         tokenizer: the VQ autoencoder.
         text_channels: of the two text encoders' states, side by side.
         pooled_channels: of the second encoder's summary.
@@ -51,6 +48,7 @@ class SwittiConfig:
     causal: bool = False
     schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32),)
     guided: tuple[int, int] = (0, 8)
+    smooth_start: int = 2
     tokenizer: VQConfig = field(default_factory=VQConfig)
     text_channels: int = 2048
     pooled_channels: int = 1280
@@ -61,8 +59,7 @@ class SwittiConfig:
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width % (4 * self.heads) or self.width % 8:
             raise ValueError(f"width {self.width} is no multiple of 8 and of 4 times {self.heads} heads")
-        if len({len(schedule) for schedule in self.schedules}) != 1:
-            raise ValueError("the picture sizes must have equally many scales")
+        check_schedules(self.schedules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ _1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
 def _size(repository: str, causal: bool, schedule: Schedule, guided: int) -> Size:
     late = len(schedule) - guided
     config = SwittiConfig(causal=causal, schedules=(schedule,), guided=(0, guided))
-    return Size(config, Defaults(6.0, (1.0,) * guided + (0.1,) * late, top_k=400, top_p=0.95), repository)
+    return Size(config, Defaults(6.0, (1.0,) * guided + (0.1,) * late, top_k=400, top_p=0.95, smooth=True), repository)
 
 
 _512 = SwittiConfig().schedules[0]
@@ -119,17 +116,7 @@ def crop_numbers(heights: Tensor, widths: Tensor) -> Tensor:
     return torch.cat([scaled, (scaled - CROP_BASE) // 2], 1)
 
 
-def rotary_table(grid: Grid, pairs: int, base: float, extent: float, device: torch.device) -> Tensor:
-    """Cosine and sine of each position of a grid, (h * w, pairs, 2): half of the pairs turn with the column, the others
-    with the row; both axes run from 0 to ``extent``."""
-    frequencies = 1.0 / base ** (torch.arange(0, 2 * pairs, 4, device=device) / (2 * pairs))
-    axes = [torch.arange(side, device=device)[:, None] * (frequencies * (extent / max(side - 1, 1))) for side in grid]
-    rows, columns = (axis.expand(*grid, -1) for axis in (axes[0][:, None], axes[1][None]))
-    angles = torch.cat([columns, rows], -1).flatten(0, 1)
-    return torch.stack([angles.cos(), angles.sin()], -1)
-
-
-class Switti(ScaleModel):
+class Switti(VQModel):
     """Text to square pictures. The blocks may be cast to bfloat16; all else stays float32.
 
     ``text_encoder`` turns prompts into states and summaries; it is set by whoever loads the model. The null text is the
@@ -137,6 +124,8 @@ class Switti(ScaleModel):
     """
 
     family = "switti"
+    mixes_codes = True
+    mixes_unlikely = True
 
     def __init__(self, config: SwittiConfig, name: str = "switti", defaults: Defaults | None = None) -> None:
         super().__init__()
@@ -159,27 +148,7 @@ class Switti(ScaleModel):
             for _ in range(config.depth)
         )
         self.head = AdaptiveHead(width, config.tokenizer.codes, eps)
-        self.tokenizer = VQTokenizer(config.tokenizer)
-        self._rotary: dict[tuple[Grid, torch.device], Tensor] = {}
-
-    def sizes(self) -> list[Grid]:
-        """All (height, width) in pixels that ``schedule`` takes."""
-        return [self.picture_size(schedule) for schedule in self.config.schedules]
-
-    def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
-        known = dict(zip(self.sizes(), self.config.schedules, strict=True))
-        default = self.sizes()[0]
-        size = default[0] if height is None else height, default[1] if width is None else width
-        if size not in known:
-            near = ", ".join(f"{h}x{w}" for h, w in known)
-            raise SizeError(
-                f"model {self.name} draws no {size[0]}x{size[1]} pictures (height x width); it draws {near}"
-            )
-        return known[size]
-
-    def picture_size(self, schedule: Schedule) -> tuple[int, int]:
-        stride = self.config.tokenizer.stride
-        return stride * schedule[-1][0], stride * schedule[-1][1]
+        self.tokenizer, self.schedules = VQTokenizer(config.tokenizer), config.schedules
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         if self.text_encoder is None:
@@ -195,7 +164,8 @@ class Switti(ScaleModel):
         if negative is None or not all(map(len, negative.features)):
             null = self.encode_text([""])
             negative = (negative or null.spread([0], len(text))).filled(null)
-        assert text.pooled is not None and negative.pooled is not None
+        if text.pooled is None or negative.pooled is None:
+            raise PromptError(f"model {self.name} reads a summary vector per prompt too; give Text.pooled")
         states, mask = padded_text([*text.features, *negative.features], self.device)
         pooled = self.pooled(torch.cat([text.pooled, negative.pooled]).to(self.device, torch.float32))
         crop = self.crop(crops_R4.to(self.device))
@@ -209,15 +179,17 @@ class Switti(ScaleModel):
         )
 
     def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
-        """A ramp, 1 at the first scale and ``1 + strength`` at the last, where guidance is on; 1 elsewhere."""
-        last, guided = max(len(schedule) - 1, 1), range(*self.config.guided)
-        return tuple(1 + strength * k / last if k in guided else 1.0 for k in range(len(schedule)))
+        """The family's ramp where guidance is on; 1 elsewhere."""
+        guided = range(*self.config.guided)
+        return tuple(w if k in guided else 1.0 for k, w in enumerate(super().guidance_schedule(strength, schedule)))
 
     def branches(self, schedule: Schedule) -> tuple[Branch, ...]:
         return tuple("both" if k < self.config.guided[1] else "cond" for k in range(len(schedule)))
 
-    def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
-        return torch.zeros(n, self.config.tokenizer.channels, *schedule[-1], device=self.device)
+    def smooth_schedule(self, schedule: Schedule) -> tuple[float | None, ...]:
+        """Up to the end of guidance."""
+        smoothed = range(self.config.smooth_start, self.config.guided[1])
+        return tuple(r if k in smoothed else None for k, r in enumerate(super().smooth_schedule(schedule)))
 
     def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
         if k == 0:
@@ -225,21 +197,9 @@ class Switti(ScaleModel):
         x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
         return expand_rows(x_nMC, condition.rows)
 
-    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
     def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
-        config, key = self.config, (schedule[k], self.device)
-        if key not in self._rotary:
-            pairs = config.width // config.heads // 2
-            self._rotary[key] = rotary_table(key[0], pairs, config.rotary_base, config.rotary_range, self.device)
-        return self._rotary[key]
+        pairs = self.config.width // self.config.heads // 2
+        return rotary_table(schedule[k], pairs, self.config.rotary_base, self.config.rotary_range, self.device)
 
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         return self.head(x_RMC, condition.pooled)
-
-    def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
-    ) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(codes, schedule, k, index_nr)
-
-    def decode(self, latent_nDHW: Tensor) -> Tensor:
-        return self.tokenizer.decode(latent_nDHW)
