@@ -28,12 +28,12 @@ import torch
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, UnknownModelError
 from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
-from stagevar.models import infinity, scenes
+from stagevar.models import infinity, scenes, switti
 from stagevar.models.family import Family, Part, Size, read_fields
 from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
 from stagevar.request import Request
 
-FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in (scenes, infinity)}
+FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in (scenes, infinity, switti)}
 
 NO_WEIGHTS = "no published weights; train your own"
 IN_PACKAGE = "inside the package"
@@ -143,8 +143,8 @@ def load(
 
     Args:
         source: a name of ``entries``, or a folder that ``save_model`` wrote.
-        weights: folder with a named model's published files, instead of the hub. It may hold text encoders in
-            folders named after the last part of their repositories.
+        weights: folder with a named model's published files, instead of the hub. The files of a repository may be in a
+            folder of it that is named after the last part of the repository; those of text encoders have to be.
         dtype: of the transformer's blocks and the text encoder; all else is float32.
         device: where they go.
         revision: of the network's repository, as in huggingface_hub.
@@ -186,12 +186,19 @@ def _load_published(
     def options(repository: str) -> dict[str, Any]:
         return hub | {"revision": revision if repository == size.parts[0].repository else None}
 
-    files = [locate(weights or part.repository, part.file or None, **options(part.repository)) for part in size.parts]
+    def own(repository: str) -> Path | None:
+        folder = Path(weights or "", repository.split("/")[-1])
+        return folder if weights and folder.is_dir() else None
+
+    sources = [own(part.repository) or weights or part.repository for part in size.parts]
+    files = [
+        locate(source, part.file or None, **options(part.repository))
+        for source, part in zip(sources, size.parts, strict=True)
+    ]
     encoder = None
     if family.text is not None:
-        beside = [Path(weights or "", repository.split("/")[-1]) for repository in size.text]
-        sources = [b if weights and b.is_dir() else r for b, r in zip(beside, size.text, strict=True)]
-        encoder = family.text(sources, dtype=dtype, device=device, offload=False, revision=None, **hub)
+        readers = [own(repository) or repository for repository in size.text]
+        encoder = family.text(readers, dtype=dtype, device=device, offload=False, revision=None, **hub)
     config = size.config if family.adapt is None else family.adapt(size.config, _settings(files[0]))
     with torch.device("meta"):
         model = family.build(config, name, size.defaults)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from stagevar.errors import ForeignCheckpointError
+from stagevar.loop.contract import Text
 from stagevar.models.text import TextEncoder
 
 log = logging.getLogger(__name__)
@@ -54,3 +58,30 @@ class ClipEncoder(TextEncoder):
     def _encode(self, ids: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         output = self.model(input_ids=torch.tensor([ids], device=self.device))
         return output.last_hidden_state[0].float().cpu(), output.pooler_output[0].float().cpu()
+
+
+class ClipPair:
+    """Two CLIPs read every prompt: their states side by side, and the second one's summary (SDXL, Switti)."""
+
+    def __init__(self, first: ClipEncoder, second: ClipEncoder) -> None:
+        self.encoders = first, second
+
+    @classmethod
+    def from_pretrained(cls, sources: Sequence[str | Path], **options: Any) -> Self:
+        """Both from folders or hub repositories; options and errors as in ``ClipEncoder.from_pretrained``."""
+        first, second = (ClipEncoder.from_pretrained(source, **options) for source in sources)
+        return cls(first, second)
+
+    def __call__(self, prompts: Sequence[str]) -> Text:
+        """See ``TextEncoder.__call__``.
+
+        Raises:
+            ForeignCheckpointError: the encoders cut a prompt into different numbers of tokens.
+        """
+        first, second = (encoder(prompts) for encoder in self.encoders)
+        pairs = list(zip(first.features, second.features, strict=True))
+        if any(len(a) != len(b) for a, b in pairs):
+            raise ForeignCheckpointError(
+                "the two text encoders count the tokens of a prompt differently; are both CLIP's?"
+            )
+        return Text(tuple(torch.cat(pair, -1) for pair in pairs), second.pooled)

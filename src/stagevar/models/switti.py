@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stagevar.errors import MissingFileError, PromptError
+from stagevar.errors import ForeignCheckpointError, MissingFileError, PromptError
 from stagevar.loop.contract import Block, Condition, Defaults, Text, expand_rows
 from stagevar.loop.plan import Branch, Schedule
 from stagevar.models.blocks import AdaptiveHead, padded_text
+from stagevar.models.clip import ClipPair
+from stagevar.models.family import Family, Part, Size
 from stagevar.models.sandwich import CrossAttention, GatedFeedForward, SelfAttention
+from stagevar.models.switti_names import NETWORK, TOKENIZER, CheckpointNames
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import VQModel, check_schedules, rotary_table, squares
 
@@ -60,38 +64,6 @@ class SwittiConfig:
         if self.heads < 1 or self.width % (4 * self.heads) or self.width % 8:
             raise ValueError(f"width {self.width} is no multiple of 8 and of 4 times {self.heads} heads")
         check_schedules(self.schedules)
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """One published size: its shape, its authors' sampling settings and its repository on the Hugging Face hub."""
-
-    config: SwittiConfig
-    defaults: Defaults
-    repository: str
-
-
-TOKENIZER = "yresearch/VQVAE-Switti"
-TEXT_ENCODERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")
-"""Hub repositories of the text encoders; their states are put side by side, the summary is the second's."""
-
-_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
-
-
-def _size(repository: str, causal: bool, schedule: Schedule, guided: int) -> Size:
-    late = len(schedule) - guided
-    config = SwittiConfig(causal=causal, schedules=(schedule,), guided=(0, guided))
-    return Size(config, Defaults(6.0, (1.0,) * guided + (0.1,) * late, top_k=400, top_p=0.95, smooth=True), repository)
-
-
-_512 = SwittiConfig().schedules[0]
-SIZES = {
-    "switti": _size("yresearch/Switti", False, _512, 8),
-    "switti-ar": _size("yresearch/Switti-AR", True, _512, 8),
-    "switti-1024": _size("yresearch/Switti-1024", False, _1024, 11),
-    "switti-1024-ar": _size("yresearch/Switti-1024-AR", True, _1024, 11),
-}
-"""All published models; sampling as in their authors' demonstrations."""
 
 
 class CropEmbedding(nn.Module):
@@ -203,3 +175,62 @@ class Switti(VQModel):
 
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         return self.head(x_RMC, condition.pooled)
+
+
+TEXT_ENCODERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")
+"""Hub repositories; only the text halves are used."""
+
+
+def _published(repository: str, causal: bool, schedule: Schedule, guided: int) -> Size:
+    """Sampling as in the authors' demonstrations (README, and the space of the 512 pixel model)."""
+    config = SwittiConfig(causal=causal, schedules=(schedule,), guided=(0, guided))
+    temperature = (1.0,) * guided + (0.1,) * (len(schedule) - guided)
+    defaults = Defaults(guidance=6.0, temperature=temperature, top_k=400, top_p=0.95, smooth=True)
+    parts = Part(repository, "", NETWORK), Part("yresearch/VQVAE-Switti", "", TOKENIZER)
+    return Size(config, defaults, parts, TEXT_ENCODERS, "Apache-2.0 (code); see the repository")
+
+
+_512 = squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
+_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
+
+SIZES = {
+    "switti": _published("yresearch/Switti", False, _512, 8),
+    "switti-ar": _published("yresearch/Switti-AR", True, _512, 8),
+    "switti-1024": _published("yresearch/Switti-1024", False, _1024, 11),
+    "switti-1024-ar": _published("yresearch/Switti-1024-AR", True, _1024, 11),
+}
+
+
+def adapt(config: SwittiConfig, settings: dict[str, Any]) -> SwittiConfig:
+    """The config as the published ``config.json`` states it.
+
+    Raises:
+        ForeignCheckpointError: a variant that was never published.
+    """
+    for name in ("rope", "use_swiglu_ffn", "use_crop_cond"):
+        if not settings.get(name, True):
+            raise ForeignCheckpointError(
+                f"config.json of this Switti model says {name} = false, which is not supported"
+            )
+    depth = int(settings.get("depth", config.depth))
+    return replace(
+        config,
+        width=64 * depth,
+        depth=depth,
+        heads=depth,
+        causal=bool(settings.get("use_ar", config.causal)),
+        rotary_range=float(settings.get("rope_size", config.rotary_range)),
+        rotary_base=float(settings.get("rope_theta", config.rotary_base)),
+    )
+
+
+FAMILY = Family(
+    name="switti",
+    about="text to pictures, each scale from itself and the text (Voronov et al., 2024)",
+    config=SwittiConfig,
+    sizes=SIZES,
+    build=Switti,
+    names=lambda model: CheckpointNames(),
+    adapt=adapt,
+    text=ClipPair.from_pretrained,
+)

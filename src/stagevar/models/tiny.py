@@ -12,17 +12,21 @@ import torch
 from torch import nn
 
 from stagevar.errors import PromptError, UnknownModelError
-from stagevar.loop.contract import ScaleModel, Text
+from stagevar.loop.contract import Defaults, ScaleModel, Text
+from stagevar.loop.plan import Schedule
 from stagevar.models.bsq import TokenizerConfig
 from stagevar.models.infinity import Infinity, InfinityConfig
 from stagevar.models.scenes import Scenes, ScenesConfig
+from stagevar.models.switti import Switti, SwittiConfig
+from stagevar.models.vq import VQConfig
+from stagevar.models.vq_model import squares
 
 
 def tiny(family: str, seed: int = 0, **changes: Any) -> ScaleModel:
     """A random network of a family. Pictures are noise, yet every prompt, seed and plan draws another one.
 
     Args:
-        family: "infinity" or "scenes".
+        family: one of the catalogue's.
         seed: of the weights.
         changes: fields of the family's config to replace.
 
@@ -55,10 +59,14 @@ def randomize(model: nn.Module, seed: int) -> None:
 
 
 class WordHash:
-    """A text encoder without training: one random vector per word, the same for the same word."""
+    """A text encoder without training: one random vector per word, the same for the same word.
 
-    def __init__(self, channels: int, limit: int) -> None:
-        self.channels, self.limit = channels, limit
+    With ``summary`` channels it behaves as CLIP does: a start and an end row, even for the empty prompt, and a summary
+    vector of the whole.
+    """
+
+    def __init__(self, channels: int, limit: int, summary: int = 0) -> None:
+        self.channels, self.limit, self.summary = channels, limit, summary
 
     def __call__(self, prompts: Sequence[str]) -> Text:
         """Per prompt (words, channels).
@@ -68,14 +76,27 @@ class WordHash:
         """
         features = []
         for prompt in prompts:
-            words = prompt.lower().split()
+            words = ["<start>", *prompt.lower().split(), "<end>"] if self.summary else prompt.lower().split()
             if not 0 < len(words) <= self.limit:
                 raise PromptError(f"the prompt has {len(words)} words; a tiny model takes 1 to {self.limit}")
-            features.append(torch.stack([self._vector(word) for word in words]))
-        return Text(tuple(features))
+            features.append(torch.stack([self._vector(word, self.channels) for word in words]))
+        pooled = [self._vector(f"summary of {prompt}", self.summary) for prompt in prompts]
+        return Text(tuple(features), torch.stack(pooled) if self.summary else None)
 
-    def _vector(self, word: str) -> torch.Tensor:
-        return torch.randn(self.channels, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+    @staticmethod
+    def _vector(word: str, channels: int) -> torch.Tensor:
+        return torch.randn(channels, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+
+
+SCHEDULES: tuple[Schedule, ...] = (
+    squares(1, 2, 3, 4, 6, 8),
+    ((1, 1), (2, 1), (3, 2), (5, 3), (6, 4), (9, 6)),
+    ((1, 1), (1, 2), (2, 3), (3, 5), (4, 8), (6, 12)),
+)
+"""Square, 3:2 and 1:2 pictures of the families on the VQ tokenizer."""
+
+VQ = VQConfig(base=32, multipliers=(1, 2), residual_blocks=1, channels=8, codes=64)
+"""Their tokenizer."""
 
 
 def _infinity(changes: dict[str, Any]) -> Infinity:
@@ -88,6 +109,25 @@ def _infinity(changes: dict[str, Any]) -> Infinity:
     return model
 
 
+def _switti(changes: dict[str, Any]) -> Switti:
+    config = SwittiConfig(
+        width=64,
+        depth=3,
+        heads=2,
+        schedules=SCHEDULES,
+        guided=(0, 4),
+        smooth_start=1,
+        tokenizer=VQ,
+        text_channels=24,
+        pooled_channels=16,
+    )
+    late = (1.0, 1.0, 1.0, 1.0, 0.1, 0.1)
+    defaults = Defaults(guidance=6.0, temperature=late, top_k=40, top_p=0.95, smooth=True)
+    model = Switti(replace(config, **changes), "switti-tiny", defaults)
+    model.text_encoder = WordHash(model.config.text_channels, 18, model.config.pooled_channels)
+    return model
+
+
 def _scenes(changes: dict[str, Any]) -> Scenes:
     config = ScenesConfig(width=32, depth=3, heads=2, text_depth=1, grids=(1, 2, 3, 5, 6), codes=(8, 8, 16, 16, 16))
     model = Scenes(replace(config, **changes), name="scenes-tiny")
@@ -96,4 +136,8 @@ def _scenes(changes: dict[str, Any]) -> Scenes:
     return model
 
 
-_BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {"infinity": _infinity, "scenes": _scenes}
+_BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {
+    "infinity": _infinity,
+    "scenes": _scenes,
+    "switti": _switti,
+}
