@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError
-from stagevar.models.clip import ClipEncoder
+from stagevar.models.clip import ClipEncoder, ClipPair
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -172,3 +172,15 @@ def test_negative_prompts_of_some_images_keep_their_summaries(encoder: ClipEncod
     assert spread.pooled is not None and text.pooled is not None
     assert torch.equal(spread.pooled[[2, 0]], text.pooled)
     assert not spread.pooled[[1, 3]].any()
+
+
+def test_a_pair_puts_states_side_by_side_and_keeps_the_second_summary(folder: Path) -> None:
+    pair = ClipPair.from_pretrained([folder, folder], local_files_only=True)
+    one, text = pair.encoders[1](["a cat", ""]), pair(["a cat", ""])
+    assert [tuple(states.shape) for states in text.features] == [(6, 32), (2, 32)]
+    assert all(torch.equal(a, torch.cat([b, b], -1)) for a, b in zip(text.features, one.features, strict=True))
+    assert text.pooled is not None and one.pooled is not None
+    assert torch.equal(text.pooled, one.pooled)
+    pair.encoders[0].max_length = 3
+    with pytest.raises(ForeignCheckpointError, match="differently"):
+        pair(["a cat"])

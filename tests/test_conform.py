@@ -27,15 +27,15 @@ SETS = [
     folder
     for root in (GOLDEN, Path(os.environ.get("STAGEVAR_GOLDEN") or GOLDEN))
     for folder in sorted(root.iterdir())
-    if folder.name.startswith(("infinity", "acc_plain", "acc_stagevar", "acc_skipvar"))
+    if folder.name.startswith(("infinity", "switti", "acc_plain", "acc_stagevar", "acc_skipvar"))
 ]
-QUICK = ("infinity", "infinity_patchify", "acc_stagevar")
-"""The others take up to ten seconds each."""
+SLOW = ("acc_plain", "acc_stagevar_all", "acc_skipvar")
+"""They take up to ten seconds each."""
 
 
 @pytest.mark.parametrize(
     "folder",
-    [pytest.param(f, marks=() if f.name in QUICK else pytest.mark.slow) for f in dict.fromkeys(SETS)],
+    [pytest.param(f, marks=pytest.mark.slow if f.name.startswith(SLOW) else ()) for f in dict.fromkeys(SETS)],
     ids=lambda folder: f"{folder.parent.name}/{folder.name}",
 )
 def test_the_engine_reproduces(folder: Path) -> None:
