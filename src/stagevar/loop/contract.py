@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from stagevar.loop.plan import Branch, Grid, Schedule
+from stagevar.loop.plan import Branch, Grid, ScalePlan, Schedule
+from stagevar.loop.sample import Uniforms
 
 Noise = Callable[[int], Tensor]
 """``noise(channels)`` -> (n, r, channels): normal numbers per image and token, keyed by seed, scale and position."""
@@ -261,6 +262,31 @@ class ScaleModel(nn.Module, ABC):
     @abstractmethod
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         """(R, M, V) for vector-quantised codes or (R, M, d, 2) for bits, float32."""
+
+    def draw(
+        self,
+        x_RMC: Tensor,
+        logits_nMV: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        plans: Sequence[ScalePlan],
+        seeds: Sequence[int],
+        noise: Uniforms,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        """Codes of scale k by a procedure of the model's own, or None to leave them to ``sample.sample``.
+
+        Args:
+            x_RMC: hidden states behind the last block.
+            logits_nMV: made of them, guided and divided by the temperature.
+            condition, schedule, k: as in ``logits`` and ``embed``.
+            plans, seeds, noise, index_nr: as in ``sample.sample``.
+
+        Returns:
+            Codes as ``add_codes`` takes them.
+        """
+        return None
 
     @abstractmethod
     def add_codes(

@@ -126,7 +126,7 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
         if not bool(torch.isfinite(output.logits).all()):
             raise NumericError(f"NaN or infinity in the logits of scale {k + 1}; run in float32, or check the weights")
         if codes is None:
-            codes = sample(output.logits, work.here, work.seeds, k, grid[0] * grid[1], output.index, work.noise)
+            codes = _codes(work, output)
         elif output.index is not None:
             codes = torch.stack([each[at] for each, at in zip(codes, output.index, strict=True)])
         work.show("codes", codes)
@@ -152,6 +152,17 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
         milliseconds=(time.perf_counter() - began) * 1e3,
     )
     return record, signals
+
+
+def _codes(work: Pass, output: Output) -> Tensor:
+    """The codes of one scale, drawn by the model's own procedure if it has one there."""
+    drawing = work.here, work.seeds, work.noise, output.index
+    condition, schedule, k = work.cohort.condition, work.schedule, work.scale
+    codes = work.model.draw(output.hidden, output.logits, condition, schedule, k, *drawing)
+    if codes is None:
+        tokens = schedule[k][0] * schedule[k][1]
+        codes = sample(output.logits, work.here, work.seeds, k, tokens, output.index, work.noise)
+    return codes
 
 
 def _residual(work: Pass, output: Output, codes: Tensor) -> Tensor | None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from stagevar.loop.plan import Schedule
-from stagevar.measure.conform import Probe, require
+import torch
+
+from stagevar.errors import ForeignCheckpointError
+from stagevar.loop.contract import Condition, Text, token_map
+from stagevar.loop.plan import Branch, Plan, Schedule
+from stagevar.loop.run import run
+from stagevar.measure.conform import Probe, Recorder, require
 from stagevar.models.vq import VQConfig, VQTokenizer
+from stagevar.models.vq_model import VQModel
 
 TOKENIZER = "vae."
 """Prefix of the tokenizer's tensors in a set."""
@@ -50,3 +56,55 @@ def check_tokenizer(probe: Probe, tokenizer: VQTokenizer, schedule: Schedule) ->
     if probe.holds("vae.latent_in"):
         latent = tokenizer.post_quant_conv(probe.input("vae.latent_in"))
         probe.numbers("vae.decoded_unclamped", tokenizer.decoder(latent))
+
+
+def unpadded_text(probe: Probe) -> Text:
+    """All texts of a set, prompts first, their states without padding.
+
+    Raises:
+        ForeignCheckpointError: the stored tensors do not belong together.
+    """
+    hidden, pooled, mask = (probe.input(f"text.{name}") for name in ("hidden", "pooled", "mask"))
+    if not (len(hidden) == len(pooled) > 1 and hidden.shape[:2] == mask.shape):
+        raise ForeignCheckpointError(f"{probe.folder}: text.hidden, text.pooled and text.mask do not belong together")
+    return Text(tuple(states[valid.bool()] for states, valid in zip(hidden, mask, strict=True)), pooled)
+
+
+def check_forced(
+    probe: Probe,
+    model: VQModel,
+    schedule: Schedule,
+    condition: Condition,
+    branch: Branch = "cond",
+    logits: str = "tf.logits",
+) -> None:
+    """One pass over given codes, rows of one branch only; of the set's last pictures if the condition has fewer."""
+    n, seen = condition.rows // 2, Recorder()
+    forced = {k: probe.input(f"tf.idx.{k}")[-n:] for k in range(len(schedule))}
+    plans = [Plan.uniform(len(schedule), branch=branch)] * n
+    for _ in run(model, condition, schedule, plans, [0] * n, forced=forced, tap=seen):
+        pass
+    scales = range(len(schedule))
+    probe.numbers(logits, torch.cat([seen["logits", k] for k in scales], 1))
+    if logits == "tf.logits":
+        inputs = [model.tokenizer.scale_input(seen["latent", k - 1], schedule, k) for k in scales[1:]]
+        probe.numbers("tf.x_in", torch.cat(inputs, 1))
+        probe.numbers("tf.block0", torch.cat([seen["block.0", k] for k in scales], 1))
+
+
+def check_greedy(
+    probe: Probe, model: VQModel, schedule: Schedule, condition: Condition, plan: Plan, name: str = "ar"
+) -> None:
+    """A whole run of the engine, the most likely codes taken."""
+    n, seen = condition.rows // 2, Recorder()
+    for step in run(model, condition, schedule, [plan] * n, [0] * n, tap=seen):
+        k = step.scale
+        probe.exact(f"{name}.idx.{k}", seen["codes", k])
+        probe.numbers(f"{name}.logits.{k}", seen["logits", k])
+        probe.numbers(f"{name}.block0.{k}", seen["block.0", k])
+        probe.numbers(f"{name}.fhat.{k}", step.latent)
+        if k + 1 < len(schedule):
+            rows = model.tokenizer.scale_input(step.latent, schedule, k + 1)
+            probe.numbers(f"{name}.next_in.{k}", token_map(rows, schedule[k + 1]))
+    probe.numbers(f"{name}.fhat_final", step.latent)
+    probe.numbers(f"{name}.image", model.decode(step.latent))

@@ -26,6 +26,15 @@ def modulate(x_RMC: Tensor, scale_RC: Tensor, shift_RC: Tensor, eps: float) -> T
     return layer_norm(x_RMC, eps) * (1 + scale_RC[:, None]) + shift_RC[:, None]
 
 
+def adapted(x_RMC: Tensor, context: BlockContext, part: int, eps: float) -> tuple[Tensor, Tensor | None]:
+    """The normalised input of a part and its gain (R, 1, C), from the layer's six vectors: gains are 0 and 1, scales 2
+    and 3, shifts 4 and 5. Without modulation a plain layer norm and no gain (STAR)."""
+    if not context.condition.modulation:
+        return layer_norm(x_RMC, eps), None
+    vectors_R6C = context.condition.modulation[context.layer]
+    return modulate(x_RMC, vectors_R6C[:, 2 + part], vectors_R6C[:, 4 + part], eps), vectors_R6C[:, part, None]
+
+
 def rotate(x_RHMD: Tensor, rope: Tensor) -> Tensor:
     """Rotate adjacent channel pairs (2i, 2i + 1) by the angles of ``rope`` (M, D/2, 2) or (R, M, D/2, 2)."""
     if rope.dim() == 4:
@@ -53,11 +62,17 @@ def padded_text(texts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, 
     return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
 
 
+def cosine_query(q_RHMD: Tensor, log_temperature_H: Tensor) -> Tensor:
+    """Queries for attention by cosine to normalised keys: of length exp(log temperature), at most 100, in float32."""
+    temperature = log_temperature_H.float().clamp(max=math.log(100.0)).exp()
+    return F.normalize(q_RHMD.float(), dim=-1) * temperature[:, None, None]
+
+
 class CosineSelfAttention(nn.Module):
     """Self-attention with normalised queries and keys, a learned temperature per head and rotary positions.
 
-    Modulated by vectors 0 (gain), 2 (scale) and 4 (shift) of the layer's six. The keys have no bias; the logarithm of
-    the temperature is clamped at log 100 (VAR, FoundationVision/VAR models/basic_var.py).
+    Part 0 of a block's modulation. The keys have no bias; the logarithm of the temperature is clamped at log 100 (VAR,
+    FoundationVision/VAR models/basic_var.py).
     """
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
@@ -70,17 +85,16 @@ class CosineSelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        gain, _, scale, _, shift, _ = context.condition.modulation[context.layer].unbind(1)
-        h = modulate(x, scale, shift, self.eps).to(self.qkv.weight.dtype)
+        h, gain = adapted(x, context, 0, self.eps)
+        h = h.to(self.qkv.weight.dtype)
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = (split_heads(part, self.heads) for part in F.linear(h, self.qkv.weight, bias).chunk(3, -1))
-        temperature = self.log_temperature.float().clamp(max=math.log(100.0)).exp()
-        q = F.normalize(q.float(), dim=-1) * temperature[:, None, None]
-        k = F.normalize(k.float(), dim=-1)
+        q, k = cosine_query(q, self.log_temperature), F.normalize(k.float(), dim=-1)
         if context.rope is not None:
             q, k = rotate(q, context.rope), rotate(k, context.rope)
         out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=1.0)
-        return gain[:, None].to(v.dtype) * self.proj(merge_heads(out))
+        increment: Tensor = self.proj(merge_heads(out))
+        return increment if gain is None else gain.to(v.dtype) * increment
 
 
 class CrossAttention(nn.Module):
@@ -114,7 +128,7 @@ class CrossAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two-layer perceptron with tanh-approximated GELU, modulated by vectors 1 (gain), 3 (scale) and 5 (shift)."""
+    """Two-layer perceptron with tanh-approximated GELU; part 1 of a block's modulation."""
 
     def __init__(self, width: int, hidden: int, eps: float) -> None:
         super().__init__()
@@ -123,9 +137,9 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        _, gain, _, scale, _, shift = context.condition.modulation[context.layer].unbind(1)
-        h = modulate(x, scale, shift, self.eps).to(self.up.weight.dtype)
-        return gain[:, None].to(h.dtype) * self.down(F.gelu(self.up(h), approximate="tanh"))
+        h, gain = adapted(x, context, 1, self.eps)
+        increment: Tensor = self.down(F.gelu(self.up(h.to(self.up.weight.dtype)), approximate="tanh"))
+        return increment if gain is None else gain.to(increment.dtype) * increment
 
 
 class AdaptiveHead(nn.Module):

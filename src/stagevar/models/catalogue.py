@@ -28,12 +28,12 @@ import torch
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, UnknownModelError
 from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
-from stagevar.models import infinity, scenes, switti
+from stagevar.models import infinity, scenes, star, switti
 from stagevar.models.family import Family, Part, Size, read_fields
 from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
 from stagevar.request import Request
 
-FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in (scenes, infinity, switti)}
+FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in (scenes, infinity, star, switti)}
 
 NO_WEIGHTS = "no published weights; train your own"
 IN_PACKAGE = "inside the package"

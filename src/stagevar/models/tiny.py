@@ -17,6 +17,7 @@ from stagevar.loop.plan import Schedule
 from stagevar.models.bsq import TokenizerConfig
 from stagevar.models.infinity import Infinity, InfinityConfig
 from stagevar.models.scenes import Scenes, ScenesConfig
+from stagevar.models.star import Star, StarConfig
 from stagevar.models.switti import Switti, SwittiConfig
 from stagevar.models.vq import VQConfig
 from stagevar.models.vq_model import squares
@@ -109,6 +110,13 @@ def _infinity(changes: dict[str, Any]) -> Infinity:
     return model
 
 
+def _star(changes: dict[str, Any]) -> Star:
+    config = StarConfig(width=64, depth=3, heads=2, schedules=SCHEDULES, tokenizer=VQ, text_channels=24)
+    model = Star(replace(config, **changes), "star-tiny", Defaults(guidance=4.5, top_k=40, top_p=0.8))
+    model.text_encoder = WordHash(model.config.text_channels, 18, model.config.text_channels)
+    return model
+
+
 def _switti(changes: dict[str, Any]) -> Switti:
     config = SwittiConfig(
         width=64,
@@ -139,5 +147,6 @@ def _scenes(changes: dict[str, Any]) -> Scenes:
 _BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {
     "infinity": _infinity,
     "scenes": _scenes,
+    "star": _star,
     "switti": _switti,
 }

@@ -43,6 +43,7 @@ def check_schedules(schedules: tuple[Schedule, ...]) -> None:
 class VQModel(ScaleModel):
     """A family that sets ``tokenizer`` and ``schedules``, the grids of each picture size; the first is the default."""
 
+    mixes_codes = True
     tokenizer: VQTokenizer
     schedules: tuple[Schedule, ...]
 

@@ -1,0 +1,297 @@
+"""STAR: text to image by scales of a vector-quantised latent (Ma et al., arXiv 2406.10797).
+
+VAR's transformer without adaptive norms, with cross-attention to CLIP states and rotary positions that run over the
+same range on every grid; follows Davinci-XLab/STAR-T2I, ``models/var_drop.py`` and ``models/basic_var.py``. The second
+stage is in ``star_sampler.py``, the names of published checkpoints in ``star_names.py``.
+
+The released network gives every row of a batch the cross-attention of the batch's first row, and was trained so. With
+one prompt and its empty prompt, as the authors sample, both branches thus follow the prompt; with several prompts, all
+follow the first. Here each picture's two branches share, so that a picture is the released one of batch size 1 in every
+batch. Two things follow: a negative prompt acts through its summary vector alone, and a null branch that runs alone
+takes its own cross-attention, as it does in the released StageVAR on STAR, which is why ``null`` alone differs from
+guidance 0 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.errors import MissingFileError, PromptError
+from stagevar.loop.contract import Block, BlockContext, Condition, Defaults, Text, expand_rows
+from stagevar.loop.plan import ScalePlan, Schedule
+from stagevar.loop.sample import Uniforms
+from stagevar.models.blocks import (
+    CosineSelfAttention,
+    FeedForward,
+    cosine_query,
+    layer_norm,
+    merge_heads,
+    padded_text,
+    split_heads,
+)
+from stagevar.models.clip import ClipEncoder
+from stagevar.models.family import Family, Part, Size
+from stagevar.models.star_names import NETWORK, TOKENIZER, CheckpointNames
+from stagevar.models.star_sampler import SamplerConfig, SecondStage
+from stagevar.models.vq import VQConfig, VQTokenizer
+from stagevar.models.vq_model import VQModel, check_schedules, rotary_table, squares
+
+
+@dataclass(frozen=True, slots=True)
+class StarConfig:
+    """Shape of the network and its tokenizer.
+
+    Attributes:
+        width, depth, heads: of the transformer.
+        schedules: grids of each picture size, equally many; the first is the default size.
+        tokenizer: the image tokenizer.
+        text_channels: width of the text encoder's states and summary.
+        rotary_base, rotary_range: base of the frequencies; both axes of every grid run from 0 to the range.
+        eps: of the norms.
+        sampler: the second stage, None without.
+    """
+
+    width: int = 1920
+    depth: int = 30
+    heads: int = 30
+    schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 5, 6, 8, 10, 13, 16),)
+    tokenizer: VQConfig = field(default_factory=VQConfig)
+    text_channels: int = 1024
+    rotary_base: float = 10000.0
+    rotary_range: float = 64.0
+    eps: float = 1e-6
+    sampler: SamplerConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width % (4 * self.heads):
+            raise ValueError(f"width {self.width} is no multiple of 4 times {self.heads} heads")
+        check_schedules(self.schedules)
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Whose cross-attention a row takes.
+
+    Attributes:
+        readers: (r,) the rows that attend to their text.
+        places: (R,) which of these each row takes.
+    """
+
+    readers: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, sources: Tensor) -> Self:
+        """Row i takes the cross-attention of row ``sources[i]``."""
+        return cls(*sources.unique(return_inverse=True))
+
+    def take(self, rows: Tensor) -> Self:
+        """The given rows only; one whose reader is not among them takes its own."""
+        found = self.readers[self.places[rows]][:, None] == rows
+        own = torch.arange(len(rows), device=rows.device)
+        return self.of(torch.where(found.any(1), found.int().argmax(1), own))
+
+
+@dataclass(frozen=True)
+class StarCondition(Condition):
+    """A condition whose rows share cross-attention; ``pooled`` is the text's summary as the encoder gives it."""
+
+    sharing: Sharing = field(kw_only=True)
+
+    def take(self, rows: Tensor) -> Self:
+        return replace(super().take(rows), sharing=self.sharing.take(rows))
+
+
+class CosineCrossAttention(nn.Module):
+    """Attention to the text with normalised queries and keys and a learned temperature per head, shared by rows.
+
+    The keys have no bias.
+    """
+
+    def __init__(self, width: int, heads: int, text: int, eps: float) -> None:
+        super().__init__()
+        self.heads, self.eps = heads, eps
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(text, 2 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.log_temperature = nn.Parameter(torch.zeros(heads))
+        self.proj = nn.Linear(width, width)
+
+    def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (R, H, T, D) of the text encoder's states (R, T, C)."""
+        k, v = self.kv(text_RTC.to(self.kv.weight.dtype)).chunk(2, -1)
+        k, v = split_heads(k, self.heads), split_heads(v + self.v_bias, self.heads)
+        return F.normalize(k.float(), dim=-1).to(v.dtype), v
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        condition = context.condition
+        assert isinstance(condition, StarCondition)
+        readers, mask = condition.sharing.readers, condition.text_mask
+        k, v = (each[readers] for each in condition.text_kv[context.layer])
+        h = layer_norm(x[readers], self.eps).to(v.dtype)
+        q = split_heads(F.linear(h, self.q.weight, self.q_bias), self.heads)
+        mask = None if mask is None else mask[readers, None, None]
+        out = F.scaled_dot_product_attention(cosine_query(q, self.log_temperature).to(v.dtype), k, v, mask, scale=1.0)
+        return self.proj(merge_heads(out))[condition.sharing.places]
+
+
+class Star(VQModel):
+    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32.
+
+    Attributes:
+        second_stage: whether the second stage draws the scales that it was trained for, where the model has one.
+    """
+
+    family = "star"
+
+    def __init__(self, config: StarConfig, name: str = "star", defaults: Defaults | None = None) -> None:
+        super().__init__()
+        self.name, self.config = name, config
+        self.schedules, self.groups = config.schedules, config.depth
+        self.defaults = defaults or PLAIN
+        self.second_stage = config.sampler is not None
+        width, heads, eps = config.width, config.heads, config.eps
+        text, codes, scales = config.text_channels, config.tokenizer.codes, len(config.schedules[0])
+        self.summary = nn.Linear(text, width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.level = nn.Embedding(scales, width)
+        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.blocks = nn.ModuleList(
+            Block(
+                attention=CosineSelfAttention(width, heads, eps),
+                cross=CosineCrossAttention(width, heads, text, eps),
+                feed_forward=FeedForward(width, 4 * width, eps),
+            )
+            for _ in range(config.depth)
+        )
+        self.head = nn.Linear(width, codes)
+        self.second = None
+        if config.sampler is not None:
+            channels = config.tokenizer.channels
+            self.second = SecondStage(config.sampler, width, heads, text, channels, codes, scales, eps)
+        self.tokenizer = VQTokenizer(config.tokenizer)
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        if self.text_encoder is None:
+            raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
+        return self.text_encoder(prompts)
+
+    def condition(self, text: Text, negative: Text | None = None, *, across_batch: bool = False) -> StarCondition:
+        """See ``ScaleModel.condition``. The null text is the empty prompt.
+
+        Args:
+            text, negative: with summary vectors.
+            across_batch: let all rows take the first row's cross-attention, as the released network does. A picture
+                then depends on its batch; this is for comparison with the released network only.
+
+        Raises:
+            MissingFileError: the null text is needed and there is no text encoder.
+            PromptError: text without summary vectors.
+        """
+        n = len(text)
+        if negative is None or not all(map(len, negative.features)):
+            null = self.encode_text([""])
+            negative = (negative or null.spread([0], n)).filled(null)
+        if text.pooled is None or negative.pooled is None:
+            raise PromptError(f"model {self.name} reads a summary vector of each prompt; pass Text with pooled")
+        states, mask = padded_text([*text.features, *negative.features], self.device)
+        pooled = torch.cat([text.pooled, negative.pooled]).to(self.device, torch.float32)
+        rows = torch.arange(2 * n, device=self.device)
+        return StarCondition(
+            start=self.summary(pooled) + self.start,
+            pooled=pooled,
+            text_kv=tuple(p.keys_values(states) for p in self.blocks.modules() if isinstance(p, CosineCrossAttention)),
+            text_mask=None if mask.all() else mask,
+            sharing=Sharing.of(torch.zeros_like(rows) if across_batch else rows % n),
+        )
+
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        if k == 0:
+            return (condition.start + self.level.weight[0])[:, None]
+        x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
+        return expand_rows(x_nMC, condition.rows)
+
+    def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
+        config = self.config
+        pairs = config.width // config.heads // 2
+        return rotary_table(schedule[k], pairs, config.rotary_base, config.rotary_range, self.device)
+
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        return self.head(layer_norm(x_RMC, self.config.eps))
+
+    def draw(
+        self,
+        x_RMC: Tensor,
+        logits_nMV: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        plans: Sequence[ScalePlan],
+        seeds: Sequence[int],
+        noise: Uniforms,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        if self.second is None or not self.second_stage or k < self.second.config.first:
+            return None
+        if any(plan.smooth is not None for plan in plans):
+            return None
+        rope, tokens = self.rope(schedule, k), schedule[k][0] * schedule[k][1]
+        rounds = max(self.second.config.rounds, self.second.config.last_rounds)
+        uniform = torch.stack([noise(seed, k, (tokens, rounds, 2)) for seed in seeds]).to(x_RMC.device)
+        if index_nr is not None:
+            uniform = torch.stack([each[at] for each, at in zip(uniform, index_nr, strict=True)])
+            rope = rope[index_nr].repeat(len(x_RMC) // len(index_nr), 1, 1, 1)
+        return self.second.draw(
+            x_RMC, logits_nMV, condition, self.tokenizer.codebook, rope, k, len(schedule), plans, uniform
+        )
+
+
+PLAIN = Defaults(guidance=4.5, top_k=600, top_p=0.8)
+ROUNDS = Defaults(guidance=4.0, top_p=0.8)
+
+_HUB = "taocrayon/STAR"
+_512 = squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
+_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
+
+
+def _size(config: StarConfig, defaults: Defaults, file: str | None) -> Size:
+    network, tokenizer = Part(_HUB, file or "", NETWORK, ("trainer", "var_wo_ddp")), Part(_HUB, _AUTOENCODER, TOKENIZER)
+    note = "" if file else "announced, but no such file is known in the authors' repository"
+    return Size(config, defaults, (network, tokenizer) if file else (), (_HUB,), "MIT", note)
+
+
+_AUTOENCODER = "vae_ch160v4096z32.pth"
+_LARGE = StarConfig(schedules=(_1024,))
+SIZES = {
+    "star-256-d16": _size(StarConfig(1024, 16, 16), PLAIN, None),
+    "star-256": _size(StarConfig(), PLAIN, "star_rope_d30_256-ar-ckpt-ep3-iter20000.pth"),
+    "star-512": _size(StarConfig(schedules=(_512,)), PLAIN, "star_rope_d30_512-ar-ckpt-ep1-iter30000.pth"),
+    "star-1024": _size(_LARGE, PLAIN, "star_rope_d30_1024_drop_3-ar-ckpt-ep1-iter21000.pth"),
+    "star-1024-sampler": _size(replace(_LARGE, sampler=SamplerConfig()), ROUNDS, None),
+}
+"""The authors' models; sampling as in their ``sample.py``, with the second stage as in their evaluation."""
+
+
+def _load_text(sources: Sequence[str | Path], **options: Any) -> ClipEncoder:
+    return ClipEncoder.from_pretrained(
+        sources[0], subfolder="CLIP/text_encoder", tokenizer_subfolder="CLIP/tokenizer", **options
+    )
+
+
+FAMILY = Family(
+    name="star",
+    about="text to pictures of 256 to 1024 pixels (Ma et al., 2024)",
+    config=StarConfig,
+    sizes=SIZES,
+    build=Star,
+    names=lambda model: CheckpointNames(),
+    text=_load_text,
+)
