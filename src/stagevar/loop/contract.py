@@ -144,7 +144,7 @@ class Block(nn.Module):
         return tuple(self.children())
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        for part in self.children():
+        for part in self.parts:
             x = x + part(x, context)
         return x
 
@@ -156,7 +156,7 @@ class Defaults:
 
     guidance: float | tuple[float, ...] = 1.0
     temperature: float | tuple[float, ...] = 1.0
-    top_k: int = 0
+    top_k: int | tuple[int, ...] = 0
     top_p: float = 1.0
     smooth: bool = False
 

@@ -173,7 +173,7 @@ class Recorder(dict[tuple[str, int], Tensor]):
     """A tap of the loop that keeps by name and scale what sets store."""
 
     def __call__(self, name: str, scale: int, tensor: Tensor) -> None:
-        if name in ("block.0", "logits", "codes", "latent"):
+        if name in ("block.0", "logits", "codes", "residual", "latent"):
             self[name, scale] = tensor
 
 

@@ -21,6 +21,11 @@ def layer_norm(x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x.float(), x.shape[-1:], eps=eps)
 
 
+def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """The norm in float32, whatever the dtype of its weight."""
+    return F.rms_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.eps)
+
+
 def modulate(x_RMC: Tensor, scale_RC: Tensor, shift_RC: Tensor, eps: float) -> Tensor:
     """Adaptive layer norm: ``norm(x) * (1 + scale) + shift``, in float32."""
     return layer_norm(x_RMC, eps) * (1 + scale_RC[:, None]) + shift_RC[:, None]

@@ -28,13 +28,14 @@ import torch
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, UnknownModelError
 from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
-from stagevar.models import infinity, scenes, star, switti
+from stagevar.models import hart, infinity, scenes, star, switti
 from stagevar.models.family import Family, Part, Size, read_fields
-from stagevar.models.hub import locate
-from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, read_state, save, unwrap
+from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
 from stagevar.request import Request
 
-FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in (scenes, infinity, star, switti)}
+FAMILIES: Mapping[str, Family] = {
+    module.FAMILY.name: module.FAMILY for module in (scenes, infinity, star, switti, hart)
+}
 
 NO_WEIGHTS = "no published weights; train your own"
 IN_PACKAGE = "inside the package"
@@ -107,7 +108,7 @@ def on_disk(name: str) -> bool:
         return (size.shipped / WEIGHTS).exists()
     try:
         for part in size.parts:
-            locate(part.repository, part.file, local_files_only=True)
+            locate(part.repository, part.file or None, local_files_only=True)
     except MissingFileError:
         return False
     return bool(size.parts)
@@ -193,7 +194,8 @@ def _load_published(
 
     sources = [own(part.repository) or weights or part.repository for part in size.parts]
     files = [
-        locate(source, part.file, **options(part.repository)) for source, part in zip(sources, size.parts, strict=True)
+        locate(source, part.file or None, **options(part.repository))
+        for source, part in zip(sources, size.parts, strict=True)
     ]
     encoder = None
     if family.text is not None:
@@ -237,6 +239,8 @@ def _folder_skeleton(folder: Path) -> ScaleModel:
             shape, defaults = read_fields(family.config, config["config"]), read_fields(Defaults, config["defaults"])
             model = family.build(shape, str(config["name"]), defaults)
             sampling = {name: value for name, value in asdict(model.defaults).items() if value is not None}
+            if isinstance(sampling["top_k"], tuple):
+                del sampling["top_k"]  # requests have one for all scales; the plan checks those of each
             Request("defaults", guidance_scale=sampling.pop("guidance"), **sampling)
             Plan.uniform(len(model.schedule()), **asdict(model.defaults) | {"smooth": None})
     except KeyError as error:

@@ -11,15 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.loop.contract import BlockContext
-from stagevar.models.blocks import layer_norm, merge_heads, rotate, split_heads
+from stagevar.models.blocks import layer_norm, merge_heads, rms_norm, rotate, split_heads
 
 QK_EPS = 1e-6
 """Of the norms of queries and keys, whatever that of the others is."""
-
-
-def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """The norm in float32, whatever the dtype of its weight."""
-    return F.rms_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.eps)
 
 
 class SelfAttention(nn.Module):

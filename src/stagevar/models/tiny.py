@@ -15,6 +15,7 @@ from stagevar.errors import PromptError, UnknownModelError
 from stagevar.loop.contract import Defaults, ScaleModel, Text
 from stagevar.loop.plan import Schedule
 from stagevar.models.bsq import TokenizerConfig
+from stagevar.models.hart import Hart, HartConfig
 from stagevar.models.infinity import Infinity, InfinityConfig
 from stagevar.models.scenes import Scenes, ScenesConfig
 from stagevar.models.star import Star, StarConfig
@@ -89,6 +90,17 @@ class WordHash:
         return torch.randn(channels, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
 
 
+class PaddedWords(WordHash):
+    """As language models' tokenizers pad: every prompt has ``limit`` states, those behind its words are padding."""
+
+    def __call__(self, prompts: Sequence[str]) -> Text:
+        features, masks, padding = [], [], self._vector("<pad>", self.channels)
+        for states in super().__call__(prompts).features:
+            features.append(torch.cat([states, padding.expand(self.limit - len(states), -1)]))
+            masks.append(torch.arange(self.limit) < len(states))
+        return Text(tuple(features), masks=tuple(masks))
+
+
 SCHEDULES: tuple[Schedule, ...] = (
     squares(1, 2, 3, 4, 6, 8),
     ((1, 1), (2, 1), (3, 2), (5, 3), (6, 4), (9, 6)),
@@ -136,6 +148,24 @@ def _switti(changes: dict[str, Any]) -> Switti:
     return model
 
 
+def _hart(changes: dict[str, Any]) -> Hart:
+    config = HartConfig(
+        width=64,
+        depth=3,
+        heads=4,
+        schedules=SCHEDULES,
+        tokenizer=VQ,
+        text_channels=24,
+        text_length=12,
+        residual_width=32,
+        residual_depth=2,
+        residual_steps=4,
+    )
+    model = Hart(replace(config, **changes), name="hart-tiny")
+    model.text_encoder = PaddedWords(model.config.text_channels, model.config.text_length)
+    return model
+
+
 def _scenes(changes: dict[str, Any]) -> Scenes:
     config = ScenesConfig(width=32, depth=3, heads=2, text_depth=1, grids=(1, 2, 3, 5, 6), codes=(8, 8, 16, 16, 16))
     model = Scenes(replace(config, **changes), name="scenes-tiny")
@@ -145,6 +175,7 @@ def _scenes(changes: dict[str, Any]) -> Scenes:
 
 
 _BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {
+    "hart": _hart,
     "infinity": _infinity,
     "scenes": _scenes,
     "star": _star,

@@ -1,0 +1,166 @@
+"""A small diffusion model per token: what a vector-quantised code leaves out of the latent (HART, arXiv 2410.10812).
+
+The network is the residual perceptron of MAR (Li et al., arXiv 2406.11838); it predicts the noise and, between the two
+bounds of Nichol and Dhariwal (arXiv 2102.09672), the variance of each step. Follows mit-han-lab/hart
+``modules/diffusion``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, repeat
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+TRAINING_STEPS = 1000
+WAVES = 256
+EPS = 1e-6
+
+
+def waves(numbers: Tensor) -> Tensor:
+    """Cosines, then sines, of numbers (...) at 128 wavelengths up to 2 pi 10000: (..., 256)."""
+    half = WAVES // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=numbers.device) / half)
+    angles = numbers[..., None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+def _cosine_alphas() -> NDArray[np.float64]:
+    """Share of the signal's energy left after each training step: the cosine schedule."""
+
+    def left(t: float) -> float:
+        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    steps = range(TRAINING_STEPS)
+    betas = [min(1 - left((i + 1) / TRAINING_STEPS) / left(i / TRAINING_STEPS), 0.999) for i in steps]
+    return np.cumprod(1.0 - np.array(betas, dtype=np.float64), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Numbers of the sampler, one per step from the least noisy to the noisiest, in float64.
+
+    Attributes:
+        timesteps: of the training process.
+        betas, alphas_cumprod: of the shortened process.
+        sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod: of x and noise in the estimate of the clean value.
+        posterior_mean_coef1, posterior_mean_coef2: of clean value and x in the mean of the step before.
+        posterior_log_variance_clipped, log_betas: bounds of the logarithm of a step's variance.
+    """
+
+    timesteps: tuple[int, ...]
+    betas: NDArray[np.float64]
+    alphas_cumprod: NDArray[np.float64]
+    sqrt_recip_alphas_cumprod: NDArray[np.float64]
+    sqrt_recipm1_alphas_cumprod: NDArray[np.float64]
+    posterior_mean_coef1: NDArray[np.float64]
+    posterior_mean_coef2: NDArray[np.float64]
+    posterior_log_variance_clipped: NDArray[np.float64]
+    log_betas: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, steps: int) -> Coefficients:
+        """Of ``steps`` out of the training steps, evenly spaced."""
+        if not 2 <= steps <= TRAINING_STEPS:
+            raise ValueError(f"a diffusion takes 2 to {TRAINING_STEPS} steps, not {steps}")
+        # The stride is added up, and not multiplied, as in the published code: that decides where halves are rounded.
+        timesteps = [round(t) for t in accumulate(repeat((TRAINING_STEPS - 1) / (steps - 1), steps - 1), initial=0.0)]
+        left = _cosine_alphas()[timesteps]
+        betas = 1 - left / np.append(1.0, left[:-1])
+        alphas = np.cumprod(1 - betas)
+        before = np.append(1.0, alphas[:-1])
+        variance = betas * (1 - before) / (1 - alphas)
+        return cls(
+            timesteps=tuple(timesteps),
+            betas=betas,
+            alphas_cumprod=alphas,
+            sqrt_recip_alphas_cumprod=np.sqrt(1 / alphas),
+            sqrt_recipm1_alphas_cumprod=np.sqrt(1 / alphas - 1),
+            posterior_mean_coef1=betas * np.sqrt(before) / (1 - alphas),
+            posterior_mean_coef2=(1 - before) * np.sqrt(1 - betas) / (1 - alphas),
+            posterior_log_variance_clipped=np.log(np.append(variance[1], variance[1:])),
+            log_betas=np.log(betas),
+        )
+
+
+class ResidualLayer(nn.Module):
+    """Perceptron with a residual, modulated by (shift, scale, gain) = Linear(SiLU(y))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.modulation = nn.Linear(width, 3 * width)
+        self.up = nn.Linear(width, width)
+        self.down = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        shift, scale, gain = self.modulation(F.silu(y)).chunk(3, -1)
+        return x + gain * self.down(F.silu(self.up(self.norm(x) * (1 + scale) + shift)))
+
+
+class ResidualHead(nn.Module):
+    """Draws continuous vectors of D channels given a condition of C channels, token by token, in float32."""
+
+    def __init__(self, channels: int, condition: int, width: int, depth: int, steps: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.coefficients = Coefficients.of(steps)
+        self.time = nn.Sequential(nn.Linear(WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = nn.Linear(condition, width)
+        self.input = nn.Linear(channels, width)
+        self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
+        self.modulation = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, 2 * channels)
+
+    @property
+    def steps(self) -> int:
+        return len(self.coefficients.timesteps)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Noisy vectors (..., D), time steps (...) or () and conditions (..., C) to estimates of the noise and of the
+        variance's place between its bounds (-1 to 1), together (..., 2D)."""
+        y = self.time(waves(t)) + self.condition(condition)
+        h = self.input(x)
+        for layer in self.layers:
+            h = layer(h, y)
+        shift, scale = self.modulation(F.silu(y)).chunk(2, -1)
+        out: Tensor = self.output(F.layer_norm(h, h.shape[-1:], eps=EPS) * (1 + scale) + shift)
+        return out
+
+    def draw(self, condition_RMC: Tensor, noise_nMSD: Tensor, guidance: Sequence[float]) -> Tensor:
+        """Vectors (n, M, D).
+
+        Args:
+            condition_RMC: of R = n or 2n rows; both branches of an image see the same noisy vectors.
+            noise_nMSD: as many normal numbers as there are steps: where to start, then one for each step but the last.
+            guidance: weight w in ``w * cond + (1 - w) * null`` of each image; it counts where both branches ran. The
+                variance is the prompt's, unless w is 0.
+        """
+        n, _, steps, D = noise_nMSD.shape
+        x, c = noise_nMSD[:, :, 0], self.coefficients
+        w = x.new_tensor(list(guidance)).view(n, 1, 1)
+        for i in reversed(range(steps)):
+            t = torch.tensor(c.timesteps[i], device=x.device)
+            out = self(x.repeat(len(condition_RMC) // n, 1, 1), t, condition_RMC)
+            error, place = out[:n].split(D, -1)
+            if len(out) > n:
+                error = w * error + (1 - w) * out[n:, :, :D]
+                place = torch.where(w == 0, out[n:, :, D:], place)
+            clean = (_f(c.sqrt_recip_alphas_cumprod[i]) * x - _f(c.sqrt_recipm1_alphas_cumprod[i]) * error).clamp(-1, 1)
+            x = _f(c.posterior_mean_coef1[i]) * clean + _f(c.posterior_mean_coef2[i]) * x
+            if i > 0:
+                share = (place + 1) / 2
+                low, high = _f(c.posterior_log_variance_clipped[i]), _f(c.log_betas[i])
+                x = x + torch.exp(0.5 * (share * high + (1 - share) * low)) * noise_nMSD[:, :, steps - i]
+        return x
+
+
+def _f(number: np.float64) -> float:
+    """The number as float32 has it."""
+    return float(np.float32(number))

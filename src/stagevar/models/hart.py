@@ -1,0 +1,311 @@
+"""HART: text to image, discrete codes at every scale and a continuous residual behind the last (arXiv 2410.10812).
+
+The prompt's states are the first scale: its padded positions are attended to by all later scales, and the last of them
+stands for the 1x1 grid. The network follows mit-han-lab/hart ``modules/models/transformer/hart_transformer_t2i.py``;
+its blocks are in ``hart_blocks.py``, the residual in ``diffusion.py``, the tokenizer in ``vq.py``, the text encoder in
+``qwen.py``, the names of published checkpoints in ``hart_names.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, PromptError
+from stagevar.loop.contract import Condition, Defaults, Noise, Text, expand_rows, spread, token_map
+from stagevar.loop.plan import Schedule
+from stagevar.models.blocks import rms_norm
+from stagevar.models.diffusion import ResidualHead
+from stagevar.models.family import Family, Part, Size
+from stagevar.models.hart_blocks import (
+    HartBlock,
+    LayerModulation,
+    Pooling,
+    RmsHead,
+    TableModulation,
+    WaveLevel,
+    grid_factors,
+    text_factors,
+)
+from stagevar.models.hart_names import NETWORK, CheckpointNames
+from stagevar.models.qwen import QwenEncoder
+from stagevar.models.vq import VQConfig, VQTokenizer
+from stagevar.models.vq_model import VQModel, check_schedules, squares
+
+Value = TypeVar("Value")
+
+RESIDUAL_UNIT = 0.6
+"""The residual head draws vectors in units of this."""
+
+
+@dataclass(frozen=True, slots=True)
+class HartConfig:
+    """Shape of the network and its tokenizer.
+
+    Attributes:
+        width, depth, heads: of the transformer.
+        schedules: grids of each picture size; the first is the default size.
+        tokenizer: the VQ autoencoder.
+        text_channels, text_length: of the text encoder's states, padding included.
+        text_norm: whether they are normalised first.
+        feed_forward: multiple of ``width`` of which a gated perceptron has two thirds, rounded up to 256 channels.
+        cosine: whether attention compares directions with a temperature per head.
+        modulation: ``none``; ``table``: learned vectors plus the text's mean; ``layer``: projections of the text.
+        pooling: how ``layer`` pools the text.
+        level_table: whether each scale has an embedding of its own, instead of one made of its index.
+        residual_width, residual_depth, residual_steps: of the residual head.
+        rotary_base, eps: of rotary positions and norms.
+    """
+
+    width: int = 1536
+    depth: int = 24
+    heads: int = 24
+    schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),)
+    tokenizer: VQConfig = field(default_factory=VQConfig)
+    text_channels: int = 1536
+    text_length: int = 300
+    text_norm: bool = True
+    feed_forward: float = 4.0
+    cosine: bool = False
+    modulation: str = "none"
+    pooling: Pooling = "max"
+    level_table: bool = False
+    residual_width: int = 1024
+    residual_depth: int = 6
+    residual_steps: int = 8
+    rotary_base: float = 10000.0
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_schedules(self.schedules)
+        if self.heads < 1 or self.width % (4 * self.heads):
+            raise ValueError(f"width {self.width} is no multiple of 4 times {self.heads} heads")
+        if any(schedule[0] != (1, 1) for schedule in self.schedules):
+            raise ValueError("the first grid stands for the text and must be 1x1")
+        if self.modulation not in ("none", "table", "layer") or self.pooling not in get_args(Pooling):
+            raise ValueError(f"there is no modulation {self.modulation!r} with pooling {self.pooling!r}")
+
+
+@dataclass(frozen=True)
+class HartCondition(Condition):
+    """A condition whose ``start`` is the text as first scale, (R, T, C).
+
+    Attributes:
+        positions: (R, T) rotary positions of the text; the pictures' begin at the last of them.
+    """
+
+    positions: Tensor = field(kw_only=True)
+
+
+class Hart(VQModel):
+    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32."""
+
+    family = "hart"
+    mixes_codes = True
+
+    def __init__(self, config: HartConfig, name: str = "hart", defaults: Defaults | None = None) -> None:
+        super().__init__()
+        self.name, self.config, self.schedules = name, config, config.schedules
+        self.groups = config.depth
+        self.defaults = defaults or sampling(len(config.schedules[0]))
+        width, depth, eps = config.width, config.depth, config.eps
+        self.context_norm = nn.RMSNorm(config.text_channels, eps) if config.text_norm else None
+        self.context = nn.Linear(config.text_channels, width)
+        self.level = nn.Embedding(len(config.schedules[0]), width) if config.level_table else WaveLevel(width)
+        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.modulation = _modulation(config)
+        hidden = (int(width * config.feed_forward * 2 / 3) + 255) // 256 * 256
+        self.blocks = nn.ModuleList(HartBlock(width, config.heads, hidden, config.cosine, eps) for _ in range(depth))
+        self.head = RmsHead(width, config.tokenizer.codes, eps)
+        self.residual_norm = nn.RMSNorm(width, eps)
+        self.residual_head = ResidualHead(
+            config.tokenizer.channels, width, config.residual_width, config.residual_depth, config.residual_steps
+        )
+        self.tokenizer = VQTokenizer(config.tokenizer)
+
+    def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
+        """VAR's ramp, but for the last scale, which keeps the weight of the one before."""
+        return _last_repeated(super().guidance_schedule(strength, schedule))
+
+    def smooth_schedule(self, schedule: Schedule) -> tuple[float | None, ...]:
+        return _last_repeated(super().smooth_schedule(schedule))
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        if self.text_encoder is None:
+            raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
+        return self.text_encoder(prompts)
+
+    def condition(self, text: Text, negative: Text | None = None) -> HartCondition:
+        """See ``ScaleModel.condition``. The null text is zeros with one real position.
+
+        Raises:
+            PromptError: states of another length than the model reads.
+        """
+        length = self.config.text_length
+        null = Text((torch.zeros(length, self.config.text_channels),), masks=(torch.arange(length) == 0,))
+        nulls = null.spread([0], len(text)) if negative is None else _with_masks(negative)
+        rows = [_with_masks(text), nulls.filled(null)]
+        for states in (states for part in rows for states in part.features):
+            if len(states) != length:
+                raise PromptError(
+                    f"the text has {len(states)} states; model {self.name} reads exactly {length}, padding included"
+                )
+        states = torch.stack([states for part in rows for states in part.features]).to(self.device, torch.float32)
+        mask = torch.stack([mask for part in rows for mask in part.masks or ()]).to(self.device, torch.bool)
+        context = self.context(states if self.context_norm is None else rms_norm(states, self.context_norm))
+        return HartCondition(
+            start=context + self.level(torch.tensor(0, device=self.device)),
+            pooled=context.amax(1),
+            modulation=() if self.modulation is None else self.modulation(context, mask),
+            positions=mask.long().cumsum(1) - 1,
+        )
+
+    def rows(self, schedule: Schedule, k: int) -> int:
+        return self.config.text_length if k == 0 else super().rows(schedule, k)
+
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        if k == 0:
+            return condition.start
+        level = self.level(torch.tensor(k, device=self.device))
+        return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + level, condition.rows)
+
+    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
+        """(R, rows, D, 2): HART has a factor per channel, not per pair of them."""
+        assert isinstance(condition, HartCondition)
+        channels, base = self.config.width // self.config.heads, self.config.rotary_base
+        if k == 0:
+            return text_factors(condition.positions, channels, base)
+        return grid_factors(schedule[k], schedule[-1], condition.positions[:, -1], channels, base)
+
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        return self.head(x_RMC, condition.pooled)
+
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        last = k == len(schedule) - 1
+        return latent_nDHW + self.tokenizer.upsampled(codes, schedule, k, index_nr, phi=not last)
+
+    def residual(
+        self,
+        x_RMC: Tensor,
+        codes: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        guidance: Sequence[float],
+        noise: Noise,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        """Of the final scale: drawn given its hidden states and its codes; of mixed codes the likeliest ones."""
+        if k < len(schedule) - 1:
+            return None
+        head, (h, w) = self.residual_head, schedule[k]
+        states = self.residual_condition(x_RMC, codes.argmax(-1) if codes.is_floating_point() else codes)
+        numbers = noise(head.steps * head.channels).unflatten(-1, (head.steps, head.channels))
+        vectors = RESIDUAL_UNIT * head.draw(states, numbers, guidance)
+        return token_map(vectors if index_nr is None else spread(vectors, index_nr, h * w), (h, w))
+
+    def residual_condition(self, x_RMC: Tensor, codes_nM: Tensor) -> Tensor:
+        """What the residual head sees: (R, M, C)."""
+        words = self.word(self.tokenizer.embed(codes_nM))
+        return rms_norm(x_RMC + expand_rows(words, len(x_RMC)), self.residual_norm)
+
+
+def _modulation(config: HartConfig) -> TableModulation | LayerModulation | None:
+    if config.modulation == "table":
+        return TableModulation(config.width, config.depth)
+    return LayerModulation(config.width, config.depth, config.pooling) if config.modulation == "layer" else None
+
+
+def _with_masks(text: Text) -> Text:
+    if text.masks is not None:
+        return text
+    return replace(text, masks=tuple(torch.ones(len(states), dtype=torch.bool) for states in text.features))
+
+
+def _last_repeated(ramp: tuple[Value, ...]) -> tuple[Value, ...]:
+    return (*ramp[:-1], *ramp[-2:-1]) if len(ramp) > 1 else ramp
+
+
+def sampling(scales: int) -> Defaults:
+    """The authors' settings (``sample.py``); the number of candidates is part of their network's code."""
+    return Defaults(guidance=4.5, top_k=tuple(600 if k < 7 else 300 for k in range(scales)), smooth=True)
+
+
+def config_of(settings: Mapping[str, Any], tokenizer: VQConfig) -> HartConfig:
+    """The config that a published ``config.json`` of the transformer describes.
+
+    Raises:
+        OptionError: settings that no published model is known to have, and that are not offered here.
+        KeyError, TypeError, ValueError: missing or senseless ones.
+    """
+    # The released cross-attention reads all texts of a batch at once and skips as many image tokens as there are text
+    # positions, so its result is no function of one picture.
+    offered = {"attn_type": "llama", "mlp_type": "llama", "use_cross_attn": False}
+    for name, value in offered.items():
+        if settings.get(name, value) != value:
+            raise OptionError(f"config.json asks for {name} = {settings[name]!r}; the engine knows {value!r} only")
+    modulation = "layer" if not settings["disable_aln"] else "table" if settings["shared_aln"] else "none"
+    return HartConfig(
+        width=settings["embed_dim"],
+        depth=settings["depth"],
+        heads=settings["num_heads"],
+        schedules=(squares(*settings["patch_nums"]),),
+        tokenizer=tokenizer,
+        text_channels=settings["context_dim"],
+        text_length=settings["context_token"],
+        text_norm=settings["use_context_norm"],
+        feed_forward=settings["mlp_ratio"],
+        cosine=settings["attn_l2_norm"],
+        modulation=modulation,
+        pooling=settings["sep_aln_pooling_mode"],
+        level_table=not settings["use_timestep_embed"],
+        residual_width=settings["diff_width"],
+        residual_depth=settings["diff_depth"],
+        residual_steps=int(settings["num_sampling_steps"]),
+        rotary_base=float(settings.get("rope_theta", 10000)),
+        eps=settings["norm_eps"],
+    )
+
+
+def _adapt(config: HartConfig, settings: dict[str, Any]) -> HartConfig:
+    try:
+        return config_of(settings, config.tokenizer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ForeignCheckpointError(f"the config.json beside the weights describes no HART ({error})") from error
+
+
+HUB = "mit-han-lab/hart-0.7b-1024px"
+TEXT_ENCODER = "mit-han-lab/Qwen2-VL-1.5B-Instruct"
+
+SIZES = {
+    "hart-0.7b": Size(
+        HartConfig(),
+        parts=(Part(HUB, "llm/ema_model.bin", NETWORK), Part(HUB, "tokenizer/")),
+        text=(TEXT_ENCODER,),
+        licence="MIT (code); see the repository",
+        note="1024x1024; shape as in the weights' config.json",
+    ),
+}
+
+
+def _load_text(sources: Sequence[str | Path], **options: Any) -> QwenEncoder:
+    return QwenEncoder.from_pretrained(sources[0], **options)
+
+
+FAMILY = Family(
+    name="hart",
+    about="text to pictures with a continuous residual (Tang et al., 2024)",
+    config=HartConfig,
+    sizes=SIZES,
+    build=Hart,
+    names=lambda model: CheckpointNames(),
+    adapt=_adapt,
+    text=_load_text,
+)
