@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -274,3 +276,11 @@ def test_a_run_of_given_noise_is_smoothed_over_all_codes(model: Switti) -> None:
     list(run(model, model.condition(model.encode_text(PROMPTS)), schedule, [plan] * 2, [1, 2], tap=look))
     assert [codes.is_floating_point() for codes in seen.values()] == [False, True, True, True, False, False]
     assert (seen[1] > 0).sum(-1).min() == model.config.tokenizer.codes
+
+
+def test_the_example_runs_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["switti.py", "a cat", "--tiny", "--accelerator", "drop_last(1)"])
+    runpy.run_path(str(Path(__file__).parents[1] / "examples" / "switti.py"))
+    with Image.open("switti.png") as picture:
+        assert picture.size == (16, 16)
