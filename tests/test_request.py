@@ -9,7 +9,7 @@ from stagevar.request import MAX_IMAGES, MAX_SEED, Request, expand
 
 @pytest.mark.parametrize(
     ("prompt", "word"),
-    [("", "empty"), ("  \n", "empty"), (None, "text"), (3, "text"), (b"a", "text"), ("\udc80", "UTF-8")],
+    [("", "empty"), ("  \n", "empty"), (None, "text"), (3.5, "text"), (b"a", "text"), ("\udc80", "UTF-8")],
 )
 def test_what_is_no_text_or_empty_is_refused(prompt, word):
     with pytest.raises(PromptError, match=word):
@@ -72,6 +72,17 @@ def test_numbers_of_numpy_and_torch_serve_as_well():
     assert [r.seed for r in expand(["a", "b"], seed=range(7, 9))] == [7, 8]
     with pytest.raises(OptionError, match="seed"):
         expand("a", seed="7")
+
+
+def test_a_whole_number_is_a_class():
+    assert [r.prompt for r in expand(207)] == ["207"]
+    for several in ([207, "golden retriever"], (np.int64(207), "golden retriever")):
+        assert [r.prompt for r in expand(several, negative_prompt=1)] == ["207", "golden retriever"]
+    assert [r.prompt for r in expand(torch.tensor([1, 2]))] == ["1", "2"]
+    assert [r.negative_prompt for r in expand([1, 2], negative_prompt=[3, 4])] == ["3", "4"]
+    for wrong in (True, [True], torch.tensor(2.5)):
+        with pytest.raises(PromptError, match="text"):
+            expand(wrong)
 
 
 def test_an_unknown_option_is_answered_with_the_known_ones():

@@ -74,11 +74,11 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | int | Sequence[str | int],
         *,
         num_images_per_prompt: int = 1,
         seed: int | Sequence[int] | None = None,
-        negative_prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | int | Sequence[str | int] | None = None,
         batch_size: int = MAX_BATCH,
         output_type: OutputType = "pil",
         callback_on_step_end: Callable[[ScaleEvent], None] | None = None,
@@ -88,7 +88,7 @@ class Pipeline:
         """Draw every prompt ``num_images_per_prompt`` times.
 
         Args:
-            prompt: one or several.
+            prompt: one or several; a whole number is a class, for models that take classes.
             num_images_per_prompt: pictures per prompt.
             seed: see ``stagevar.request.expand``; fresh ones if None, reported in the result.
             negative_prompt: one for all, or one per prompt.
@@ -117,7 +117,7 @@ class Pipeline:
         assert result is not None
         return result
 
-    def stream(self, prompt: str | Sequence[str], **options: Any) -> Iterator[ScaleEvent]:
+    def stream(self, prompt: str | int | Sequence[str | int], **options: Any) -> Iterator[ScaleEvent]:
         """As ``__call__``, but one event per scale; ``event.preview`` decodes the picture as it stands."""
         own = {name: options.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in options}
         return self.events(expand(prompt, **options), **own)

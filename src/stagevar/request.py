@@ -148,14 +148,15 @@ def _per_scale(name: str, value: Any, *, low: float, high: float) -> PerScale | 
 
 
 def expand(
-    prompt: str | Sequence[str],
+    prompt: str | int | Sequence[str | int],
     *,
     num_images_per_prompt: int = 1,
     seed: int | Sequence[int] | None = None,
-    negative_prompt: str | Sequence[str] | None = None,
+    negative_prompt: str | int | Sequence[str | int] | None = None,
     **options: Any,
 ) -> list[Request]:
-    """The requests of a call: every prompt ``num_images_per_prompt`` times.
+    """The requests of a call: every prompt ``num_images_per_prompt`` times. A whole number as prompt is the number of a
+    class, for models that take classes.
 
     An integer seed counts up over the images; a sequence gives one per prompt (counted up over its images) or one per
     image; None draws fresh ones.
@@ -163,9 +164,10 @@ def expand(
     Raises:
         OptionError: number of images, seeds or negative prompts that do not fit, or an unknown option.
     """
-    if not isinstance(prompt, str) and not isinstance(prompt, Iterable):
+    prompt, negative_prompt = _class_text(prompt), _class_text(negative_prompt)
+    if not isinstance(prompt, Iterable) or getattr(prompt, "ndim", 1) == 0:
         raise PromptError(f"a prompt must be text, or several in a list, not {type(prompt).__name__}")
-    prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
+    prompts: list[Any] = [prompt] if isinstance(prompt, str | bytes) else [_class_text(each) for each in prompt]
     if not prompts:
         raise PromptError("there is no prompt; say what to draw")
     known = [each.name for each in fields(Request)]
@@ -180,7 +182,7 @@ def expand(
     if count > MAX_IMAGES:
         raise OptionError(f"{count} images in one call; ask for at most {MAX_IMAGES}")
     if isinstance(negative_prompt, Sequence) and not isinstance(negative_prompt, str):
-        negatives: list[str | None] = list(negative_prompt)
+        negatives: list[Any] = [_class_text(each) for each in negative_prompt]
         if len(negatives) != len(prompts):
             raise OptionError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one each")
     else:
@@ -195,6 +197,17 @@ def expand(
         )
         for i in range(count)
     ]
+
+
+def _class_text(prompt: Any) -> Any:
+    """The number of a class as text; anything else as it is."""
+    several = getattr(prompt, "ndim", 0) > 0
+    if isinstance(prompt, bool) or several:
+        return prompt
+    try:
+        return str(operator.index(prompt))
+    except TypeError:
+        return prompt
 
 
 def _seeds(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[int]:

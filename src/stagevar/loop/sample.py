@@ -77,15 +77,23 @@ def mixture(logits: Tensor, strength: float, uniform: Tensor) -> Tensor:
 
     Args:
         logits: (..., V), -inf allowed.
-        strength: r in [0, 1]; the logits are multiplied by 1 + r and the softmax has temperature 0.27 - 0.2565 r,
-            0.005 at least.
+        strength: r in [0, 1]; the logits are multiplied by 1 + r and the softmax has temperature 0.27 - 0.2565 r.
         uniform: (..., V), in [0, 1).
 
     Returns:
         (..., V), 0 where the logits are -inf and of sum 1.
     """
     gumbel = -(-uniform.clamp(min=2.0**-24).log()).log()
-    return ((logits * (1 + strength) + gumbel) / max(0.27 * (1 - 0.95 * strength), 0.005)).softmax(-1).to(logits.dtype)
+    return ((logits * (1 + strength) + gumbel) / _softness(strength)).softmax(-1).to(logits.dtype)
+
+
+def _softness(strength: float) -> float:
+    return max(0.27 * (1 - 0.95 * strength), 0.005)
+
+
+def sharpness(strength: float) -> float:
+    """What ``mixture`` multiplies the logits by: 3.7 at strength 0, 148 at strength 1."""
+    return (1 + strength) / _softness(strength)
 
 
 def sample(

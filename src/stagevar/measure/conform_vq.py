@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError
 from stagevar.loop.contract import Condition, Text, token_map
 from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.run import run
-from stagevar.measure.conform import Probe, Recorder, require
+from stagevar.loop.sample import keep_top_k, keep_top_p, sharpness
+from stagevar.measure.conform import Probe, Recorder, reading_config, require
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import VQModel
 
@@ -17,6 +21,9 @@ TOKENIZER = "vae."
 
 ENCODER_SHARE = 1e-3
 """Codes of the encoder that may differ: a feature may lie halfway between two vectors."""
+
+USUAL, LOGIT_NOISE = 2e-4, 2e-4
+"""Absolute tolerance of latents, and what the logits of two correct float32 implementations may differ by."""
 
 
 def schedule_of(probe: Probe) -> Schedule:
@@ -93,14 +100,20 @@ def check_forced(
 
 
 def check_greedy(
-    probe: Probe, model: VQModel, schedule: Schedule, condition: Condition, plan: Plan, name: str = "ar"
+    probe: Probe,
+    model: VQModel,
+    schedule: Schedule,
+    condition: Condition,
+    plan: Plan,
+    name: str = "ar",
+    absolute: float | None = None,
 ) -> None:
-    """A whole run of the engine, the most likely codes taken."""
+    """A whole run of the engine, the most likely codes taken; ``absolute`` is the tolerance of its logits."""
     n, seen = condition.rows // 2, Recorder()
     for step in run(model, condition, schedule, [plan] * n, [0] * n, tap=seen):
         k = step.scale
         probe.exact(f"{name}.idx.{k}", seen["codes", k])
-        probe.numbers(f"{name}.logits.{k}", seen["logits", k])
+        probe.numbers(f"{name}.logits.{k}", seen["logits", k], absolute)
         probe.numbers(f"{name}.block0.{k}", seen["block.0", k])
         probe.numbers(f"{name}.fhat.{k}", step.latent)
         if k + 1 < len(schedule):
@@ -108,3 +121,39 @@ def check_greedy(
             probe.numbers(f"{name}.next_in.{k}", token_map(rows, schedule[k + 1]))
     probe.numbers(f"{name}.fhat_final", step.latent)
     probe.numbers(f"{name}.image", model.decode(step.latent))
+
+
+def check_smoothed(probe: Probe, model: VQModel, schedule: Schedule, condition: Condition, plan: Plan) -> None:
+    """A whole run with codes mixed by the stored noise, at the scales that have some.
+
+    The mixing multiplies what two implementations differ by in the logits, 148 times at the last scale; so many times
+    ``LOGIT_NOISE`` are allowed on top of the usual tolerance. The decoder damps the latent's differences.
+    """
+    noise = {k: probe.input(f"smooth.noise.{k}") for k in range(len(schedule)) if probe.holds(f"smooth.noise.{k}")}
+    strengths, allowed = [strength or 0.0 for strength in model.smooth_schedule(schedule)], USUAL
+    for k in noise:
+        plan = plan.replace([k], smooth=strengths[k], top_k=0)
+
+    def stored(image: int, scale: int, shape: Sequence[int]) -> Tensor:
+        return (-(-noise[scale][image].double()).exp()).exp()
+
+    images, seen = range(condition.rows // 2), Recorder()
+    for step in run(model, condition, schedule, [plan] * len(images), images, noise=stored, tap=seen):
+        k = step.scale
+        codes = seen["codes", k]
+        if k in noise:
+            allowed = USUAL + LOGIT_NOISE * sharpness(strengths[k])
+        else:
+            probe.exact(f"smooth.idx.{k}", codes)
+        probe.numbers(f"smooth.h.{k}", token_map(model.tokenizer.embed(codes), schedule[k]), allowed)
+    probe.numbers("smooth.fhat_final", step.latent, allowed)
+    probe.numbers("smooth.image", model.decode(step.latent), 5e-4 + allowed / 10)
+
+
+def check_filters(probe: Probe) -> None:
+    """Which codes top-k and top-p keep."""
+    logits = probe.input("filter.logits")
+    with reading_config(probe.folder):
+        cases = [(int(top_k), float(top_p) or 1.0) for top_k, top_p in probe.config["filter_cases"]]
+    for j, (top_k, top_p) in enumerate(cases):
+        probe.exact(f"filter.keep.{j}", torch.isfinite(keep_top_p(keep_top_k(logits, top_k), top_p)))

@@ -73,31 +73,45 @@ def cosine_query(q_RHMD: Tensor, log_temperature_H: Tensor) -> Tensor:
     return F.normalize(q_RHMD.float(), dim=-1) * temperature[:, None, None]
 
 
-class CosineSelfAttention(nn.Module):
-    """Self-attention with normalised queries and keys, a learned temperature per head and rotary positions.
+class SelfAttention(nn.Module):
+    """Self-attention with normalised queries and keys, a learned temperature per head and, if there are any, rotary
+    positions.
 
     Part 0 of a block's modulation. The keys have no bias; the logarithm of the temperature is clamped at log 100 (VAR,
     FoundationVision/VAR models/basic_var.py).
+
+    Args:
+        cosine: without it queries and keys are compared as they are, at a quarter of the usual scale.
+        modulating: whether this part makes the six vectors of its block, by ``vectors``.
     """
 
-    def __init__(self, width: int, heads: int, eps: float) -> None:
+    def __init__(self, width: int, heads: int, eps: float, cosine: bool = True, modulating: bool = False) -> None:
         super().__init__()
         self.heads, self.eps = heads, eps
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(4.0)))
+        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(4.0))) if cosine else None
         self.proj = nn.Linear(width, width)
+        self.modulation = nn.Linear(width, 6 * width) if modulating else None
+
+    def vectors(self, pooled_RC: Tensor) -> Tensor:
+        """The block's adaptive-norm vectors (R, 6, C), float32, in the order of ``SharedModulation``."""
+        assert self.modulation is not None
+        h = F.silu(pooled_RC).to(self.modulation.weight.dtype)
+        return self.modulation(h).float().unflatten(-1, (6, -1))
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         h, gain = adapted(x, context, 0, self.eps)
         h = h.to(self.qkv.weight.dtype)
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = (split_heads(part, self.heads) for part in F.linear(h, self.qkv.weight, bias).chunk(3, -1))
-        q, k = cosine_query(q, self.log_temperature), F.normalize(k.float(), dim=-1)
+        scale = 0.25 * q.shape[-1] ** -0.5
+        if self.log_temperature is not None:
+            q, k, scale = cosine_query(q, self.log_temperature), F.normalize(k.float(), dim=-1), 1.0
         if context.rope is not None:
             q, k = rotate(q, context.rope), rotate(k, context.rope)
-        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=1.0)
+        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=scale)
         increment: Tensor = self.proj(merge_heads(out))
         return increment if gain is None else gain.to(v.dtype) * increment
 

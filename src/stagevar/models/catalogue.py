@@ -28,13 +28,13 @@ import torch
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, UnknownModelError
 from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
-from stagevar.models import hart, infinity, scenes, star, switti
+from stagevar.models import hart, infinity, scenes, star, switti, var
 from stagevar.models.family import Family, Part, Size, read_fields
 from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
 from stagevar.request import Request
 
 FAMILIES: Mapping[str, Family] = {
-    module.FAMILY.name: module.FAMILY for module in (scenes, infinity, star, switti, hart)
+    module.FAMILY.name: module.FAMILY for module in (scenes, var, infinity, star, switti, hart)
 }
 
 NO_WEIGHTS = "no published weights; train your own"

@@ -21,9 +21,9 @@ from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
 from stagevar.models.blocks import (
     AdaptiveHead,
-    CosineSelfAttention,
     CrossAttention,
     FeedForward,
+    SelfAttention,
     SharedModulation,
     merge_heads,
     padded_text,
@@ -117,7 +117,7 @@ class Infinity(ScaleModel):
         hidden = round(config.feed_forward * width / 256) * 256
         self.blocks = nn.ModuleList(
             Block(
-                attention=CosineSelfAttention(width, config.heads, eps),
+                attention=SelfAttention(width, config.heads, eps),
                 cross=CrossAttention(width, config.heads, eps),
                 feed_forward=FeedForward(width, hidden, eps),
             )

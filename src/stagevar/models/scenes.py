@@ -30,7 +30,7 @@ from stagevar.loop.contract import (
 )
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
-from stagevar.models.blocks import AdaptiveHead, CosineSelfAttention, CrossAttention, FeedForward, SharedModulation
+from stagevar.models.blocks import AdaptiveHead, CrossAttention, FeedForward, SelfAttention, SharedModulation
 from stagevar.models.family import Family, Size
 from stagevar.scenes.captions import MAX_WORDS, VOCABULARY, tokenize
 
@@ -165,7 +165,7 @@ class Scenes(ScaleModel):
         self.place = nn.Linear(32, width, bias=False)
         self.blocks = nn.ModuleList(
             Block(
-                attention=CosineSelfAttention(width, config.heads, EPS),
+                attention=SelfAttention(width, config.heads, EPS),
                 cross=CrossAttention(width, config.heads, EPS),
                 feed_forward=FeedForward(width, 4 * width, EPS),
             )

@@ -28,8 +28,8 @@ from stagevar.loop.contract import Block, BlockContext, Condition, Defaults, Tex
 from stagevar.loop.plan import ScalePlan, Schedule
 from stagevar.loop.sample import Uniforms
 from stagevar.models.blocks import (
-    CosineSelfAttention,
     FeedForward,
+    SelfAttention,
     cosine_query,
     layer_norm,
     merge_heads,
@@ -166,7 +166,7 @@ class Star(VQModel):
         self.word = nn.Linear(config.tokenizer.channels, width)
         self.blocks = nn.ModuleList(
             Block(
-                attention=CosineSelfAttention(width, heads, eps),
+                attention=SelfAttention(width, heads, eps),
                 cross=CosineCrossAttention(width, heads, text, eps),
                 feed_forward=FeedForward(width, 4 * width, eps),
             )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stagevar.loop.contract import Block, BlockContext, Condition, expand_rows
 from stagevar.loop.plan import ScalePlan
 from stagevar.loop.sample import draw, keep_top_k, keep_top_p
-from stagevar.models.blocks import CosineSelfAttention, FeedForward, layer_norm
+from stagevar.models.blocks import FeedForward, SelfAttention, layer_norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class SecondStage(nn.Module):
         self.word = nn.Linear(channels, width)
         self.mix = nn.Linear(2 * width, width)
         self.blocks = nn.ModuleList(
-            Block(attention=CosineSelfAttention(width, heads, eps), feed_forward=FeedForward(width, 4 * width, eps))
+            Block(attention=SelfAttention(width, heads, eps), feed_forward=FeedForward(width, 4 * width, eps))
             for _ in range(config.depth)
         )
         self.head = nn.Linear(width, codes)
