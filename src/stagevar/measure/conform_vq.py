@@ -130,14 +130,14 @@ def check_smoothed(probe: Probe, model: VQModel, schedule: Schedule, condition: 
     ``LOGIT_NOISE`` are allowed on top of the usual tolerance. The decoder damps the latent's differences.
     """
     noise = {k: probe.input(f"smooth.noise.{k}") for k in range(len(schedule)) if probe.holds(f"smooth.noise.{k}")}
-    strengths, allowed = [strength or 0.0 for strength in model.smooth_schedule(schedule)], USUAL
+    strengths = {k: k / max(len(schedule) - 1, 1) for k in noise}
     for k in noise:
         plan = plan.replace([k], smooth=strengths[k], top_k=0)
 
     def stored(image: int, scale: int, shape: Sequence[int]) -> Tensor:
         return (-(-noise[scale][image].double()).exp()).exp()
 
-    images, seen = range(condition.rows // 2), Recorder()
+    images, seen, allowed = range(condition.rows // 2), Recorder(), USUAL
     for step in run(model, condition, schedule, [plan] * len(images), images, noise=stored, tap=seen):
         k = step.scale
         codes = seen["codes", k]
