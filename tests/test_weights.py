@@ -1,4 +1,4 @@
-"""Checkpoints: found, read without running their code, filled once, written whole or not at all."""
+"""Checkpoints: read without running their code, filled once, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stagevar.errors import (
     ShapeError,
     UnsafePickleError,
 )
-from stagevar.models.weights import fill, load_config, locate, read_state, save, unwrap
+from stagevar.models.weights import fill, load_config, read_state, save, unwrap
 
 
 class Tiny(nn.Module):
@@ -47,78 +47,6 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
     message = str(error.value)
     assert message.strip() and "\n" not in message
     return message
-
-
-# --- finding -----------------------------------------------------------------
-
-
-def test_local_files_and_folders_are_taken_as_they_are(tmp_path: Path) -> None:
-    file = tmp_path / "a.pth"
-    file.touch()
-    assert locate(tmp_path) == tmp_path
-    assert locate(str(file)) == file
-    assert locate(tmp_path, "a.pth") == file
-
-
-def test_a_missing_file_of_a_folder_is_named_with_what_is_there(tmp_path: Path) -> None:
-    (tmp_path / "other.pth").touch()
-    with pytest.raises(MissingFileError) as error:
-        locate(tmp_path, "a.pth")
-    assert "a.pth" in one_line(error) and "other.pth" in one_line(error)
-
-
-@pytest.mark.parametrize("source", ["/no/such/folder", "./nowhere", "owner/name.pth", "a b/c", "scenes2"])
-def test_what_is_neither_path_nor_repository_is_said_so(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir("/")
-    with pytest.raises(MissingFileError):
-        locate(source, "x.pth")
-
-
-@pytest.fixture
-def hub_cache(tmp_path: Path) -> Path:
-    """A cache of the hub that holds one file and one folder of `owner/name`."""
-    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("0" * 40)
-    (snapshot / "shards").mkdir(parents=True)
-    (snapshot / "a.pth").write_bytes(b"a")
-    (snapshot / "shards" / "b.bin").write_bytes(b"b")
-    references = tmp_path / "models--owner--name" / "refs"
-    references.mkdir()
-    (references / "main").write_text("0" * 40)
-    return tmp_path
-
-
-def test_the_hub_cache_serves_files_and_folders_offline(hub_cache: Path) -> None:
-    def find(filename: str | None) -> Path:
-        return locate("owner/name", filename, cache_dir=hub_cache, local_files_only=True)
-
-    assert find("a.pth").read_bytes() == b"a"
-    assert (find("shards/") / "b.bin").read_bytes() == b"b"
-    assert (find(None) / "a.pth").exists()
-
-
-@pytest.mark.parametrize("filename", ["b.pth", "other/"])
-def test_what_the_cache_lacks_is_named_with_its_repository(hub_cache: Path, filename: str) -> None:
-    with pytest.raises(MissingFileError) as error:
-        locate("owner/name", filename, cache_dir=hub_cache, local_files_only=True)
-    assert filename in one_line(error) and "owner/name" in one_line(error)
-
-
-def test_an_unknown_repository_offline_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError) as error:
-        locate("owner/else", "a.pth", revision="v1", cache_dir=tmp_path, local_files_only=True)
-    assert "hf download owner/else a.pth" in one_line(error) and "v1" in one_line(error)
-    with pytest.raises(MissingFileError, match=r"hf download owner/else --include 'shards/\*'"):
-        locate("owner/else", "shards/", cache_dir=tmp_path, local_files_only=True)
-
-
-def test_any_failure_of_the_hub_client_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> str:
-        raise RuntimeError("socket on fire\nand more")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(MissingFileError) as error:
-        locate("owner/name", "a.pth")
-    assert "socket on fire" in one_line(error)
 
 
 # --- reading -----------------------------------------------------------------

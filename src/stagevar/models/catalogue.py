@@ -30,7 +30,8 @@ from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
 from stagevar.models import hart, infinity, scenes, star, switti, var
 from stagevar.models.family import Family, Part, Size, read_fields
-from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, locate, read_state, save, unwrap
+from stagevar.models.hub import locate
+from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, read_state, save, unwrap
 from stagevar.request import Request
 
 FAMILIES: Mapping[str, Family] = {
@@ -108,7 +109,7 @@ def on_disk(name: str) -> bool:
         return (size.shipped / WEIGHTS).exists()
     try:
         for part in size.parts:
-            locate(part.repository, part.file or None, local_files_only=True)
+            locate(part.repository, part.file, local_files_only=True)
     except MissingFileError:
         return False
     return bool(size.parts)
@@ -194,8 +195,7 @@ def _load_published(
 
     sources = [own(part.repository) or weights or part.repository for part in size.parts]
     files = [
-        locate(source, part.file or None, **options(part.repository))
-        for source, part in zip(sources, size.parts, strict=True)
+        locate(source, part.file, **options(part.repository)) for source, part in zip(sources, size.parts, strict=True)
     ]
     encoder = None
     if family.text is not None:

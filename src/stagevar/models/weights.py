@@ -1,14 +1,12 @@
-"""Checkpoints: finding them, reading them without running their code, and filling a network once."""
+"""Checkpoints: reading them without running their code, filling a network once, writing them."""
 
 from __future__ import annotations
 
 import json
-import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,102 +18,9 @@ from torch import Tensor, nn
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OutputError, ShapeError, UnsafePickleError
 from stagevar.files import replacing
+from stagevar.models.hub import PICKLES, first_line, some
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-
-
-def locate(
-    source: str | Path,
-    filename: str | None = None,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    token: str | bool | None = None,
-) -> Path:
-    """The path of a file or folder of weights, downloaded to the hub's cache if need be.
-
-    Args:
-        source: a local file, a local folder, or a hub repository ``owner/name``.
-        filename: a file inside ``source``; with a slash at its end a folder of it; None means all of ``source``.
-        revision: branch, tag or commit of the repository.
-        cache_dir: the hub's cache; by default where ``HF_HOME`` puts it.
-        local_files_only: look at the cache only.
-        token: for gated or private repositories.
-
-    Raises:
-        MissingFileError: neither on disk nor reachable.
-    """
-    local = Path(source).expanduser()
-    if local.is_file():
-        return local
-    if local.is_dir():
-        found = local / (filename or "")
-        if not found.exists():
-            raise MissingFileError(
-                f"{local} has no {filename}; it has {_some(sorted(p.name for p in local.iterdir()))}"
-            )
-        return found
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) or local.suffix in {*PICKLES, ".safetensors"}:
-        raise MissingFileError(f"{source} is neither a file or folder here nor a hub repository such as owner/name")
-    return _from_hub(
-        str(source),
-        filename,
-        {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token},
-    )
-
-
-def _from_hub(repo: str, filename: str | None, options: dict[str, Any]) -> Path:
-    import huggingface_hub as hub
-    from huggingface_hub import errors
-
-    what = f"{filename or 'the files'} of {repo}"
-    wanted = None if filename is None else f"{filename}*"
-    if options["revision"]:
-        what += f" at revision {options['revision']}"
-    try:
-        with errors_only("huggingface_hub"):
-            if filename is not None and not filename.endswith("/"):
-                return Path(hub.hf_hub_download(repo, filename, **options))
-            found = Path(hub.snapshot_download(repo, allow_patterns=wanted, **options), filename or "")
-        if found.is_dir():
-            return found
-        remedy = "the repository has no such folder, or it is not in the cache"
-    except errors.GatedRepoError:
-        remedy = "access has to be granted on the repository's page; then log in with `hf auth login` or pass a token"
-    except errors.RevisionNotFoundError:
-        remedy = "the repository has no such revision"
-    except errors.RepositoryNotFoundError:
-        remedy = "there is no such repository, or it is private; log in with `hf auth login` or pass a token"
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        offline = options["local_files_only"] or hub.constants.HF_HUB_OFFLINE
-        part = f" --include '{wanted}'" if filename and filename.endswith("/") else f" {filename}" if filename else ""
-        command = f"hf download {repo}{part}"
-        remedy = (
-            f"not in the cache, and downloads are off; allow them, or run `{command}` where there is a network"
-            if offline
-            else "not in the cache, and the hub cannot be reached; check the network, or give a folder with the files"
-        )
-    except errors.EntryNotFoundError:
-        remedy = "the repository has no such file"
-    except Exception as error:  # whatever the hub's client raises, the user needs the name of the file
-        remedy = f"download failed ({type(error).__name__}: {_first_line(error)})"
-    raise MissingFileError(f"{what}: {remedy}")
-
-
-@contextmanager
-def errors_only(*names: str) -> Iterator[None]:
-    """Without the warnings of other packages: a retry is not the user's business, and a failure is told by us."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -160,7 +65,7 @@ def _read_shards(index: Path) -> dict[str, Any]:
     if strays := [name for name in names if Path(name).name != name]:
         raise ForeignCheckpointError(f"{index} points outside its folder ({strays[0]})")
     if missing := [name for name in names if not (index.parent / name).exists()]:
-        raise MissingFileError(f"{index.parent} lacks {len(missing)} of {len(names)} shards: {_some(missing)}")
+        raise MissingFileError(f"{index.parent} lacks {len(missing)} of {len(names)} shards: {some(missing)}")
     state: dict[str, Any] = {}
     for name in names:
         state |= read_state(index.parent / name)
@@ -173,7 +78,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise MissingFileError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
     except (SafetensorError, OSError) as error:
-        raise ForeignCheckpointError(f"{path} is truncated or no safetensors file ({_first_line(error)})") from None
+        raise ForeignCheckpointError(f"{path} is truncated or no safetensors file ({first_line(error)})") from None
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
@@ -255,7 +160,7 @@ def fill(
         found[name] = tensor.to(target if floating else expected[name].dtype)
     module.load_state_dict(found, assign=True)
     if empty := [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]:
-        raise ValueError(f"{_some(empty)}: not part of any checkpoint, so it must be built outside the meta device")
+        raise ValueError(f"{some(empty)}: not part of any checkpoint, so it must be built outside the meta device")
     module.requires_grad_(False).eval()
 
 
@@ -287,11 +192,11 @@ def _check(
     ]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} of {len(expected)} tensors missing ({_some(missing)})")
+        problems.append(f"{len(missing)} of {len(expected)} tensors missing ({some(missing)})")
     if left_over:
-        problems.append(f"{len(left_over)} left over ({_some(left_over)})")
+        problems.append(f"{len(left_over)} left over ({some(left_over)})")
     if misfits:
-        problems.append(f"{len(misfits)} of another shape or kind ({_some(misfits)})")
+        problems.append(f"{len(misfits)} of another shape or kind ({some(misfits)})")
     if problems:
         kind = ForeignCheckpointError if missing or left_over else ShapeError
         raise kind(f"{source} does not fit {type(module).__name__}: {', '.join(problems)}; check model and size")
@@ -309,7 +214,7 @@ def save(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -
         try:
             save_file(tensors, weights_file)
         except SafetensorError as error:
-            raise OutputError(f"cannot write {folder / WEIGHTS}: {_first_line(error)}; free some space") from error
+            raise OutputError(f"cannot write {folder / WEIGHTS}: {first_line(error)}; free some space") from error
         weights_file.chmod(config_file.stat().st_mode)  # safetensors lets none but the owner read
 
 
@@ -329,13 +234,3 @@ def load_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ForeignCheckpointError(f"{path} holds a {type(config).__name__}, not settings by name")
     return config
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    rest = f", and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest or "nothing"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
