@@ -27,7 +27,7 @@ SETS = [
     folder
     for root in (GOLDEN, Path(os.environ.get("STAGEVAR_GOLDEN") or GOLDEN))
     for folder in sorted(root.iterdir())
-    if folder.name.startswith(("infinity", "switti", "hart", "acc_plain", "acc_stagevar", "acc_skipvar"))
+    if folder.name.startswith(("infinity", "star", "switti", "hart", "acc_plain", "acc_stagevar", "acc_skipvar"))
 ]
 SLOW = ("acc_plain", "acc_stagevar_all", "acc_skipvar")
 """They take up to ten seconds each."""

@@ -199,8 +199,9 @@ def _load_published(
     ]
     encoder = None
     if family.text is not None:
-        readers = [own(repository) or repository for repository in size.text]
-        encoder = family.text(readers, dtype=dtype, device=device, offload=False, revision=None, **hub)
+        beside = {part.repository: source for part, source in zip(size.parts, sources, strict=True)}
+        readers = [own(repository) or beside.get(repository, repository) for repository in size.text]
+        encoder = family.text(readers, dtype=dtype, device=device, offload=False, **options(size.text[0]))
     config = size.config if family.adapt is None else family.adapt(size.config, _settings(files[0]))
     with torch.device("meta"):
         model = family.build(config, name, size.defaults)

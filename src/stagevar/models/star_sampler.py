@@ -58,7 +58,7 @@ def round_sizes(rounds: int, tokens: int) -> list[int]:
 
 
 class SecondStage(nn.Module):
-    """The blocks of the second stage, without cross-attention and without memory of earlier scales, in float32.
+    """The second stage's blocks, without cross-attention and without memory of earlier scales.
 
     Shapes: R rows (both branches), r tokens at hand, C width, D latent channels, V codes.
     """

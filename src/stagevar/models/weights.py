@@ -135,7 +135,7 @@ def fill(
         rename: the checkpoint's name to ours, or None to leave the tensor out.
         reshape: our name and the tensor to the tensor in our layout.
         source: named in errors.
-        dtype: of the parameters under ``blocks.``; all others, and all buffers of real numbers, are float32.
+        dtype: of the parameters of ``blocks``, at any depth; all others, and all buffers of real numbers, are float32.
 
     Raises:
         ForeignCheckpointError: tensors missing or left over.
@@ -153,7 +153,7 @@ def fill(
             continue
         found[ours] = _reshaped(reshape, ours, tensor)
     _check(module, expected, found, left_over, str(source) or "the checkpoint")
-    compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if name.startswith("blocks.")}
+    compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if ".blocks." in f".{name}"}
     for name, tensor in found.items():
         floating = expected[name].is_floating_point()
         target = (dtype or torch.float32) if name in compute else torch.float32
