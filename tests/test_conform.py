@@ -23,11 +23,12 @@ from stagevar.measure.conform import Probe, Report, Row, conform
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDED = GOLDEN / "infinity_patchify"
+CHECKED = ("var", "infinity", "star", "switti", "hart", "acc_plain", "acc_stagevar", "acc_skipvar")
 SETS = [
     folder
     for root in (GOLDEN, Path(os.environ.get("STAGEVAR_GOLDEN") or GOLDEN))
     for folder in sorted(root.iterdir())
-    if folder.name.startswith(("infinity", "star", "switti", "hart", "acc_plain", "acc_stagevar", "acc_skipvar"))
+    if folder.name.startswith(CHECKED)
 ]
 SLOW = ("acc_plain", "acc_stagevar_all", "acc_skipvar")
 """They take up to ten seconds each."""

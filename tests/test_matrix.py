@@ -26,6 +26,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hart-table": ("hart", {"modulation": "table", "cosine": True}),
     "star-sampler": ("star", {"sampler": SamplerConfig(first=3, rounds=3, last_rounds=4, early=2, depth=1)}),
     "switti-ar": ("switti", {"causal": True}),
+    "var-shared": ("var", {"shared": True, "cosine": False}),
 }
 TIED = ("star", "star-sampler")
 """Here the null rows read the cross-attention of their prompt's rows, so that the null branch alone is another network.
@@ -39,6 +40,8 @@ FIELDS = ("guidance_off(3, branch='null')", "stagevar_released(skip=0, single=2)
 ACCELERATORS = (*known(), *FIELDS, *SUMS)
 RATIOS = {"square": 1.0, "3:2": 1.5, "1:2": 0.5}
 PROMPTS = ("a red circle", "two yellow rings", "a star above a cross")
+CLASSES = ("golden retriever", "3", "volcano")
+"""Prompts of the families that draw classes."""
 SEEDS = (5, 6, 7)
 
 
@@ -46,6 +49,10 @@ SEEDS = (5, 6, 7)
 def pipeline(variant: str) -> Pipeline:
     family, changes = VARIANTS[variant]
     return Pipeline(tiny(family, **changes))
+
+
+def prompts(pipe: Pipeline) -> tuple[str, ...]:
+    return CLASSES if pipe.model.family == "var" else PROMPTS
 
 
 def size(pipe: Pipeline, ratio: float) -> Grid:
@@ -60,7 +67,7 @@ def size(pipe: Pipeline, ratio: float) -> Grid:
 
 def draw(pipe: Pipeline, images: tuple[int, ...], **fields: Any) -> tuple[list[Tensor], Result, list[Plan], Schedule]:
     """Latents, trace, final plans and schedule of one batch."""
-    requests = [Request(PROMPTS[i], seed=SEEDS[i], **fields) for i in images]
+    requests = [Request(prompts(pipe)[i], seed=SEEDS[i], **fields) for i in images]
     *_, last = pipe.events(requests, output_type="latent")
     assert last.result is not None
     return last.result.images, last.result, list(last.plans), pipe.model.schedule(fields["height"], fields["width"])
@@ -113,7 +120,7 @@ def test_accelerators_change_what_runs_and_keep_what_they_promise(variant: str) 
     scales = len(pipe.model.schedule())
 
     def drawn(**fields: Any) -> Tensor:
-        return pipe("a red circle", seed=3, output_type="latent", **fields).images[0]
+        return pipe(prompts(pipe)[0], seed=3, output_type="latent", **fields).images[0]
 
     for branch, guidance in (("cond", 1.0), ("null", 0.0))[: 1 if variant in TIED else 2]:
         both = drawn(guidance_scale=(guidance,) * scales)

@@ -20,6 +20,7 @@ from stagevar.models.infinity import Infinity, InfinityConfig
 from stagevar.models.scenes import Scenes, ScenesConfig
 from stagevar.models.star import Star, StarConfig
 from stagevar.models.switti import Switti, SwittiConfig
+from stagevar.models.var import VAR, VARConfig
 from stagevar.models.vq import VQConfig
 from stagevar.models.vq_model import squares
 
@@ -148,6 +149,11 @@ def _switti(changes: dict[str, Any]) -> Switti:
     return model
 
 
+def _var(changes: dict[str, Any]) -> VAR:
+    config = VARConfig(width=64, depth=3, heads=2, schedules=SCHEDULES, tokenizer=VQ)
+    return VAR(replace(config, **changes), "var-tiny", Defaults(guidance=4.0, top_k=40, top_p=0.95))
+
+
 def _hart(changes: dict[str, Any]) -> Hart:
     config = HartConfig(
         width=64,
@@ -180,4 +186,5 @@ _BUILDERS: dict[str, Callable[[dict[str, Any]], ScaleModel]] = {
     "scenes": _scenes,
     "star": _star,
     "switti": _switti,
+    "var": _var,
 }
