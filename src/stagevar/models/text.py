@@ -111,9 +111,10 @@ class TextEncoder(ABC):
                 f"{what}: {len(missing)} tensors missing, such as {missing[0]}; is it a {cls.kind}?"
             )
         # Without its files transformers makes up a tokenizer that knows no word, so the sizes have to agree.
-        if not 0 <= model.config.vocab_size - len(tokenizer) <= cls.spare_words:
+        entries = model.get_input_embeddings().num_embeddings
+        if not 0 <= entries - len(tokenizer) <= cls.spare_words:
             raise MissingFileError(
-                f"{what}: the tokenizer has {len(tokenizer)} entries, the encoder {model.config.vocab_size}; "
+                f"{what}: the tokenizer has {len(tokenizer)} entries, the encoder {entries}; "
                 "are the tokenizer's files missing (tokenizer.json, vocab.json and merges.txt, or spiece.model)?"
             )
         model.requires_grad_(False).eval()
