@@ -14,10 +14,11 @@ from stagevar.measure.flops import _SOLVING, condition_flops, plan_flops
 from stagevar.measure.rehearse import MEAN_PICTURE, signals_at
 from stagevar.models.catalogue import skeleton
 from stagevar.models.tiny import tiny
+from stagevar.models.vq import VQTokenizer
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
-MODELS = {"infinity": tiny("infinity"), "scenes": tiny("scenes")}
+MODELS = {family: tiny(family) for family in ("infinity", "scenes", "hart", "switti")}
 ACCELERATORS = [
     "none",
     "drop_last(1)",
@@ -38,13 +39,15 @@ TOKENS = {
 
 
 def counted(model, plan):
-    """What torch counts, and the rows of the trace, for one image."""
+    """What torch counts, and the rows of the trace, for one image; a tokenizer's convolutions are not looked at."""
+    if isinstance(model.tokenizer, VQTokenizer):
+        model.tokenizer.refine = lambda x, *_: x
     schedule = model.schedule()
     condition = model.condition(model.encode_text(["a red star"]))
     mapping = {"display": False, "custom_mapping": _SOLVING}
     with FlopCounterMode(**mapping) as counter, sdpa_kernel(SDPBackend.MATH):
         steps = list(run(model, condition, schedule, [plan], [0]))
-    length = condition.text_kv[0][0].shape[2]
+    length = condition.text_kv[0][0].shape[2] if condition.text_kv else 0
     return counter.get_total_flops(), [step.records[0].rows for step in steps], length
 
 
@@ -59,7 +62,7 @@ def close_to_torch(model, plan):
 @pytest.mark.parametrize("text", ACCELERATORS)
 def test_accelerated_plans_cost_what_torch_counts(family, text):
     model = MODELS[family]
-    close_to_torch(model, Pipeline(model).plan(request=Request("x", accelerator=text)))
+    close_to_torch(model, Pipeline(model).plan(request=Request("x", smooth=False, accelerator=text)))
 
 
 @pytest.mark.parametrize("family", list(MODELS))

@@ -101,7 +101,7 @@ def test_a_config_without_sense_is_refused():
 
 def test_the_null_text_is_zeros_with_one_real_position(model):
     condition = model.condition(model.encode_text(PROMPTS))
-    blank = model.context(model.context_norm(torch.zeros(12, 24)))
+    blank = model.context(torch.zeros(12, 24))
     torch.testing.assert_close(condition.start[2], blank + model.level(torch.tensor(0)))
     assert condition.positions.tolist() == [[0, 1] + [1] * 10, [*range(7)] + [6] * 5, [0] * 12, [0] * 12]
     assert condition.modulation == ()
@@ -221,7 +221,7 @@ def test_modulation_follows_its_formula():
     context = BlockContext(1, condition, None, lambda q, k, v, scale: v)
     torch.testing.assert_close(block.parts[1](x, context), want)
     tables = model.modulation.tables
-    mean = model.context(model.context_norm(model.encode_text(PROMPTS).features[0]))[:2].mean(0)
+    mean = model.context(model.encode_text(PROMPTS).features[0])[:2].mean(0)
     torch.testing.assert_close(condition.modulation[1][0], tables[1] + mean)
 
 
@@ -338,7 +338,8 @@ def test_a_picture_does_not_depend_on_its_batch(model, size):
 def theirs(model):
     """The tensors of both published files, spelled as there."""
     swaps = {
-        "context.": "context_embed.",
+        "context.0.": "context_norm.",
+        "context.1.": "context_embed.",
         "level.": "lvl_embed.",
         "word.": "word_embed.",
         "head.norm.": "head_nm.ln_wo_grad.",

@@ -178,6 +178,8 @@ class ScaleModel(nn.Module, ABC):
     mixes_unlikely: bool = False
     """Whether smoothed sampling mixes all codes, or only those that top-k and top-p keep."""
     blocks: nn.ModuleList
+    embedding: tuple[str, ...] = ("word",)
+    """Modules that every token passes in ``embed``, for those who count operations."""
     groups: int = 1
     """Chunks of equally many consecutive blocks, the unit of group-wise token reduction."""
     config: Any
@@ -318,6 +320,11 @@ class ScaleModel(nn.Module, ABC):
             noise: the random numbers to use.
         """
         return None
+
+    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
+        """Modules behind the head that every row of scale k passes in ``draw`` or ``residual``, and how often: for
+        those who count operations."""
+        return ()
 
     @abstractmethod
     def decode(self, latent_nDHW: Tensor) -> Tensor:

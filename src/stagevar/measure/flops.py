@@ -19,7 +19,6 @@ from stagevar.loop.memory import Memory
 from stagevar.loop.network import segments
 from stagevar.loop.plan import Grid, Plan, Schedule
 from stagevar.loop.tokens import TokenContext
-from stagevar.models.blocks import SharedModulation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,7 @@ class ScaleFlops:
         cross: attention to the text.
         tokens: reducing rows and restoring them.
         head: scores of the codes.
+        finish: what a family does with them besides, such as a continuous residual.
     """
 
     scale: int
@@ -48,10 +48,11 @@ class ScaleFlops:
     cross: int = 0
     tokens: int = 0
     head: int = 0
+    finish: int = 0
 
     @property
     def total(self) -> int:
-        return self.embed + self.linear + self.attention + self.cross + self.tokens + self.head
+        return self.embed + self.linear + self.attention + self.cross + self.tokens + self.head + self.finish
 
 
 def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> list[ScaleFlops]:
@@ -68,10 +69,11 @@ def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: i
 
 
 def condition_flops(model: ScaleModel, text_length: int) -> int:
-    """Operations spent once per image, prompt and null text: keys and values of the text, shared adaptive norms."""
-    text = sum(_Layer.of(block).text_weights for block in model.layers) * text_length
-    shared = sum(_weights(module) for module in model.modules() if isinstance(module, SharedModulation))
-    return 2 * 2 * (text + shared)
+    """Operations spent once per image, prompt and null text: keys and values of the text, adaptive norms."""
+    layers = [_Layer.of(block) for block in model.layers]
+    shared = sum(_weights(module) for name, module in model.named_children() if name == "modulation")
+    once = sum(layer.once_weights for layer in layers) + shared
+    return 2 * 2 * (sum(layer.text_weights for layer in layers) * text_length + once)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +83,28 @@ class _Layer:
     Attributes:
         weights: of the linear layers that every row passes.
         text_weights: of those that the text passes, once per image: children named ``kv``.
+        once_weights: of those that a vector per image passes: children named ``modulation``.
         self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
     """
 
     weights: int
     text_weights: int
+    once_weights: int
     self_width: int
     cross_width: int
 
     @classmethod
     def of(cls, block: Block) -> _Layer:
-        text, self_width, cross_width = 0, 0, 0
+        text, once, self_width, cross_width = 0, 0, 0, 0
         for part in block.children():
-            kv = getattr(part, "kv", None)
+            kv, modulation = getattr(part, "kv", None), getattr(part, "modulation", None)
+            once += 0 if modulation is None else _weights(modulation)
             width = part.proj.in_features if hasattr(part, "heads") and isinstance(part.proj, nn.Linear) else 0
             if kv is None:
                 self_width += width
             else:
                 cross_width, text = cross_width + width, text + _weights(kv)
-        return cls(_weights(block) - text, text, self_width, cross_width)
+        return cls(_weights(block) - text - once, text, once, self_width, cross_width)
 
 
 def _weights(module: nn.Module) -> int:
@@ -118,8 +123,8 @@ class _Way:
         head = model.get_submodule("head")
         self.head_row = _weights(head)
         self.head_once = sum(_weights(part) for name, part in head.named_modules() if name == "modulation")
-        embeddings = [child for child in model.children() if isinstance(child, nn.Linear | nn.Conv2d)]
-        self.embed_row = sum(child.weight.numel() for child in embeddings)
+        embeddings = [parameter for name in model.embedding for parameter in model.get_submodule(name).parameters()]
+        self.embed_row = sum(parameter.numel() for parameter in embeddings if parameter.dim() > 1)
 
     def scale(self, k: int) -> ScaleFlops:
         """Operations of scale k, after those before it."""
@@ -141,7 +146,7 @@ class _Way:
                 attention += 4 * run * self._keys(k, layer, run) * shape.self_width
                 cross += 4 * run * self.text_length * shape.cross_width
         read = rows if here.tokens is not None and here.tokens.final else count
-        depth = self.model.depth
+        depth, finishing = self.model.depth, self.model.finishing(self.schedule, k)
         return ScaleFlops(
             k,
             self.schedule[k],
@@ -153,6 +158,7 @@ class _Way:
             cross=branches * cross,
             tokens=branches * tokens,
             head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once),
+            finish=branches * 2 * read * sum(times * _weights(module) for module, times in finishing),
         )
 
     def _segments(self, k: int) -> Iterator[tuple[int | None, range]]:

@@ -125,7 +125,10 @@ class ResidualHead(nn.Module):
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Noisy vectors (..., D), time steps (...) or () and conditions (..., C) to estimates of the noise and of the
         variance's place between its bounds (-1 to 1), together (..., 2D)."""
-        y = self.time(waves(t)) + self.condition(condition)
+        return self.estimate(x, self.time(waves(t)) + self.condition(condition))
+
+    def estimate(self, x: Tensor, y: Tensor) -> Tensor:
+        """As ``forward``, time and condition embedded in y (..., width)."""
         h = self.input(x)
         for layer in self.layers:
             h = layer(h, y)
@@ -144,10 +147,10 @@ class ResidualHead(nn.Module):
         """
         n, _, steps, D = noise_nMSD.shape
         x, c = noise_nMSD[:, :, 0], self.coefficients
-        w = x.new_tensor(list(guidance)).view(n, 1, 1)
+        w, condition = x.new_tensor(list(guidance)).view(n, 1, 1), self.condition(condition_RMC)
         for i in reversed(range(steps)):
-            t = torch.tensor(c.timesteps[i], device=x.device)
-            out = self(x.repeat(len(condition_RMC) // n, 1, 1), t, condition_RMC)
+            time = self.time(waves(torch.tensor(c.timesteps[i], device=x.device)))
+            out = self.estimate(x.repeat(len(condition) // n, 1, 1), time + condition)
             error, place = out[:n].split(D, -1)
             if len(out) > n:
                 error = w * error + (1 - w) * out[n:, :, :D]

@@ -114,8 +114,8 @@ class Hart(VQModel):
         self.groups = config.depth
         self.defaults = defaults or sampling(len(config.schedules[0]))
         width, depth, eps = config.width, config.depth, config.eps
-        self.context_norm = nn.RMSNorm(config.text_channels, eps) if config.text_norm else None
-        self.context = nn.Linear(config.text_channels, width)
+        norm = nn.RMSNorm(config.text_channels, eps) if config.text_norm else nn.Identity()
+        self.context = nn.Sequential(norm, nn.Linear(config.text_channels, width))
         self.level = nn.Embedding(len(config.schedules[0]), width) if config.level_table else WaveLevel(width)
         self.word = nn.Linear(config.tokenizer.channels, width)
         self.modulation = _modulation(config)
@@ -157,7 +157,7 @@ class Hart(VQModel):
                 )
         states = torch.stack([states for part in rows for states in part.features]).to(self.device, torch.float32)
         mask = torch.stack([mask for part in rows for mask in part.masks or ()]).to(self.device, torch.bool)
-        context = self.context(states if self.context_norm is None else rms_norm(states, self.context_norm))
+        context = self.context(states)
         return HartCondition(
             start=context + self.level(torch.tensor(0, device=self.device)),
             pooled=context.amax(1),
@@ -210,6 +210,13 @@ class Hart(VQModel):
         numbers = noise(head.steps * head.channels).unflatten(-1, (head.steps, head.channels))
         vectors = RESIDUAL_UNIT * head.draw(states, numbers, guidance)
         return token_map(vectors if index_nr is None else spread(vectors, index_nr, h * w), (h, w))
+
+    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
+        if k < len(schedule) - 1:
+            return ()
+        head = self.residual_head
+        every_step = (head.input, head.layers, head.modulation, head.output)
+        return *((module, head.steps) for module in every_step), (head.condition, 1), (self.word, 1)
 
     def residual_condition(self, x_RMC: Tensor, codes_nM: Tensor) -> Tensor:
         """What the residual head sees: (R, M, C)."""

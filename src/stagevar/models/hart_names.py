@@ -18,7 +18,8 @@ from stagevar.models.weights import renamed
 NETWORK, TOKENIZER, DISCRIMINATOR = "hart.", "vae.", "disc."
 
 _TOP = {
-    "context_embed": "context",
+    "context_norm": "context.0",
+    "context_embed": "context.1",
     "lvl_embed": "level",
     "word_embed": "word",
     "head_nm.ln_wo_grad": "head.norm",

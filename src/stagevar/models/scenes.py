@@ -148,6 +148,7 @@ class Scenes(ScaleModel):
     """Text to 64 x 64 pictures in ten scales, 1x1 to 32x32."""
 
     family = "scenes"
+    embedding = ("window", "place")
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
         super().__init__()
