@@ -327,7 +327,7 @@ def test_smoothed_codes_are_left_to_the_loop(sampler: Star) -> None:
 
 
 def test_a_second_stage_that_makes_no_sense_is_refused() -> None:
-    for change in ({"first": 0}, {"rounds": 0}, {"last_rounds": 0}, {"early": -1}, {"depth": 0}):
+    for change in ({"first": 0}, {"rounds": 1}, {"last_rounds": 1}, {"early": -1}, {"depth": 0}):
         with pytest.raises(ValueError, match="second stage"):
             SamplerConfig(**change)
 

@@ -8,7 +8,7 @@ import torch
 
 from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
-from stagevar.measure.conform import Probe, reading_config, require
+from stagevar.measure.conform import Probe, reading_config
 from stagevar.measure.conform_vq import (
     check_forced,
     check_greedy,
@@ -56,7 +56,6 @@ def build(probe: Probe) -> tuple[Star, Schedule]:
     """The network that a set describes, with its weights; its second stage is there but does not draw."""
     with reading_config(probe.folder):
         network = probe.config["transformer"]
-        require(network, mlp_ratio=4.0)
         schedule = schedule_of(probe)
         config = StarConfig(
             width=network["embed_dim"],
@@ -65,10 +64,11 @@ def build(probe: Probe) -> tuple[Star, Schedule]:
             schedules=(schedule,),
             tokenizer=tokenizer_config(probe),
             text_channels=network["in_dim_cross"],
+            feed_forward=network["mlp_ratio"],
             rotary_base=network["rope_theta"],
             rotary_range=network["rope_norm"],
             eps=network["norm_eps"],
-            sampler=SamplerConfig(network["sample_from_idx"]) if network["enable_adaptive_norm"] else None,
+            sampler=SamplerConfig() if network["enable_adaptive_norm"] else None,
         )
         with torch.device("meta"):
             model = Star(config)

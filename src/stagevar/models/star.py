@@ -53,6 +53,7 @@ class StarConfig:
         schedules: grids of each picture size, equally many; the first is the default size.
         tokenizer: the image tokenizer.
         text_channels: width of the text encoder's states and summary.
+        feed_forward: hidden width of the perceptrons as a multiple of ``width``.
         rotary_base, rotary_range: base of the frequencies; both axes of every grid run from 0 to the range.
         eps: of the norms.
         sampler: the second stage, None without.
@@ -64,6 +65,7 @@ class StarConfig:
     schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 5, 6, 8, 10, 13, 16),)
     tokenizer: VQConfig = field(default_factory=VQConfig)
     text_channels: int = 1024
+    feed_forward: float = 4.0
     rotary_base: float = 10000.0
     rotary_range: float = 64.0
     eps: float = 1e-6
@@ -160,6 +162,7 @@ class Star(VQModel):
         self.second_stage = config.sampler is not None
         width, heads, eps = config.width, config.heads, config.eps
         text, codes, scales = config.text_channels, config.tokenizer.codes, len(config.schedules[0])
+        hidden = round(config.feed_forward * width)
         self.summary = nn.Linear(text, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.level = nn.Embedding(scales, width)
@@ -168,7 +171,7 @@ class Star(VQModel):
             Block(
                 attention=SelfAttention(width, heads, eps),
                 cross=CosineCrossAttention(width, heads, text, eps),
-                feed_forward=FeedForward(width, 4 * width, eps),
+                feed_forward=FeedForward(width, hidden, eps),
             )
             for _ in range(config.depth)
         )
@@ -176,7 +179,7 @@ class Star(VQModel):
         self.second = None
         if config.sampler is not None:
             channels = config.tokenizer.channels
-            self.second = SecondStage(config.sampler, width, heads, text, channels, codes, scales, eps)
+            self.second = SecondStage(config.sampler, width, heads, hidden, text, channels, codes, scales, eps)
         self.tokenizer = VQTokenizer(config.tokenizer)
 
     def encode_text(self, prompts: Sequence[str]) -> Text:

@@ -41,10 +41,8 @@ class SamplerConfig:
     depth: int = 3
 
     def __post_init__(self) -> None:
-        if self.first < 1 or min(self.rounds, self.last_rounds, self.depth) < 1 or self.early < 0:
-            raise ValueError(
-                "a second stage needs first, rounds, last_rounds and depth of 1 or more, early of 0 or more"
-            )
+        if min(self.first, self.depth) < 1 or min(self.rounds, self.last_rounds) < 2 or self.early < 0:
+            raise ValueError("a second stage needs first and depth of 1 or more, 2 or more rounds, early of 0 or more")
 
 
 def round_sizes(rounds: int, tokens: int) -> list[int]:
@@ -68,6 +66,7 @@ class SecondStage(nn.Module):
         config: SamplerConfig,
         width: int,
         heads: int,
+        hidden: int,
         text: int,
         channels: int,
         codes: int,
@@ -82,7 +81,7 @@ class SecondStage(nn.Module):
         self.word = nn.Linear(channels, width)
         self.mix = nn.Linear(2 * width, width)
         self.blocks = nn.ModuleList(
-            Block(attention=SelfAttention(width, heads, eps), feed_forward=FeedForward(width, 4 * width, eps))
+            Block(attention=SelfAttention(width, heads, eps), feed_forward=FeedForward(width, hidden, eps))
             for _ in range(config.depth)
         )
         self.head = nn.Linear(width, codes)
