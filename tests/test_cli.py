@@ -20,7 +20,7 @@ from stagevar import __version__
 from stagevar.cli.pictures import free_name, slug
 from stagevar.errors import UnknownModelError
 from stagevar.measure import conform
-from stagevar.models.catalogue import save_model
+from stagevar.models.folder import save_model
 from stagevar.models.scenes import Scenes, ScenesConfig
 from stagevar.models.tiny import randomize
 from stagevar.pipeline import Pipeline

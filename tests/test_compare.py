@@ -20,7 +20,7 @@ from stagevar.measure import compare as comparing
 from stagevar.measure import comparison as report
 from stagevar.measure.compare import Drawn, compare
 from stagevar.measure.score import score
-from stagevar.models.catalogue import save_model
+from stagevar.models.folder import save_model
 from stagevar.models.scenes import Scenes, ScenesConfig
 from stagevar.models.tiny import randomize, tiny
 from stagevar.pipeline import Pipeline

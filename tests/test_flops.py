@@ -12,7 +12,7 @@ from stagevar.loop.tokens import Merge, Select
 from stagevar.measure.explain import explain
 from stagevar.measure.flops import _SOLVING, condition_flops, plan_flops
 from stagevar.measure.rehearse import MEAN_PICTURE, signals_at
-from stagevar.models.catalogue import skeleton
+from stagevar.models.sources import skeleton
 from stagevar.models.tiny import tiny
 from stagevar.models.vq import VQTokenizer
 from stagevar.pipeline import Pipeline

@@ -14,12 +14,15 @@ from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
 from stagevar.models import catalogue, hart
 from stagevar.models.diffusion import Coefficients, ResidualHead, waves
+from stagevar.models.folder import save_model
 from stagevar.models.hart import Hart, HartConfig, config_of
 from stagevar.models.hart_blocks import grid_factors, grid_positions, mix_halves, pooled_text, text_factors
 from stagevar.models.hart_names import CheckpointNames
+from stagevar.models.sources import load
 from stagevar.models.tiny import randomize, tiny
 from stagevar.models.weights import fill
 from stagevar.pipeline import Pipeline
+from stagevar.request import Request
 
 PROMPTS = ["a cat", "two big red dogs on a sofa"]
 SETTINGS = {
@@ -71,7 +74,7 @@ def draw(model, prompts=PROMPTS, seeds=(7, 8), negative=None, size=(None, None),
 
 
 def test_the_published_size_and_its_sampling():
-    model = catalogue.skeleton("hart-0.7b")
+    model = catalogue.bare("hart-0.7b")
     assert catalogue.transformer_parameters(model) / 1e9 == pytest.approx(0.73, abs=0.03)
     assert model.picture_size(model.schedule()) == (1024, 1024)
     plan = Pipeline(model).plan()
@@ -80,7 +83,7 @@ def test_the_published_size_and_its_sampling():
     assert [scale.guidance for scale in plan] == pytest.approx([*ramp, ramp[-1]])
     assert [scale.smooth for scale in plan] == pytest.approx([k / 13 for k in (*range(13), 12)])
     assert {(scale.top_p, scale.temperature, scale.branch) for scale in plan} == {(1.0, 1.0, "both")}
-    own = Pipeline(model).plan(request=catalogue.Request("x", guidance_scale=2.0, top_k=5, smooth=False))
+    own = Pipeline(model).plan(request=Request("x", guidance_scale=2.0, top_k=5, smooth=False))
     assert own[13].guidance == pytest.approx(1 + 2 * 12 / 13) and own[0].top_k == 5 and own[0].smooth is None
 
 
@@ -397,20 +400,22 @@ def test_a_published_checkpoint_loads(tmp_path, monkeypatch):
     save_file(tokenizer, folder / "tokenizer" / "model.safetensors")
     size = replace(hart.SIZES["hart-0.7b"], config=replace(HartConfig(), tokenizer=model.config.tokenizer))
     monkeypatch.setitem(hart.SIZES, "hart-0.7b", size)
-    sources = []
-    row = replace(hart.FAMILY, text=lambda given, **_: sources.extend(given) or model.text_encoder)
+    encoder = folder / hart.TEXT_ENCODER.split("/")[1]
+    encoder.mkdir()
+    folders = []
+    row = replace(hart.FAMILY, text=lambda given, **_: folders.extend(given) or model.text_encoder)
     monkeypatch.setitem(catalogue.FAMILIES, "hart", row)
-    loaded = catalogue.load("hart-0.7b", weights=folder)
-    assert sources == [hart.TEXT_ENCODER]
+    loaded = load("hart-0.7b", weights=folder)
+    assert folders == [encoder]
     assert loaded.config == replace(model.config, schedules=model.config.schedules[:1])
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(draw(model), draw(loaded))
     (folder / "llm" / "config.json").write_text(json.dumps(SETTINGS | {"depth": 2}))
     with pytest.raises(ForeignCheckpointError, match="left over"):
-        catalogue.load("hart-0.7b", weights=folder)
+        load("hart-0.7b", weights=folder)
     (folder / "llm" / "config.json").write_text(json.dumps({"depth": 2}))
     with pytest.raises(ForeignCheckpointError, match=r"describes no HART \('"):
-        catalogue.load("hart-0.7b", weights=folder)
+        load("hart-0.7b", weights=folder)
 
 
 def test_every_switch_is_read_from_the_config(model):
@@ -445,8 +450,8 @@ def test_unknown_tensors_are_named(model):
 
 
 def test_a_model_can_be_written_and_read(tmp_path, model):
-    catalogue.save_model(model, tmp_path / "own", torch.float32)
-    loaded = catalogue.load(tmp_path / "own")
+    save_model(model, tmp_path / "own", torch.float32)
+    loaded = load(tmp_path / "own")
     loaded.text_encoder = model.text_encoder
     assert loaded.config == model.config and loaded.defaults == model.defaults
     assert torch.equal(draw(model), draw(loaded))

@@ -19,6 +19,7 @@ from stagevar.loop.sample import uniforms
 from stagevar.loop.tokens import Select
 from stagevar.models import catalogue, star, star_names
 from stagevar.models.clip import ClipEncoder
+from stagevar.models.sources import load
 from stagevar.models.star import SIZES, Sharing, Star, StarCondition
 from stagevar.models.star_names import CheckpointNames
 from stagevar.models.star_sampler import SamplerConfig, round_sizes
@@ -93,7 +94,7 @@ def equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     ],
 )
 def test_published_sizes(name: str, side: int, billions: float) -> None:
-    model = catalogue.skeleton(name)
+    model = catalogue.bare(name)
     assert isinstance(model, Star)
     assert catalogue.transformer_parameters(model) / 1e9 == pytest.approx(billions, abs=0.01)
     assert model.picture_size(model.schedule()) == (side, side)
@@ -382,10 +383,10 @@ def test_a_published_model_is_loaded(config: SamplerConfig | None, tmp_path: Pat
     randomized(CLIPTextModel(CLIPTextConfig(**settings()))).save_pretrained(tmp_path / "CLIP" / "text_encoder")
     build_tokenizer().save_pretrained(tmp_path / "CLIP" / "tokenizer")
     monkeypatch.setitem(SIZES, "star-256", replace(size, config=model.config, defaults=model.defaults))
-    loaded = catalogue.load("star-256", weights=tmp_path, dtype=torch.bfloat16)
+    loaded = load("star-256", weights=tmp_path, dtype=torch.bfloat16)
     assert isinstance(loaded, Star) and isinstance(loaded.text_encoder, ClipEncoder)
     assert {p.dtype for name, p in loaded.named_parameters() if "blocks." in name} == {torch.bfloat16}
-    loaded = catalogue.load("star-256", weights=tmp_path)
+    loaded = load("star-256", weights=tmp_path)
     model.text_encoder = loaded.text_encoder
     want, found = (Pipeline(one)("a cat", seed=1, output_type="latent").images[0] for one in (model, loaded))
     assert torch.equal(want, found)

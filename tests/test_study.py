@@ -22,7 +22,7 @@ from stagevar.measure.report import markdown, write_report
 from stagevar.measure.scorers import agreement
 from stagevar.measure.spectrum import energies, held, participation, rank, spectrum
 from stagevar.measure.study import default_prompts, study
-from stagevar.models.catalogue import save_model
+from stagevar.models.folder import save_model
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request

@@ -20,6 +20,7 @@ from stagevar.loop.contract import BlockContext, Text
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
 from stagevar.models import catalogue, switti, switti_names
+from stagevar.models.sources import load
 from stagevar.models.switti import SIZES, Switti, adapt, crop_numbers
 from stagevar.models.switti_names import CheckpointNames
 from stagevar.models.tiny import tiny
@@ -45,7 +46,7 @@ def model() -> Switti:
 
 @pytest.mark.parametrize(("name", "side", "guided"), [("switti", 512, 8), ("switti-1024-ar", 1024, 11)])
 def test_published_sizes_and_their_sampling(name: str, side: int, guided: int) -> None:
-    model = catalogue.skeleton(name)
+    model = catalogue.bare(name)
     assert isinstance(model, Switti)
     count = sum(p.numel() for key, p in model.named_parameters() if not key.startswith("tokenizer."))
     assert count / 1e9 == pytest.approx(2.47, abs=0.01)
@@ -238,6 +239,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Switti, 
     model = tiny_switti(seed=5, width=128, depth=2, heads=2, causal=True)
     network, tokenizer = official(model)
     settings = {"depth": 2, "rope_size": 128, "rope_theta": 10000, "use_ar": True, "reso": 512}
+    for repository in SIZES["switti"].text:
+        (tmp_path / repository.split("/")[1]).mkdir()
     for folder, state in (("Switti", network), ("VQVAE-Switti", tokenizer)):
         (tmp_path / folder).mkdir()
         save_file(state, tmp_path / folder / "model.safetensors")
@@ -245,14 +248,14 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Switti, 
     config = replace(model.config, causal=False, depth=30, width=1920, heads=30)
     monkeypatch.setitem(SIZES, "switti", replace(SIZES["switti"], config=config, defaults=model.defaults))
     monkeypatch.setitem(
-        catalogue.FAMILIES, "switti", replace(switti.FAMILY, text=lambda sources, **_: model.text_encoder)
+        catalogue.FAMILIES, "switti", replace(switti.FAMILY, text=lambda folders, **_: model.text_encoder)
     )
     return model, tmp_path
 
 
 def test_a_published_model_is_loaded_as_its_config_says(published: tuple[Switti, Path]) -> None:
     model, folder = published
-    loaded = catalogue.load("switti", weights=folder)
+    loaded = load("switti", weights=folder)
     assert isinstance(loaded, Switti)
     assert loaded.config == model.config
     want, found = (Pipeline(one)("a cat", seed=1, output_type="latent").images[0] for one in (model, loaded))

@@ -21,6 +21,7 @@ from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
 from stagevar.models import catalogue, imagenet, var_names
 from stagevar.models.imagenet import find_class
+from stagevar.models.sources import load
 from stagevar.models.tiny import SCHEDULES, tiny
 from stagevar.models.var import SIZES, VAR
 from stagevar.models.var_names import CheckpointNames
@@ -53,7 +54,7 @@ def model() -> VAR:
     ],
 )
 def test_published_sizes(name: str, billions: float, side: int) -> None:
-    model = catalogue.skeleton(name)
+    model = catalogue.bare(name)
     count = sum(p.numel() for key, p in model.named_parameters() if not key.startswith("tokenizer."))
     assert count / 1e9 == pytest.approx(billions, rel=0.01)
     schedule = model.schedule()
@@ -307,10 +308,10 @@ def test_a_published_model_is_loaded(
     model = tiny_var(seed=5, shared=shared)
     publish(model, tmp_path, back_end)
     monkeypatch.setitem(SIZES, "var-d16", replace(SIZES["var-d16"], config=model.config, defaults=model.defaults))
-    loaded = catalogue.load("var-d16", weights=tmp_path)
+    loaded = load("var-d16", weights=tmp_path)
     want, found = (Pipeline(one)(207, seed=1, output_type="latent").images[0] for one in (model, loaded))
     assert torch.equal(want, found)
-    half = catalogue.load("var-d16", weights=tmp_path, dtype=torch.bfloat16)
+    half = load("var-d16", weights=tmp_path, dtype=torch.bfloat16)
     assert {p.dtype for p in half.blocks.parameters()} == {torch.bfloat16}
 
 
@@ -325,7 +326,7 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path, monkeypatch: py
         config = replace(model.config, **changes)
         monkeypatch.setitem(SIZES, "var-d16", replace(SIZES["var-d16"], config=config))
         with pytest.raises(error, match=match):
-            catalogue.load("var-d16", weights=tmp_path)
+            load("var-d16", weights=tmp_path)
 
 
 def test_the_example_runs_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

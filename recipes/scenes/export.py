@@ -9,7 +9,7 @@ import torch
 from sheet import GUIDANCE, TEMPERATURES
 
 from stagevar.loop.contract import Defaults
-from stagevar.models.catalogue import save_model
+from stagevar.models.folder import save_model
 from stagevar.models.scenes import SHIPPED, Scenes, ScenesConfig
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     state = torch.load(options.run / "last.pt", weights_only=True, map_location="cpu")
     model = Scenes(ScenesConfig(), defaults=Defaults(guidance=GUIDANCE, temperature=TEMPERATURES))
     model.load_state_dict(state["average"])
-    save_model(model, options.to)
+    save_model(model, options.to, torch.float16)
     print(f"step {state['step']}, {state['seconds'] / 60:.0f} minutes: written to {options.to}")
 
 

@@ -22,7 +22,7 @@ from stagevar.loop.network import Tap
 from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.run import Revise, run
 from stagevar.loop.trace import Trace
-from stagevar.models.catalogue import load
+from stagevar.models.sources import load
 from stagevar.registry import parse
 from stagevar.request import OUTPUT_TYPES, OutputType, Request, Result, ScaleEvent, expand, whole
 

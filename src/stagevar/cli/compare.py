@@ -61,7 +61,7 @@ def explain(
     """
     from stagevar.cli import show
     from stagevar.measure.explain import explain as explained
-    from stagevar.models.catalogue import skeleton
+    from stagevar.models.sources import skeleton
 
     height, width = read_size(size)
     answer = explained(skeleton(model), accelerator, height=height, width=width, text_length=text_length)

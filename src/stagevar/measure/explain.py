@@ -34,7 +34,7 @@ def explain(
     """A request's plan, scale by scale, and what it saves; that of an online accelerator is rehearsed.
 
     Args:
-        model: with or without weights (``stagevar.models.catalogue.skeleton``).
+        model: with or without weights (``stagevar.models.sources.skeleton``).
         accelerator: as ``stagevar.registry.parse`` reads it.
         height, width: pixels; the model's default size if None.
         text_length: text tokens; those of the model where it takes a fixed number, else 32.

@@ -10,8 +10,18 @@ from typing import Any, Protocol, get_args, get_type_hints
 from torch import Tensor
 
 from stagevar.loop.contract import Defaults, ScaleModel, Text
+from stagevar.models.text import TextEncoder
 
-TextEncoder = Callable[[Sequence[str]], Text]
+
+class TextReader(Protocol):
+    """A text encoder, or several that read every prompt together."""
+
+    @property
+    def encoders(self) -> tuple[TextEncoder, ...]:
+        """Each of them, in the order of ``Size.text``."""
+
+    def __call__(self, prompts: Sequence[str]) -> Text:
+        """The prompts' states."""
 
 
 class Names(Protocol):
@@ -79,9 +89,9 @@ class Family:
         names: of a network's published tensors; None where only this package writes checkpoints.
         adapt: ``(config, settings)`` to the config corrected by the ``config.json`` that lies beside the network's
             published weights; None where there is none that matters.
-        text: ``(sources, dtype=, device=, offload=, revision=, local_files_only=, token=)`` to the text encoder that is
-            set as the model's ``text_encoder``; the sources are folders or hub repositories, one for each of
-            ``Size.text``. None where the network itself reads the prompt.
+        text: ``(folders, dtype=, device=, offload=)`` to the text encoder that is set as the model's ``text_encoder``,
+            from one folder for each of ``Size.text``. None where the network itself reads the prompt.
+        text_folders: in those repositories, that encoder and tokenizer are in; "" is the root.
     """
 
     name: str
@@ -91,7 +101,8 @@ class Family:
     build: Callable[[Any, str, Defaults | None], ScaleModel]
     names: Callable[[Any], Names] | None = None
     adapt: Callable[[Any, dict[str, Any]], Any] | None = None
-    text: Callable[..., TextEncoder] | None = None
+    text: Callable[..., TextReader] | None = None
+    text_folders: tuple[str, ...] = ("",)
 
 
 def read_fields(kind: type[Any], values: Mapping[str, Any]) -> Any:

@@ -297,4 +297,5 @@ FAMILY = Family(
     build=Star,
     names=lambda model: CheckpointNames(),
     text=_load_text,
+    text_folders=("CLIP/text_encoder/", "CLIP/tokenizer/"),
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, PromptError
+from stagevar.files import replacing_folder
 from stagevar.loop.contract import Text
 from stagevar.models.hub import errors_only
 
@@ -35,6 +36,8 @@ class TextEncoder(ABC):
     """What it is, for error messages."""
     spare_words: ClassVar[int] = 0
     """Rows that the table of embeddings may have beyond the tokenizer's entries."""
+    folders: tuple[str, str] = ("", "")
+    """Of encoder and tokenizer, inside the folder or repository that they came from."""
 
     def __init__(self, model: Any, tokenizer: Any, *, offload: bool = False, max_length: int = 512) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -119,7 +122,24 @@ class TextEncoder(ABC):
             )
         model.requires_grad_(False).eval()
         length = {} if max_length is None else {"max_length": max_length}
-        return cls(model, tokenizer, offload=offload, **length).to(device)
+        encoder = cls(model, tokenizer, offload=offload, **length).to(device)
+        encoder.folders = subfolder, words
+        return encoder
+
+    @property
+    def encoders(self) -> tuple[TextEncoder, ...]:
+        """Itself: the parts of what may be several encoders."""
+        return (self,)
+
+    def save(self, folder: Path) -> None:
+        """Write encoder and tokenizer as ``from_pretrained`` reads them, in the dtype that they have.
+
+        Raises:
+            OutputError: the folder cannot be written; it is left as it was.
+        """
+        with replacing_folder(folder) as temporary, errors_only("transformers"), _no_bars():
+            self.model.save_pretrained(temporary / self.folders[0])
+            self.tokenizer.save_pretrained(temporary / self.folders[1])
 
     def to(self, device: str | torch.device) -> Self:
         """Compute on ``device`` from now on."""

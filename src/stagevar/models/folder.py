@@ -1,0 +1,132 @@
+"""Folders that this package writes: ``config.json``, ``model.safetensors``, and the text encoders in the layout of
+transformers, each in a folder named after the last part of its repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from stagevar.errors import ForeignCheckpointError, OptionError
+from stagevar.loop.contract import Defaults, ScaleModel
+from stagevar.loop.plan import Plan
+from stagevar.models.family import Family, Size, TextReader, read_fields
+from stagevar.models.published import Where, load_encoder
+from stagevar.models.vq import vq_layout
+from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, read_state, save
+from stagevar.request import Request
+
+
+def family_of(folder: Path, families: Mapping[str, Family]) -> Family:
+    """The family that a folder's config names.
+
+    Raises:
+        MissingFileError, ForeignCheckpointError
+    """
+    family = families.get(str(load_config(folder).get("family")))
+    if family is None:
+        raise ForeignCheckpointError(f"{folder / CONFIG} names no family ({', '.join(families)})")
+    return family
+
+
+def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
+    """The model that a folder holds, on the meta device.
+
+    Raises:
+        MissingFileError, ForeignCheckpointError
+    """
+    config = load_config(folder)
+    try:
+        with torch.device("meta"):
+            shape, defaults = read_fields(family.config, config["config"]), read_fields(Defaults, config["defaults"])
+            model = family.build(shape, str(config["name"]), defaults)
+            sampling = {name: value for name, value in asdict(model.defaults).items() if value is not None}
+            if isinstance(sampling["top_k"], tuple):
+                del sampling["top_k"]  # requests have one for all scales; the plan checks those of each
+            Request("defaults", guidance_scale=sampling.pop("guidance"), **sampling)
+            Plan.uniform(len(model.schedule()), **asdict(model.defaults) | {"smooth": None})
+    except KeyError as error:
+        raise ForeignCheckpointError(f"{folder / CONFIG} lacks {error}; it does not describe a model") from None
+    except (TypeError, AttributeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OptionError) as error:
+        raise ForeignCheckpointError(f"{folder / CONFIG} does not describe a model: {error}") from None
+    return model
+
+
+def text_repositories(folder: Path) -> tuple[str, ...]:
+    """The text encoders that a folder's config names; they are in the folder or on the hub.
+
+    Raises:
+        MissingFileError, ForeignCheckpointError
+    """
+    listed = load_config(folder).get("text", [])
+    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+        raise ForeignCheckpointError(f"{folder / CONFIG} does not list text encoders by name")
+    return tuple(listed)
+
+
+def load_folder(
+    folder: Path,
+    family: Family,
+    where: Where,
+    *,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    offload: bool = False,
+) -> ScaleModel:
+    """A model with its weights and, where the folder names one, its text encoder.
+
+    Raises:
+        MissingFileError, ForeignCheckpointError, ShapeError, MissingExtraError
+    """
+    model = folder_skeleton(folder, family)
+    text = text_repositories(folder)
+    encoder = None
+    if text:
+        size = Size(model.config, text=text)
+        encoder = load_encoder(family, size, replace(where, folder=folder), dtype=dtype, device=device, offload=offload)
+    fill(model, read_state(folder / WEIGHTS), reshape=_layout, source=folder, dtype=dtype)
+    model.text_encoder = encoder
+    return model.to(device)
+
+
+def _layout(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    part, _, rest = name.partition(".")
+    return vq_layout(rest, tensor) if part == "tokenizer" else tensor
+
+
+def save_model(
+    model: ScaleModel,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    *,
+    text: Sequence[str] = (),
+    copy_text: bool = True,
+) -> None:
+    """Write a model as a folder that ``catalogue.load`` takes.
+
+    Args:
+        model: with its weights.
+        folder: is made if need be.
+        dtype: of the parameters; None keeps theirs. Buffers keep their own.
+        text: hub repositories of the model's text encoders.
+        copy_text: write the text encoders into the folder too; otherwise loading it fetches them from the hub.
+
+    Raises:
+        OutputError: the folder cannot be written; no half-written weights are left.
+    """
+    if text and copy_text and model.text_encoder is not None:
+        for repository, encoder in zip(text, cast(TextReader, model.text_encoder).encoders, strict=True):
+            encoder.save(folder / repository.split("/")[-1])
+    config: dict[str, Any] = {
+        "family": model.family,
+        "name": model.name,
+        "config": asdict(model.config),
+        "defaults": asdict(model.defaults),
+    }
+    if text:
+        config["text"] = list(text)
+    parameters = {name: tensor.to(dtype or tensor.dtype) for name, tensor in model.named_parameters()}
+    save(folder, config, {name: parameters.get(name, tensor) for name, tensor in model.state_dict().items()})

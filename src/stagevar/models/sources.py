@@ -1,0 +1,189 @@
+"""What a name, path or repository means, and the model behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from stagevar.errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    MissingFileError,
+    OptionError,
+    ShapeError,
+    UnknownModelError,
+)
+from stagevar.loop.contract import ScaleModel
+from stagevar.models.catalogue import FAMILIES, bare, find, names, published
+from stagevar.models.family import Family, Size
+from stagevar.models.folder import family_of, folder_skeleton, load_folder, text_repositories
+from stagevar.models.hub import locate
+from stagevar.models.published import Where, load_published
+from stagevar.models.recognise import recognise
+from stagevar.models.weights import CONFIG, read_state
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a name, path or repository stands for: a row of the table, or a folder that this package wrote.
+
+    Attributes:
+        name: of the model, "" where the folder knows it.
+        family: its family.
+        size: its row, None for a folder.
+        folder: that this package wrote, None for published files.
+        where: where published files and text encoders are looked for.
+    """
+
+    name: str
+    family: Family
+    size: Size | None
+    folder: Path | None
+    where: Where
+
+
+def resolve(source: str | Path, weights: str | Path | None = None, where: Where | None = None) -> Source:
+    """Find out what a user means. Nothing is downloaded but the folder of a hub repository that this package wrote.
+
+    Args:
+        source: a name of ``entries``; a folder that ``folder.save_model`` wrote, here or as a hub repository; a hub
+            repository of the table or a file of one; or a local file that holds a model's network.
+        weights: folder with a named model's published files, or its network's file, instead of the hub.
+        where: revision, token and whether to stay offline.
+
+    Raises:
+        UnknownModelError, OptionError, MissingFileError, ForeignCheckpointError
+    """
+    name, where = str(source), where or Where()
+    found = find(name)
+    if found is not None and not found[1].shipped:
+        return _of_table(name, where if weights is None else _at(Path(weights).expanduser(), where))
+    if weights is not None:
+        listed = ", ".join(name for name, _ in published())
+        raise OptionError(f"weights are given to a model of the hub ({listed}), not to {name!r}")
+    if found is not None:
+        return _of_table(name, where)
+    path = os.path.expanduser(name)  # noqa: PTH111 - never raises
+    if name and os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, never raises
+        return Source("", family_of(Path(path), FAMILIES), None, Path(path), where)
+    if name and os.path.isfile(path):  # noqa: PTH113
+        return _of_file(Path(path), where)
+    if repository := re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)((?:/[\w.-]+)*)/?", name):
+        return _of_repository(repository[1], repository[2].strip("/"), where)
+    raise UnknownModelError(f"there is no model, file or folder {name!r}; models are {', '.join(names())}")
+
+
+def _of_table(name: str, where: Where) -> Source:
+    found = find(name)
+    assert found is not None
+    family, size = found
+    return Source(name, family, None, size.shipped, where) if size.shipped else Source(name, family, size, None, where)
+
+
+def _at(weights: Path, where: Where) -> Where:
+    if weights.is_file():
+        return replace(where, folder=weights.parent, network=weights)
+    return replace(where, folder=weights)
+
+
+def _of_file(path: Path, where: Where) -> Source:
+    """A network's file: known by its name, else by its tensors."""
+    named = [name for name, size in published() if PurePosixPath(size.parts[0].file).stem == path.stem]
+    candidates = named or recognise(read_state(path))
+    if len(candidates) != 1:
+        which = f"could be {', '.join(candidates)}" if candidates else "has the tensors of no model here"
+        raise UnknownModelError(f"{path} {which}; give the model by name, and the file as its weights")
+    return _of_table(candidates[0], _at(path, where))
+
+
+def _of_repository(repository: str, file: str, where: Where) -> Source:
+    """A repository of the table, or one that holds a folder of ours."""
+    networks = {name: size.parts[0].file for name, size in published() if size.parts[0].repository == repository}
+    chosen = [name for name, network in networks.items() if file in ("", network.rstrip("/"))]
+    if len(chosen) == 1:
+        return _of_table(chosen[0], where)
+    if networks:
+        raise UnknownModelError(f"{repository} holds several models; give one by name: {', '.join(networks)}")
+
+    def fetch(name: str) -> Path:
+        at = f"{file}/{name}" if file else name
+        return locate(
+            repository, at, revision=where.revision, local_files_only=where.local_files_only, token=where.token
+        )
+
+    folder = fetch(CONFIG).parent
+    family = family_of(folder, FAMILIES)
+    for text in text_repositories(fetch("")):
+        for inside in family.text_folders:
+            with suppress(MissingFileError):  # then the folder refers to the encoder's own repository
+                fetch(f"{text.split('/')[-1]}/{inside}")
+    return Source("", family, None, folder, where)
+
+
+def skeleton(source: str | Path) -> ScaleModel:
+    """A model on the meta device: all its shapes, none of its weights.
+
+    Args:
+        source: as ``resolve`` takes it.
+
+    Raises:
+        UnknownModelError, MissingFileError, ForeignCheckpointError
+    """
+    meant = resolve(source)
+    if meant.folder is not None and (meant.folder / CONFIG).exists():
+        return folder_skeleton(meant.folder, meant.family)
+    return bare(meant.name)
+
+
+def load(
+    source: str | Path,
+    *,
+    weights: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    offload_text_encoder: bool = False,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | None = None,
+) -> ScaleModel:
+    """A model with its weights, frozen.
+
+    Args:
+        source, weights: as ``resolve`` takes them.
+        dtype: of the transformer's blocks and the text encoder; all else is float32.
+        device: where they go.
+        offload_text_encoder: keep its weights on the CPU between prompts.
+        revision: of the network's repository, as in huggingface_hub.
+        local_files_only, token: as in huggingface_hub.
+
+    Raises:
+        UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError
+    """
+    where = Where(revision=revision, local_files_only=local_files_only, token=token)
+    meant = resolve(source, weights, where)
+    if meant.folder is not None:
+        return load_folder(
+            meant.folder, meant.family, meant.where, dtype=dtype, device=device, offload=offload_text_encoder
+        )
+    assert meant.size is not None
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "offload": offload_text_encoder}
+    try:
+        return load_published(meant.name, meant.family, meant.size, meant.where, **options)
+    except (ForeignCheckpointError, ShapeError) as error:
+        raise type(error)(f"{error}{_other_model(meant)}") from None
+
+
+def _other_model(meant: Source) -> str:
+    """Whose network a checkpoint that did not fit holds, as the end of a sentence; "" if that is not the trouble."""
+    assert meant.size is not None
+    with suppress(CheckpointError):
+        found = recognise(read_state(meant.where.find(meant.size.parts[0], meant.size)))
+        if found and meant.name not in found:
+            return f"; its tensors are those of {' or '.join(found)}"
+    return ""
