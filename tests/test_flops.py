@@ -18,7 +18,7 @@ from stagevar.models.vq import VQTokenizer
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
-MODELS = {family: tiny(family) for family in ("infinity", "scenes", "hart", "switti")}
+MODELS = {family: tiny(family) for family in ("infinity", "scenes", "hart", "switti", "var")}
 ACCELERATORS = [
     "none",
     "drop_last(1)",
@@ -43,7 +43,7 @@ def counted(model, plan):
     if isinstance(model.tokenizer, VQTokenizer):
         model.tokenizer.refine = lambda x, *_: x
     schedule = model.schedule()
-    condition = model.condition(model.encode_text(["a red star"]))
+    condition = model.condition(model.encode_text(["7" if model.family == "var" else "a red star"]))
     mapping = {"display": False, "custom_mapping": _SOLVING}
     with FlopCounterMode(**mapping) as counter, sdpa_kernel(SDPBackend.MATH):
         steps = list(run(model, condition, schedule, [plan], [0]))
@@ -88,6 +88,15 @@ def test_parts_follow_their_formulas():
         assert row.linear == 2 * 2 * M * depth * (6 * width**2 + 2 * width * 256)
         before += M
     assert condition_flops(model, 7) == 2 * 2 * (7 * depth * 2 * width**2 + 6 * width**2)
+
+
+def test_vectors_that_a_block_makes_once_are_no_work_of_its_rows():
+    model = MODELS["var"]
+    width = model.config.width
+    rows = plan_flops(model, model.schedule(), Plan.uniform(6), 0)
+    assert [row.linear for row in rows] == [2 * 2 * h * w * 3 * 12 * width**2 for h, w in model.schedule()]
+    assert condition_flops(model, 0) == 2 * 2 * 3 * 6 * width**2
+    assert condition_flops(tiny("var", shared=True), 0) == 2 * 2 * 6 * width**2
 
 
 def test_a_scale_that_is_not_run_costs_nothing_and_one_branch_half():

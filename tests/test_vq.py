@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.loop.plan import Schedule
 from stagevar.measure.conform import Probe
 from stagevar.measure.conform_vq import TOKENIZER, check_tokenizer, schedule_of, tokenizer_config
+from stagevar.models.autoencoder import Attention
 from stagevar.models.tiny import randomize
 from stagevar.models.vq import VQConfig, VQTokenizer, convolution_of, vq_layout, vq_name
 from stagevar.models.weights import fill, load_config, read_state
@@ -71,6 +74,38 @@ def test_weights_mix_the_codebook(tokenizer: VQTokenizer, schedule: Schedule) ->
     torch.testing.assert_close(hard, soft)
     half = tokenizer.upsampled(0.5 * weights, schedule, 2, phi=False)
     torch.testing.assert_close(2 * half, tokenizer.upsampled(codes, schedule, 2, phi=False))
+
+
+def test_a_scale_is_resized_then_mended(tokenizer: VQTokenizer) -> None:
+    """Bicubic to the final grid, half of it convolved; the last scale is not resized."""
+    schedule = SCHEDULES[1]
+    for k, convolution in enumerate((0, 1, 2, 3)):
+        (h, w), codes = schedule[k], torch.randint(40, (2, math.prod(schedule[k])))
+        x = tokenizer.codebook(codes).mT.reshape(2, 8, h, w)
+        if k < 3:
+            x = F.interpolate(x, (6, 4), mode="bicubic", align_corners=False, antialias=False)
+        own = tokenizer.convolutions[convolution]
+        want = 0.5 * x + 0.5 * F.conv2d(x, own.weight, own.bias, padding=1)
+        torch.testing.assert_close(tokenizer.upsampled(codes, schedule, k), want)
+
+
+def test_attention_over_a_grid_written_out() -> None:
+    part = Attention(32)
+    randomize(part, 1)
+    x = torch.randn(2, 32, 3, 5)
+    q, k, v = F.conv2d(
+        F.group_norm(x, 32, part.norm.weight, part.norm.bias, 1e-6), part.qkv.weight, part.qkv.bias
+    ).chunk(3, 1)
+    weights = torch.einsum("nchw,ncij->nhwij", q, k).div(32**0.5).flatten(3).softmax(-1).view(2, 3, 5, 3, 5)
+    mixed = torch.einsum("nhwij,ncij->nchw", weights, v)
+    torch.testing.assert_close(part(x), x + F.conv2d(mixed, part.proj_out.weight, part.proj_out.bias))
+    wide = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(part(wide), part(x))
+
+
+def test_only_the_coarsest_level_attends(tokenizer: VQTokenizer) -> None:
+    at = {name.rsplit(".attn", 1)[0] for name in tokenizer.state_dict() if ".attn" in name}
+    assert at == {"encoder.down.1", "encoder.mid", "decoder.up.1", "decoder.mid"}
 
 
 def test_codes_at_some_positions(tokenizer: VQTokenizer) -> None:

@@ -1,7 +1,7 @@
 """Floating-point operations of a plan, from shapes alone: a model on the meta device will do.
 
 Matrix products and convolutions are counted, a multiply-add as two operations; element-wise work, the text encoder and
-the image decoder are not. All numbers are for one image.
+the picture tokenizer are not. All numbers are for one image.
 """
 
 from __future__ import annotations
