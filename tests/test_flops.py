@@ -13,12 +13,14 @@ from stagevar.measure.explain import explain
 from stagevar.measure.flops import _SOLVING, condition_flops, plan_flops
 from stagevar.measure.rehearse import MEAN_PICTURE, signals_at
 from stagevar.models.sources import skeleton
+from stagevar.models.star_sampler import SamplerConfig
 from stagevar.models.tiny import tiny
 from stagevar.models.vq import VQTokenizer
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
-MODELS = {family: tiny(family) for family in ("infinity", "scenes", "hart", "switti", "var")}
+MODELS = {family: tiny(family) for family in ("infinity", "scenes", "star", "hart", "switti", "var")}
+MODELS["star-sampler"] = tiny("star", sampler=SamplerConfig(first=5, last_rounds=3, depth=2))
 ACCELERATORS = [
     "none",
     "drop_last(1)",

@@ -35,7 +35,7 @@ class ScaleFlops:
         cross: attention to the text.
         tokens: reducing rows and restoring them.
         head: scores of the codes.
-        finish: what a family does with them besides, such as a continuous residual.
+        finish: what a family does with them besides, at most: a second stage that draws, a continuous residual.
     """
 
     scale: int
@@ -85,6 +85,7 @@ class _Layer:
         text_weights: of those that the text passes, once per image: children named ``kv``.
         once_weights: of those that a vector per image passes: children named ``modulation``.
         self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
+        shared_weights, shared_width: what of ``weights`` and ``cross_width`` one branch computes for both.
     """
 
     weights: int
@@ -92,10 +93,12 @@ class _Layer:
     once_weights: int
     self_width: int
     cross_width: int
+    shared_weights: int
+    shared_width: int
 
     @classmethod
     def of(cls, block: Block) -> _Layer:
-        text, once, self_width, cross_width = 0, 0, 0, 0
+        text, once, self_width, cross_width, shared_weights, shared_width = 0, 0, 0, 0, 0, 0
         for part in block.children():
             kv, modulation = getattr(part, "kv", None), getattr(part, "modulation", None)
             once += 0 if modulation is None else _weights(modulation)
@@ -104,7 +107,16 @@ class _Layer:
                 self_width += width
             else:
                 cross_width, text = cross_width + width, text + _weights(kv)
-        return cls(_weights(block) - text - once, text, once, self_width, cross_width)
+            if kv is not None and getattr(part, "shared", False):
+                shared_weights, shared_width = shared_weights + _weights(part) - _weights(kv), shared_width + width
+        weights = _weights(block) - text - once
+        return cls(weights, text, once, self_width, cross_width, shared_weights, shared_width)
+
+
+def _row(module: nn.Module, rows: int) -> int:
+    """Operations of one row in a module whose attentions see so many rows."""
+    parts: Iterator[Any] = module.modules()
+    return 2 * _weights(module) + 4 * rows * sum(part.proj.in_features for part in parts if hasattr(part, "heads"))
 
 
 def _weights(module: nn.Module) -> int:
@@ -133,6 +145,7 @@ class _Way:
         if here.run == "skip":
             return ScaleFlops(k, self.schedule[k])
         branches = 2 if here.branch == "both" else 1
+        spared = branches - 1
         row_layers, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
         for group, layers in self._segments(k):
             rows = count
@@ -142,9 +155,9 @@ class _Way:
             for layer in layers:
                 shape, run = self.layers[layer], rows + ahead
                 row_layers += run
-                linear += 2 * run * shape.weights
+                linear += 2 * run * (branches * shape.weights - spared * shape.shared_weights)
                 attention += 4 * run * self._keys(k, layer, run) * shape.self_width
-                cross += 4 * run * self.text_length * shape.cross_width
+                cross += 4 * run * self.text_length * (branches * shape.cross_width - spared * shape.shared_width)
         read = rows if here.tokens is not None and here.tokens.final else count
         depth, finishing = self.model.depth, self.model.finishing(self.schedule, k)
         return ScaleFlops(
@@ -153,12 +166,12 @@ class _Way:
             rows=round(branches * row_layers / depth),
             share=row_layers / (depth * (count + ahead)),
             embed=2 * count * self.embed_row if k and here.run == "full" else 0,
-            linear=branches * linear,
+            linear=linear,
             attention=branches * attention,
-            cross=branches * cross,
+            cross=cross,
             tokens=branches * tokens,
             head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once),
-            finish=branches * 2 * read * sum(times * _weights(module) for module, times in finishing),
+            finish=branches * read * sum(times * _row(module, read) for module, times in finishing),
         )
 
     def _segments(self, k: int) -> Iterator[tuple[int | None, range]]:

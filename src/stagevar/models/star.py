@@ -117,6 +117,9 @@ class CosineCrossAttention(nn.Module):
     The keys have no bias.
     """
 
+    shared = True
+    """One branch computes it for both."""
+
     def __init__(self, width: int, heads: int, text: int, eps: float) -> None:
         super().__init__()
         self.heads, self.eps = heads, eps
@@ -255,6 +258,11 @@ class Star(VQModel):
         return self.second.draw(
             x_RMC, logits_nMV, condition, self.tokenizer.codebook, rope, k, len(schedule), plans, uniform
         )
+
+    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
+        if self.second is None or not self.second_stage or k < self.second.config.first:
+            return ()
+        return ((self.second, self.second.config.passes(k == len(schedule) - 1)),)
 
 
 PLAIN = Defaults(guidance=4.5, top_k=600, top_p=0.8)

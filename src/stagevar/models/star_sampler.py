@@ -44,6 +44,10 @@ class SamplerConfig:
         if min(self.first, self.depth) < 1 or min(self.rounds, self.last_rounds) < 2 or self.early < 0:
             raise ValueError("a second stage needs first and depth of 1 or more, 2 or more rounds, early of 0 or more")
 
+    def passes(self, last: bool) -> int:
+        """How often the second stage runs at a scale if all rounds are needed."""
+        return self.last_rounds if last else max(self.rounds - self.early, 0)
+
 
 def round_sizes(rounds: int, tokens: int) -> list[int]:
     """How many tokens each round reveals: along an arc cosine, few at first, at least one; the last takes the rest."""
