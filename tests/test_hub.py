@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,28 +25,13 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache, empty."""
-    folder = tmp_path / "cache"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 512)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    return folder
-
-
-@pytest.fixture
-def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(empty_hub: Hub) -> Hub:
     """A hub with one repository, of one large and one small file and a folder of both kinds of weights."""
-    with Hub().serving() as hub:
-        files = {"net.pth": NETWORK, "config.json": SETTINGS}
-        shards = {f"pytorch_model-0000{i}-of-00002.bin": NETWORK[i:] for i in (1, 2)}
-        shards |= {"pytorch_model.bin.index.json": b"{}", "model.safetensors": NETWORK[3:], "config.json": b"{}"}
-        hub.add("owner/name", files | {f"both/{name}": data for name, data in shards.items()})
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield hub
+    files = {"net.pth": NETWORK, "config.json": SETTINGS}
+    shards = {f"pytorch_model-0000{i}-of-00002.bin": NETWORK[i:] for i in (1, 2)}
+    shards |= {"pytorch_model.bin.index.json": b"{}", "model.safetensors": NETWORK[3:], "config.json": b"{}"}
+    empty_hub.add("owner/name", files | {f"both/{name}": data for name, data in shards.items()})
+    return empty_hub
 
 
 def contents(cache: Path) -> list[str]:

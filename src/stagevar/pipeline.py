@@ -22,12 +22,14 @@ from stagevar.loop.network import Tap
 from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.run import Revise, run
 from stagevar.loop.trace import Trace
+from stagevar.models.published import Where
 from stagevar.models.sources import load
 from stagevar.registry import parse
 from stagevar.request import OUTPUT_TYPES, OutputType, Request, Result, ScaleEvent, expand, whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_BATCH = 16
+CPU = torch.device("cpu")
 
 
 class Pipeline:
@@ -44,33 +46,34 @@ class Pipeline:
         weights: str | Path | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        text_encoder: bool = True,
+        offload_text_encoder: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
-        token: str | None = None,
+        token: str | bool | None = None,
     ) -> Pipeline:
         """Load a model.
 
         Args:
-            source: a name that ``stagevar models`` lists, or a folder written by this package.
-            weights: folder that holds a listed model's published files, instead of the hub.
+            source: a name that ``stagevar models`` lists; a folder that ``stagevar convert`` wrote, here or on the hub;
+                a hub repository of the list, or a file of one; or a network's file.
+            weights: folder that holds a listed model's published files, or its network's file, instead of the hub.
             device: ``auto`` takes CUDA if there is any.
             dtype: of the transformer blocks; ``auto`` means bfloat16 on CUDA and float32 elsewhere.
-            revision, local_files_only, token: as in huggingface_hub.
+            text_encoder: whether to load it; without it only encoded prompts can be drawn.
+            offload_text_encoder: keep its weights on the CPU between prompts.
+            revision: of the network's repository, as in huggingface_hub.
+            local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 
         Raises:
-            UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, OptionError.
+            UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, OptionError,
+            MissingExtraError.
         """
-        place = _device(device)
-        model = load(
-            source,
-            weights=weights,
-            dtype=_dtype(dtype, place),
-            device=place,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-        )
-        return cls(model)
+        where = Where(revision=revision, local_files_only=local_files_only, token=token)
+        place = read_device(device)
+        options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place}
+        options |= {"text_encoder": text_encoder, "offload_text_encoder": offload_text_encoder}
+        return cls(load(source, weights=weights, where=where, **options))
 
     def __call__(
         self,
@@ -284,7 +287,12 @@ def _result(requests: Sequence[Request], images: dict[int, Any], trace: Trace) -
     )
 
 
-def _device(device: str | torch.device) -> torch.device:
+def read_device(device: str | torch.device) -> torch.device:
+    """The device that a user names; ``auto`` is CUDA if there is any.
+
+    Raises:
+        OptionError: it cannot be used.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with warnings.catch_warnings():
@@ -298,7 +306,12 @@ def _device(device: str | torch.device) -> torch.device:
     return place
 
 
-def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def read_dtype(dtype: str | torch.dtype, device: torch.device = CPU) -> torch.dtype:
+    """The dtype that a user names; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+
+    Raises:
+        OptionError: there is no such dtype.
+    """
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     chosen = DTYPES.get(str(dtype).removeprefix("torch."))

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, StagevarError
 
-MORE = ("study", "compare")
+MORE = ("study", "compare", "prepare")
 """Files whose commands join those of ``app``."""
 
 

@@ -14,7 +14,7 @@ from stagevar.errors import ForeignCheckpointError, OptionError
 from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
 from stagevar.models.family import Family, Size, TextReader, read_fields
-from stagevar.models.published import Where, load_encoder
+from stagevar.models.published import Placement, Where, load_encoder
 from stagevar.models.vq import vq_layout
 from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, read_state, save
 from stagevar.request import Request
@@ -67,29 +67,18 @@ def text_repositories(folder: Path) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def load_folder(
-    folder: Path,
-    family: Family,
-    where: Where,
-    *,
-    dtype: torch.dtype,
-    device: str | torch.device,
-    offload: bool = False,
-) -> ScaleModel:
+def load_folder(folder: Path, family: Family, where: Where, place: Placement) -> ScaleModel:
     """A model with its weights and, where the folder names one, its text encoder.
 
     Raises:
         MissingFileError, ForeignCheckpointError, ShapeError, MissingExtraError
     """
     model = folder_skeleton(folder, family)
-    text = text_repositories(folder)
-    encoder = None
-    if text:
-        size = Size(model.config, text=text)
-        encoder = load_encoder(family, size, replace(where, folder=folder), dtype=dtype, device=device, offload=offload)
-    fill(model, read_state(folder / WEIGHTS), reshape=_layout, source=folder, dtype=dtype)
+    size = Size(model.config, text=text_repositories(folder))
+    encoder = load_encoder(family, size, replace(where, folder=folder), place)
+    fill(model, read_state(folder / WEIGHTS), reshape=_layout, source=folder, dtype=place.dtype)
     model.text_encoder = encoder
-    return model.to(device)
+    return model.to(place.device)
 
 
 def _layout(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -97,27 +86,20 @@ def _layout(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return vq_layout(rest, tensor) if part == "tokenizer" else tensor
 
 
-def save_model(
-    model: ScaleModel,
-    folder: Path,
-    dtype: torch.dtype | None = None,
-    *,
-    text: Sequence[str] = (),
-    copy_text: bool = True,
-) -> None:
-    """Write a model as a folder that ``catalogue.load`` takes.
+def save_model(model: ScaleModel, folder: Path, dtype: torch.dtype | None = None, *, text: Sequence[str] = ()) -> None:
+    """Write a model, and its text encoders if it has them, as a folder that ``sources.load`` takes.
 
     Args:
         model: with its weights.
         folder: is made if need be.
         dtype: of the parameters; None keeps theirs. Buffers keep their own.
-        text: hub repositories of the model's text encoders.
-        copy_text: write the text encoders into the folder too; otherwise loading it fetches them from the hub.
+        text: hub repositories of the text encoders, in order; one that the model lacks is fetched from there when the
+            folder is loaded.
 
     Raises:
         OutputError: the folder cannot be written; no half-written weights are left.
     """
-    if text and copy_text and model.text_encoder is not None:
+    if text and model.text_encoder is not None:
         for repository, encoder in zip(text, cast(TextReader, model.text_encoder).encoders, strict=True):
             encoder.save(folder / repository.split("/")[-1])
     config: dict[str, Any] = {

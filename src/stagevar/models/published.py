@@ -84,30 +84,36 @@ def _last(repository: str) -> str:
     return repository.split("/")[-1]
 
 
-def load_encoder(
-    family: Family, size: Size, where: Where, *, dtype: torch.dtype, device: str | torch.device, offload: bool
-) -> TextReader | None:
-    """The text encoder of a model, None if its network reads the prompts itself.
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a model is put into memory.
+
+    Attributes:
+        dtype: of the transformer's blocks and the text encoder; all else is float32.
+        device: of all of it.
+        text_encoder: whether it is loaded; without it only encoded prompts can be drawn.
+        offload_text_encoder: whether its weights wait on the CPU between prompts.
+    """
+
+    dtype: torch.dtype = torch.float32
+    device: str | torch.device = "cpu"
+    text_encoder: bool = True
+    offload_text_encoder: bool = False
+
+
+def load_encoder(family: Family, size: Size, where: Where, place: Placement) -> TextReader | None:
+    """The text encoder of a model, None if its network reads the prompts itself or none is wanted.
 
     Raises:
         MissingFileError, ForeignCheckpointError, MissingExtraError
     """
-    if family.text is None:
+    if family.text is None or not size.text or not place.text_encoder:
         return None
     folders = [where.encoder(repository, size, family.text_folders) for repository in size.text]
-    return family.text(folders, dtype=dtype, device=device, offload=offload)
+    return family.text(folders, dtype=place.dtype, device=place.device, offload=place.offload_text_encoder)
 
 
-def load_published(
-    name: str,
-    family: Family,
-    size: Size,
-    where: Where,
-    *,
-    dtype: torch.dtype,
-    device: str | torch.device,
-    offload: bool = False,
-) -> ScaleModel:
+def load_published(name: str, family: Family, size: Size, where: Where, place: Placement) -> ScaleModel:
     """The network with its tokenizer and text encoder. All files are found, and the text encoder is read, before the
     large files are.
 
@@ -122,13 +128,13 @@ def load_published(
         beside = size.parts[0].file.rpartition("/")[0]
         settings = where.find(size.parts[0], size, f"{beside}/{CONFIG}" if beside else CONFIG)
         config = family.adapt(config, load_config(settings.parent))
-    encoder = load_encoder(family, size, where, dtype=dtype, device=device, offload=offload)
+    encoder = load_encoder(family, size, where, place)
     with torch.device("meta"):
         model = family.build(config, name, size.defaults)
     state: dict[str, Tensor] = {}
     for part, file in zip(size.parts, files, strict=True):
         state |= {part.prefix + key: tensor for key, tensor in unwrap(read_state(file), *part.inside).items()}
     names = family.names(model)
-    fill(model, state, names.rename, names.reshape, source=files[0], dtype=dtype)
+    fill(model, state, names.rename, names.reshape, source=files[0], dtype=place.dtype)
     model.text_encoder = encoder
-    return model.to(device)
+    return model.to(place.device)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-
 from stagevar.errors import (
     CheckpointError,
     ForeignCheckpointError,
@@ -24,7 +22,7 @@ from stagevar.models.catalogue import FAMILIES, bare, find, names, published
 from stagevar.models.family import Family, Size
 from stagevar.models.folder import family_of, folder_skeleton, load_folder, text_repositories
 from stagevar.models.hub import locate
-from stagevar.models.published import Where, load_published
+from stagevar.models.published import Placement, Where, load_published
 from stagevar.models.recognise import recognise
 from stagevar.models.weights import CONFIG, read_state
 
@@ -142,39 +140,23 @@ def skeleton(source: str | Path) -> ScaleModel:
 
 
 def load(
-    source: str | Path,
-    *,
-    weights: str | Path | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
-    offload_text_encoder: bool = False,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    token: str | None = None,
+    source: str | Path, *, weights: str | Path | None = None, where: Where | None = None, **place: Any
 ) -> ScaleModel:
     """A model with its weights, frozen.
 
     Args:
-        source, weights: as ``resolve`` takes them.
-        dtype: of the transformer's blocks and the text encoder; all else is float32.
-        device: where they go.
-        offload_text_encoder: keep its weights on the CPU between prompts.
-        revision: of the network's repository, as in huggingface_hub.
-        local_files_only, token: as in huggingface_hub.
+        source, weights, where: as ``resolve`` takes them.
+        place: fields of ``published.Placement``.
 
     Raises:
         UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError
     """
-    where = Where(revision=revision, local_files_only=local_files_only, token=token)
-    meant = resolve(source, weights, where)
+    meant, placed = resolve(source, weights, where), Placement(**place)
     if meant.folder is not None:
-        return load_folder(
-            meant.folder, meant.family, meant.where, dtype=dtype, device=device, offload=offload_text_encoder
-        )
+        return load_folder(meant.folder, meant.family, meant.where, placed)
     assert meant.size is not None
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "offload": offload_text_encoder}
     try:
-        return load_published(meant.name, meant.family, meant.size, meant.where, **options)
+        return load_published(meant.name, meant.family, meant.size, meant.where, placed)
     except (ForeignCheckpointError, ShapeError) as error:
         raise type(error)(f"{error}{_other_model(meant)}") from None
 

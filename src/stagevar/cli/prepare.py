@@ -1,0 +1,55 @@
+"""The commands that come before drawing: ``convert``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stagevar.cli.app import JsonOption, WeightsOption, app
+
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of `stagevar models`, a folder, a file or a hub repository.")
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the network's repository.")]
+OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Download nothing.")]
+
+
+@app.command()
+def convert(
+    source: SourceArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")],
+    dtype: Annotated[str, typer.Option(help="Of blocks and text encoders: float32, bfloat16, float16.")] = "float32",
+    weights: WeightsOption = None,
+    revision: RevisionOption = None,
+    local_files_only: OfflineOption = False,
+    text: Annotated[
+        bool, typer.Option("--text/--no-text", help="Copy the text encoders too, or fetch them from the hub at load.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model as one folder that loads by itself.
+
+    The folder holds config.json, model.safetensors and the text encoders.
+    """
+    from stagevar.models.convert import convert as write
+    from stagevar.models.published import Where
+    from stagevar.pipeline import read_dtype
+
+    model = write(
+        source,
+        folder,
+        weights=weights,
+        dtype=read_dtype(dtype),
+        copy_text=text,
+        where=Where(revision=revision, local_files_only=local_files_only),
+    )
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in files)
+    if as_json:
+        names = [str(path.relative_to(folder)) for path in files]
+        typer.echo(json.dumps({"model": model.name, "folder": str(folder), "files": names, "bytes": size}))
+    else:
+        typer.echo(f"{model.name}: {len(files)} files, {size / 1e9:.3g} GB in {folder}; load it with -m {folder}")
