@@ -20,7 +20,8 @@ from stagevar.loop.tokens import Select
 from stagevar.models import catalogue, star, star_names
 from stagevar.models.clip import ClipEncoder
 from stagevar.models.sources import load
-from stagevar.models.star import SIZES, Sharing, Star, StarCondition
+from stagevar.models.star import SIZES, Star
+from stagevar.models.star_blocks import Sharing, StarCondition
 from stagevar.models.star_names import CheckpointNames
 from stagevar.models.star_sampler import SamplerConfig, round_sizes
 from stagevar.models.tiny import tiny

@@ -17,7 +17,8 @@ from stagevar.measure.conform_vq import (
     tokenizer_config,
     unpadded_text,
 )
-from stagevar.models.star import Star, StarCondition, StarConfig
+from stagevar.models.star import Star, StarConfig
+from stagevar.models.star_blocks import StarCondition
 from stagevar.models.star_names import CheckpointNames
 from stagevar.models.star_sampler import SamplerConfig, round_sizes
 from stagevar.models.weights import fill
