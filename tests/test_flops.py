@@ -12,6 +12,7 @@ from stagevar.loop.tokens import Merge, Select
 from stagevar.measure.explain import explain
 from stagevar.measure.flops import _SOLVING, condition_flops, plan_flops
 from stagevar.measure.rehearse import MEAN_PICTURE, signals_at
+from stagevar.models.catalogue import FAMILIES
 from stagevar.models.sources import skeleton
 from stagevar.models.star_sampler import SamplerConfig
 from stagevar.models.tiny import tiny
@@ -127,6 +128,12 @@ def test_a_published_model_is_explained_without_weights(size):
     assert answer["rows"][-1]["run"] == "skip" and answer["rows"][-1]["gflop"] == 0
     assert sum(row["share"] for row in answer["rows"]) == pytest.approx(1)
     assert answer["flop_ratio"] == pytest.approx(answer["plain_gflop"] / answer["gflop"]) and answer["flop_ratio"] > 2
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_is_explained_without_weights(family):
+    answer = explain(skeleton(next(iter(FAMILIES[family].sizes))), "drop_last(1)")
+    assert answer["rows"][-1]["gflop"] == 0 < answer["gflop"] < answer["plain_gflop"]
 
 
 def test_an_online_accelerator_is_rehearsed():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, cast
 
-from stagevar.errors import MissingFileError
+from stagevar.errors import MissingFileError, PromptError
 from stagevar.loop.contract import ScaleModel
 from stagevar.loop.tokens import Tokens
 from stagevar.measure.flops import condition_flops, plan_flops
@@ -96,8 +96,8 @@ def brief(tokens: Tokens | None) -> str:
 
 
 def text_rows(model: ScaleModel, prompts: list[str]) -> int:
-    """Text tokens of the longest prompt; ``TEXT_LENGTH`` if the model has no text encoder."""
+    """Text tokens of the longest prompt; ``TEXT_LENGTH`` if the model has no text encoder, or reads no such text."""
     try:
         return max(len(states) for states in model.encode_text(prompts).features)
-    except MissingFileError:
+    except (MissingFileError, PromptError):
         return TEXT_LENGTH
