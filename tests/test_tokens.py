@@ -12,7 +12,10 @@ from stagevar.loop.run import run
 from stagevar.loop.tokens import Merge, Select, TokenContext, centres, gather, kept, mixture, nearest, scatter
 from stagevar.models.tiny import tiny
 
-MODELS = {"infinity": tiny("infinity"), "scenes": tiny("scenes")}
+MODELS = {family: tiny(family) for family in ("infinity", "scenes", "hart")}
+EXACT = {"infinity": 1e-5, "scenes": 1e-5, "hart": 1e-2}
+"""How near a picture drawn alone comes to one of a batch; HART's residual enlarges rounding 20000 times."""
+
 PROMPTS = ["a red circle", "two yellow rings", "a star above a cross"]
 RESTORES = ("increment", "hidden", "nearest", "lowrank", "zero_code")
 SCALES = 5
@@ -122,7 +125,7 @@ def test_reduced_images_do_not_depend_on_their_batch(family, tokens):
     together = generate(family, plans)[-1].latent
     for i in range(3):
         alone = generate(family, [plans[i]], seeds=[i + 1], prompts=[PROMPTS[i]])[-1].latent
-        assert torch.allclose(together[i], alone[0], atol=1e-5)
+        assert torch.allclose(together[i], alone[0], atol=EXACT[family])
 
 
 @families
@@ -134,7 +137,7 @@ def test_fewer_rows_are_processed_and_cached(family):
             lengths[k] = tensor.shape[2]
 
     steps = generate(family, [reduced(Select(0.25, restore_by="nearest"))], tap=tap)
-    tokens = [h * w for h, w in MODELS[family].schedule()[:SCALES]]
+    tokens = [MODELS[family].rows(MODELS[family].schedule(), k) for k in range(SCALES)]
     few = [kept(0.25, count) for count in tokens]
     assert [step.records[0].rows for step in steps] == [2 * t for t in tokens[:3]] + [2 * few[3], 2 * few[4]]
     assert lengths[4] == sum(tokens[:3]) + few[3] + few[4]
@@ -149,7 +152,7 @@ def test_a_scale_that_is_not_cached_is_not_seen_later(family):
             lengths[k] = tensor.shape[2]
 
     generate(family, [Plan.uniform(SCALES).replace([3], cache="none")], tap=tap)
-    tokens = [h * w for h, w in MODELS[family].schedule()[:SCALES]]
+    tokens = [MODELS[family].rows(MODELS[family].schedule(), k) for k in range(SCALES)]
     assert lengths[4] == sum(tokens[:3]) + tokens[4] and lengths[3] == sum(tokens[:4])
 
 

@@ -41,14 +41,14 @@ def check(probe: Probe) -> None:
     rows = torch.cat([start[None], steps[: model.residual_head.steps - 1]])
     model.numbers = rows.unflatten(1, (len(text), -1)).permute(1, 2, 0, 3).flatten(2)
     check_greedy(probe, model, schedule, condition, plan, "ar")
-    model.numbers = None
+    model.refined = False
     check_greedy(probe, model, schedule, condition, plan, "discrete")
 
 
 class StoredNoise(Hart):
-    """Draws the residual from ``numbers`` (n, M, steps * D) and keeps its condition; without numbers there is none."""
+    """Draws the residual from ``numbers`` (n, M, steps * D) and keeps its condition."""
 
-    numbers: Tensor | None = None
+    numbers: Tensor
     states: Tensor
 
     def residual(
@@ -62,11 +62,8 @@ class StoredNoise(Hart):
         noise: Noise,
         index_nr: Tensor | None = None,
     ) -> Tensor | None:
-        numbers = self.numbers
-        if numbers is None or k < len(schedule) - 1:
-            return None
         self.states = self.residual_condition(x_RMC, codes)
-        return super().residual(x_RMC, codes, condition, schedule, k, guidance, lambda channels: numbers, index_nr)
+        return super().residual(x_RMC, codes, condition, schedule, k, guidance, lambda _: self.numbers, index_nr)
 
 
 def check_positions(probe: Probe, model: Hart, schedule: Schedule, condition: HartCondition) -> None:
@@ -112,7 +109,7 @@ def check_greedy(
             rows = model.tokenizer.scale_input(step.latent, schedule, k + 1)
             probe.numbers(f"{name}.next_in.{k}", token_map(rows, schedule[k + 1]))
     latent = step.latent
-    if model.numbers is not None:
+    if model.refined:
         residual = seen["residual", k]
         probe.numbers(f"{name}.residual_cond", model.states.flatten(0, 1))
         probe.numbers(f"{name}.residual", token_rows(residual))

@@ -103,9 +103,13 @@ class HartCondition(Condition):
 
 
 class Hart(VQModel):
-    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32."""
+    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32.
+
+    ``refined`` says whether the continuous residual is drawn; pictures of codes alone are coarser.
+    """
 
     family = "hart"
+    refined = True
     mixes_codes = True
 
     def __init__(self, config: HartConfig, name: str = "hart", defaults: Defaults | None = None) -> None:
@@ -203,7 +207,7 @@ class Hart(VQModel):
         index_nr: Tensor | None = None,
     ) -> Tensor | None:
         """Of the final scale: drawn given its hidden states and its codes; of mixed codes the likeliest ones."""
-        if k < len(schedule) - 1:
+        if k < len(schedule) - 1 or not self.refined:
             return None
         head, (h, w) = self.residual_head, schedule[k]
         states = self.residual_condition(x_RMC, codes.argmax(-1) if codes.is_floating_point() else codes)
@@ -212,7 +216,7 @@ class Hart(VQModel):
         return token_map(vectors if index_nr is None else spread(vectors, index_nr, h * w), (h, w))
 
     def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
-        if k < len(schedule) - 1:
+        if k < len(schedule) - 1 or not self.refined:
             return ()
         head = self.residual_head
         every_step = (head.input, head.layers, head.modulation, head.output)

@@ -163,6 +163,7 @@ def _hart(changes: dict[str, Any]) -> Hart:
         tokenizer=VQ,
         text_channels=24,
         text_length=12,
+        cosine=True,
         residual_width=32,
         residual_depth=2,
         residual_steps=4,
