@@ -19,6 +19,7 @@ from stagevar.errors import ForeignCheckpointError, OptionError, PromptError, Sh
 from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
+from stagevar.measure.compare import compare
 from stagevar.models import catalogue, imagenet, var_names
 from stagevar.models.imagenet import find_class
 from stagevar.models.sources import load
@@ -275,6 +276,13 @@ def test_smoothing_ramps_up_where_it_is_asked_for(model: VAR) -> None:
     assert [scale.smooth for scale in plan] == [k / 5 for k in range(6)]
     with pytest.raises(OptionError, match="scenes-tiny has no smoothed sampling"):
         Pipeline(tiny("scenes"))("a red circle", smooth=True)
+
+
+def test_demonstrations_and_comparisons_draw_classes(model: VAR) -> None:
+    numbers = [int(states) for states in model.encode_text(model.samples).features]
+    assert len(set(numbers)) == len(numbers) == 8
+    found = compare(Pipeline(model), ["drop_last(1)"], captions=2, batch_size=2)
+    assert [row["accelerator"] for row in found["rows"]] == ["none", "drop_last(1)"]
 
 
 # --- checkpoints -------------------------------------------------------------

@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from stagevar.pipeline import Pipeline
     from stagevar.request import ScaleEvent
 
-DEMO_PROMPTS = (
-    "a red circle to the left of a blue square",
-    "three green stars",
-    "a yellow ring above a pink cross",
-    "a cyan triangle and a red star",
-)
-
 
 class Group(TyperGroup):
     """Commands that an interrupt ends with an error of ours."""
@@ -190,15 +183,16 @@ def demo(
     from stagevar.files import replacing
 
     pipe = load_pipeline(model, weights, device)
+    prompts = pipe.model.samples[:4]
     columns: list[tuple[str, list[Image]]] = []
 
     def keep(event: ScaleEvent) -> None:
         columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
 
-    result = show.last(show.progress(pipe.stream(DEMO_PROMPTS, seed=seed), quiet=quiet), keep)
+    result = show.last(show.progress(pipe.stream(prompts, seed=seed), quiet=quiet), keep)
     path = output / f"demo-{slug(pipe.model.name)}.png"
     with replacing(path) as temporary:
-        contact_sheet(DEMO_PROMPTS, columns).save(temporary, format="png")
+        contact_sheet(prompts, columns).save(temporary, format="png")
     if not quiet:
         show.scales(result.trace)
         show.times([result.trace])

@@ -177,6 +177,17 @@ class ScaleModel(nn.Module, ABC):
     """Whether ``add_codes`` takes weights over the codes too, so that sampling can be smoothed."""
     mixes_unlikely: bool = False
     """Whether smoothed sampling mixes all codes, or only those that top-k and top-p keep."""
+    samples: tuple[str, ...] = (
+        "a photo of a red fox in fresh snow",
+        "an old lighthouse at dusk, oil painting",
+        "a bowl of ramen with a soft-boiled egg",
+        "two wooden chairs beside a round table",
+        "a portrait of an astronaut holding a cat",
+        "a narrow street in the rain, neon signs",
+        "a stack of books with a cup of tea on top",
+        "a glass terrarium full of moss and ferns",
+    )
+    """Prompts for demonstrations and comparisons where none are given."""
     blocks: nn.ModuleList
     embedding: tuple[str, ...] = ("word",)
     """Modules that every token passes in ``embed``, for those who count operations."""

@@ -34,17 +34,6 @@ from stagevar.scenes.captions import Scene, caption_suite
 from stagevar.scenes.oracle import Verdict, judge
 
 PLAIN = "none"
-PROMPTS = (
-    "a photo of a red fox in fresh snow",
-    "an old lighthouse at dusk, oil painting",
-    "a bowl of ramen with a soft-boiled egg",
-    "two wooden chairs beside a round table",
-    "a portrait of an astronaut holding a cat",
-    "a narrow street in the rain, neon signs",
-    "a stack of books with a cup of tea on top",
-    "a glass terrarium full of moss and ferns",
-)
-"""Drawn from in turn by families that the oracle cannot read, if no prompts are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +93,8 @@ def compare(
     model = pipeline.model
     names = _distinct([PLAIN, *accelerators])
     scenes = caption_suite(captions) if model.family == "scenes" and not prompts else []
-    texts = [scene.caption for scene in scenes] or [
-        (prompts or PROMPTS)[i % len(prompts or PROMPTS)] for i in range(captions)
-    ]
+    lines = prompts or model.samples
+    texts = [scene.caption for scene in scenes] or [lines[i % len(lines)] for i in range(captions)]
     sampling: dict[str, Any] = {"height": height, "width": width, "guidance_scale": guidance}
     requests = [Request(text, seed=seed + i, **sampling) for i, text in enumerate(texts)]
     schedule = model.schedule(height, width)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, cast
 
-from stagevar.errors import MissingFileError, PromptError
+from stagevar.errors import MissingFileError
 from stagevar.loop.contract import ScaleModel
 from stagevar.loop.tokens import Tokens
 from stagevar.measure.flops import condition_flops, plan_flops
@@ -49,7 +50,7 @@ def explain(
     """
     chosen, pipeline = parse(accelerator), Pipeline(model)
     schedule = model.schedule(height, width)
-    length = text_length or text_rows(model, ["a star"])
+    length = text_length or text_rows(model, model.samples[:1])
     plain = pipeline.plan(schedule, Request("plain"))
     start = pipeline.plan(schedule, Request("accelerated", accelerator=str(chosen)))
     plan = rehearse(chosen, start, schedule)
@@ -95,9 +96,9 @@ def brief(tokens: Tokens | None) -> str:
     return type(tokens).__name__.lower() + (f"({shown})" if shown else "")
 
 
-def text_rows(model: ScaleModel, prompts: list[str]) -> int:
-    """Text tokens of the longest prompt; ``TEXT_LENGTH`` if the model has no text encoder, or reads no such text."""
+def text_rows(model: ScaleModel, prompts: Sequence[str]) -> int:
+    """Text tokens of the longest prompt; ``TEXT_LENGTH`` if the model has no text encoder."""
     try:
         return max(len(states) for states in model.encode_text(prompts).features)
-    except (MissingFileError, PromptError):
+    except MissingFileError:
         return TEXT_LENGTH

@@ -148,6 +148,12 @@ class Scenes(ScaleModel):
     """Text to 64 x 64 pictures in ten scales, 1x1 to 32x32."""
 
     family = "scenes"
+    samples = (
+        "a red circle to the left of a blue square",
+        "three green stars",
+        "a yellow ring above a pink cross",
+        "a cyan triangle and a red star",
+    )
     embedding = ("window", "place")
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:

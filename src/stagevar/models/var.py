@@ -66,6 +66,16 @@ class VAR(VQModel):
 
     family = "var"
     mixes_codes = True
+    samples = (
+        "golden retriever",
+        "volcano",
+        "macaw",
+        "ice cream",
+        "lakeside",
+        "castle",
+        "red fox",
+        "balloon",
+    )
 
     def __init__(self, config: VARConfig, name: str = "var", defaults: Defaults | None = None) -> None:
         super().__init__()
