@@ -144,7 +144,7 @@ def _published(depth: int) -> Size:
 
 def _size(config: VARConfig, file: str) -> Size:
     hub = "FoundationVision/var"
-    parts = Part(hub, file, NETWORK), Part(hub, "vae_ch160v4096z32.pth", TOKENIZER)
+    parts = Part(hub, file, NETWORK, ("trainer", "var_wo_ddp")), Part(hub, "vae_ch160v4096z32.pth", TOKENIZER)
     return Size(config, DEMO, parts, licence="MIT (code); see the repository", note="prompts are classes of ImageNet")
 
 
