@@ -18,8 +18,9 @@ from stagevar.loop.run import run
 from stagevar.models import catalogue, hart
 from stagevar.models.diffusion import Coefficients, ResidualHead, waves
 from stagevar.models.folder import save_model
-from stagevar.models.hart import Hart, HartConfig, config_of
+from stagevar.models.hart import Hart
 from stagevar.models.hart_blocks import grid_factors, grid_positions, mix_halves, pooled_text, text_factors
+from stagevar.models.hart_config import HartConfig, config_of
 from stagevar.models.hart_names import CheckpointNames
 from stagevar.models.sources import load
 from stagevar.models.tiny import randomize, tiny

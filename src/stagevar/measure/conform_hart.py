@@ -13,8 +13,9 @@ from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
 from stagevar.measure.conform import Probe, Recorder, reading_config
 from stagevar.measure.conform_vq import check_tokenizer, tokenizer_config
-from stagevar.models.hart import Hart, HartCondition, config_of
+from stagevar.models.hart import Hart, HartCondition
 from stagevar.models.hart_blocks import grid_positions
+from stagevar.models.hart_config import config_of
 from stagevar.models.hart_names import CheckpointNames
 from stagevar.models.weights import fill
 

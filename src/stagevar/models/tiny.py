@@ -15,7 +15,8 @@ from stagevar.errors import PromptError, UnknownModelError
 from stagevar.loop.contract import Defaults, ScaleModel, Text
 from stagevar.loop.plan import Schedule
 from stagevar.models.bsq import TokenizerConfig
-from stagevar.models.hart import Hart, HartConfig
+from stagevar.models.hart import Hart
+from stagevar.models.hart_config import HartConfig
 from stagevar.models.infinity import Infinity, InfinityConfig
 from stagevar.models.scenes import Scenes, ScenesConfig
 from stagevar.models.star import Star, StarConfig
