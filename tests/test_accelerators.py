@@ -14,7 +14,7 @@ from stagevar.accelerators.base import Accelerator, Facts, Nothing
 from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
 from stagevar.errors import OptionError
 from stagevar.loop.plan import Plan
-from stagevar.loop.signals import Signals
+from stagevar.loop.signals import SUPPORT_ENERGIES, Signals
 from stagevar.loop.tokens import Select
 from stagevar.models.infinity_grids import SCHEDULES
 from stagevar.models.tiny import tiny
@@ -24,7 +24,7 @@ from stagevar.registry import known, parse
 PIPES = {"infinity": Pipeline(tiny("infinity")), "scenes": Pipeline(tiny("scenes"))}
 TEXTS = ["none", "drop_last(1)", "guidance_off(2)", "guidance_off(2, branch='null')", "reuse_last(1)"]
 SUMS = ["drop_last(1)+guidance_off(1)", "guidance_off(2)+reuse_last(1)"]
-ALL = [*TEXTS, *SUMS, "stagevar_released", "stagevar_paper", "stagevar", "stagevar(quality=0.0, carry=0.0)"]
+ALL = [*TEXTS, *SUMS, "stagevar_released", "stagevar_paper", "stagevar", "stagevar(quality=0.0)"]
 PROMPTS = ["a red circle", "two yellow rings", "a star above a cross"]
 
 
@@ -72,7 +72,6 @@ def test_no_accelerator_names_a_family_in_code():
         ("drop_last(1.5)", "kind"),
         ("drop_last('x')", "kind"),
         ("stagevar(quality=1.5)", "quality"),
-        ("stagevar(carry=-1)", "carry|kind"),
         ("drop_last(99)", "scales"),
         ("drop_last(-1)", "scales"),
     ],
@@ -156,40 +155,44 @@ def test_a_sum_is_checked_and_an_empty_accelerator_changes_nothing():
 
 
 def signals(**fields):
-    usual = {
-        "flips": 0.2,
-        "confidence": 0.9,
-        "low": 0.5,
-        "middle": 0.9,
-        "high": 0.9,
-        "support": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
-    }
+    support = tuple(share / 10 for share in range(1, len(SUPPORT_ENERGIES) + 1))
+    usual = {"flips": 0.2, "confidence": 0.9, "low": 0.5, "middle": 0.9, "high": 0.9, "support": support}
     return Signals(**usual | fields)
 
 
-def test_stages_move_forward_only_and_follow_the_signals():
+def test_stages_move_forward_only_and_each_is_held_against_the_price_of_the_next_scale():
     schedule = SCHEDULES[64, 64]
     accelerator, plan = parse("stagevar(quality=0.4)"), Plan.uniform(13, guidance=3.0)
-    plan = accelerator.revise(plan, 0, signals(), schedule)
-    assert {s.stage for s in plan.scales[1:]} == {"semantic"}
-    plan = accelerator.revise(plan, 1, signals(low=0.1), schedule)
-    assert {s.stage for s in plan.scales[2:]} == {"structure"} and plan[2].branch == "both"
-    plan = accelerator.revise(plan, 2, signals(low=0.9), schedule)
-    assert {s.stage for s in plan.scales[3:]} == {"structure"}
-    plan = accelerator.revise(plan, 3, signals(low=0.1, middle=0.2), schedule)
-    assert {s.stage for s in plan.scales[4:]} == {"fidelity"}
-    assert {s.branch for s in plan.scales[4:]} == {"cond"} and plan[4].tokens == Select(0.3125, restore_by="zero_code")
-    assert plan[5].tokens is None
-    plan = accelerator.revise(plan, 4, signals(support=(0.01,) * 6), schedule)
-    assert plan[5].tokens.keep == 1 / 16
+    plan = accelerator.revise(plan, 8, signals(), schedule)
+    assert {s.stage for s in plan.scales[9:]} == {"semantic"} and plan.scales[9].branch == "both"
+    plan = accelerator.revise(plan, 9, signals(low=0.1), schedule)
+    assert {s.stage for s in plan.scales[10:]} == {"structure"}
+    assert {(s.branch, s.tokens) for s in plan.scales[10:]} == {("both", None)}
+    plan = accelerator.revise(plan, 10, signals(low=0.9, flips=0.1), schedule)
+    assert {s.stage for s in plan.scales[11:]} == {"structure"}
+    assert [s.branch for s in plan] == ["both"] * 11 + ["cond"] * 2 and plan[11].tokens is None
+    plan = accelerator.revise(plan, 11, signals(middle=0.2, flips=None), schedule)
+    assert plan[12].stage == "fidelity" and plan[12].cache == "none"
+    assert plan[12].tokens == Select(plan[12].tokens.keep, score="contrast", restore_by="zero_code")
+    same = {"low": 0.1, "middle": 0.5, "flips": 0.1}
+    early = accelerator.revise(Plan.uniform(13, guidance=3.0), 3, signals(**same), schedule)
+    late = accelerator.revise(Plan.uniform(13, guidance=3.0), 11, signals(**same), schedule)
+    assert (early[4].stage, early[4].branch) == ("semantic", "both")
+    assert (late[12].stage, late[12].branch) == ("fidelity", "cond")
 
 
-def test_the_dial_keeps_more_positions_as_it_rises():
-    schedule, kept = SCHEDULES[64, 64], []
-    for quality in (0.0, 0.25, 0.5, 0.75, 0.99):
+def test_kept_positions_follow_the_picture_and_the_dial():
+    schedule = SCHEDULES[64, 64]
+
+    def keep(quality, **fields):
         plan = Plan.uniform(13).replace(range(13), stage="fidelity", branch="cond")
-        kept.append(parse(f"stagevar(quality={quality})").revise(plan, 5, signals(), schedule)[6].tokens.keep)
-    assert kept == sorted(kept) and kept[0] < kept[-1]
+        tokens = parse(f"stagevar(quality={quality})").revise(plan, 11, signals(**fields), schedule)[12].tokens
+        return 1.0 if tokens is None else tokens.keep
+
+    by_dial = [keep(quality) for quality in (0.0, 0.25, 0.5, 0.75, 0.99)]
+    assert by_dial == sorted(by_dial) and by_dial[0] < by_dial[-1]
+    plain, textured = ((share,) * len(SUPPORT_ENERGIES) for share in (0.01, 0.6))
+    assert keep(0.0, support=plain) == 1 / 16 < keep(0.5, support=textured) == 0.625
 
 
 def test_the_accelerator_of_the_documentation_works():

@@ -34,7 +34,7 @@ TIED = ("star", "star-sampler")
 SUMS = (
     "drop_last(1)+guidance_off(2)",
     "guidance_off(2)+reuse_last(1)",
-    "drop_last(1)+stagevar(quality=0.2, carry=0.5)",
+    "drop_last(1)+stagevar(quality=0.2)",
 )
 FIELDS = ("guidance_off(3, branch='null')", "stagevar_released(skip=0, single=2)", "stagevar(quality=0.0)")
 ACCELERATORS = (*known(), *FIELDS, *SUMS)

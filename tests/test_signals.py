@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from stagevar.errors import OptionError
+from stagevar.loop.latent import contrast
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
-from stagevar.loop.signals import SUPPORT_ENERGIES, flipped, measure, support
+from stagevar.loop.signals import SUPPORT_ENERGIES, coverage, flipped, measure, support
 from stagevar.loop.tokens import Select
 from stagevar.models.tiny import tiny
 
@@ -16,12 +17,32 @@ def change(n=2, D=3, side=16, seed=0):
 
 
 def test_support_is_the_smallest_share_that_holds_the_energy():
-    x = torch.zeros(2, 3, 8, 8)
-    x[0, :, 0, :4] = 1
+    x = torch.zeros(2, 1, 8, 8)
+    x[0, 0, 0, :4] = 1
     x[1] = 1
     few, every = support(x).tolist()
-    assert few == [4 / 64] * len(SUPPORT_ENERGIES)
+    assert few == [2 / 64 if energy <= 0.5 else 4 / 64 for energy in SUPPORT_ENERGIES]
     assert every == [pytest.approx(math.ceil(energy * 64) / 64, abs=1 / 64 + 1e-6) for energy in SUPPORT_ENERGIES]
+
+
+def test_coverage_reads_between_the_measured_energies():
+    shares = tuple(energy / 2 for energy in SUPPORT_ENERGIES)
+    assert [coverage(shares, energy) for energy in SUPPORT_ENERGIES] == pytest.approx(shares)
+    assert coverage(shares, 0.65) == pytest.approx(0.325)
+    assert coverage(shares, 0.0) == 0 and coverage(shares, 1.0) == 1
+    assert shares[-1] < coverage(shares, 0.9995) < 1
+
+
+def test_contrast_is_the_energy_of_steps_to_the_neighbours():
+    x, expected = change(n=1, side=4), torch.zeros(1, 1, 4, 4)
+    for row in range(4):
+        for column in range(4):
+            for up, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+                if 0 <= row + up < 4 and 0 <= column + right < 4:
+                    step = x[0, :, row, column] - x[0, :, row + up, column + right]
+                    expected[0, 0, row, column] += step.square().sum()
+    assert torch.allclose(contrast(x), expected, atol=1e-5)
+    assert not contrast(torch.ones(1, 3, 1, 1)).any()
 
 
 def test_bands_tell_coarse_changes_from_fine_ones():

@@ -80,8 +80,8 @@ def test_kept_rows_are_a_share_and_never_none():
 
 def test_kept_rows_are_sorted_score_highest_and_keep_their_positions():
     x, rope = rows(2, 12, 4), rows(12, 2, 2)
-    context = TokenContext(3, (3, 4), 0, 1, rope, [1, 2], rows(2, 5, 6, 8), Memory())
-    for score in ("change", "norm", "distance"):
+    context = TokenContext(3, (3, 4), 0, 1, rope, [1, 2], rows(1, 5, 6, 8), rows(1, 5, 6, 8, seed=1), Memory())
+    for score in ("contrast", "change", "norm", "distance"):
         select = Select(0.5, score=score)
         found = select.reduce(x, context)
         scores = select.scores(x, context)

@@ -230,7 +230,8 @@ def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
         groups=work.model.groups,
         rope=rope,
         seeds=list(work.seeds) * branches,
-        change=cohort.change.repeat(branches, 1, 1, 1),
+        latent=cohort.latent,
+        change=cohort.change,
         memory=cohort.memory,
     )
 

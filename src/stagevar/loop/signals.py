@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from stagevar.loop.latent import resize
+from stagevar.loop.latent import contrast, resize
 
-SUPPORT_ENERGIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+SUPPORT_ENERGIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 LOW, MIDDLE = 0.25, 0.5
 """Upper edges of the low and middle band, as shares of the final grid's side."""
 
@@ -25,7 +27,7 @@ class Signals:
             (amplitudes, so 1 means a change as large as the latent).
         high: the same above the middle band.
         support: per energy of ``SUPPORT_ENERGIES``, the smallest share of positions that holds that share of the
-            change's energy: small where a picture is plain, large where it is textured.
+            latent's contrast: small where a picture is plain, large where it is textured.
     """
 
     flips: float | None
@@ -47,16 +49,26 @@ def measure(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, lat
     numbers = torch.stack([flips, confidence, *bands], 1).tolist()
     return [
         Signals(None if flips_n is None else flip, sure, low, middle, high, tuple(shares))
-        for (flip, sure, low, middle, high), shares in zip(numbers, support(change_nDHW).tolist(), strict=True)
+        for (flip, sure, low, middle, high), shares in zip(
+            numbers, support(contrast(latent_nDHW)).tolist(), strict=True
+        )
     ]
 
 
-def support(change_nDHW: Tensor) -> Tensor:
+def support(energy_n1HW: Tensor) -> Tensor:
     """(n, energies): smallest share of positions that holds each share of the energy."""
-    energy = change_nDHW.square().sum(1).flatten(1).sort(1, descending=True).values.cumsum(1)
+    energy = energy_n1HW.flatten(1).sort(1, descending=True).values.cumsum(1)
     wanted = torch.tensor(SUPPORT_ENERGIES, device=energy.device) * energy[:, -1:]
     below: Tensor = (energy[:, None] < wanted[..., None]).sum(-1)
     return (below + 1).clamp(max=energy.shape[1]) / energy.shape[1]
+
+
+def coverage(support: Sequence[float], energy: float) -> float:
+    """The share of positions that holds a share of the energy, linear between the measured ones and up to (1, 1)."""
+    place = bisect_left(SUPPORT_ENERGIES, energy)
+    low, least = (SUPPORT_ENERGIES[place - 1], support[place - 1]) if place else (0.0, 0.0)
+    high, most = (SUPPORT_ENERGIES[place], support[place]) if place < len(support) else (1.0, 1.0)
+    return least + (energy - low) / (high - low) * (most - least)
 
 
 def _bands(x_nDHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import OptionError
-from stagevar.loop.latent import resize
+from stagevar.loop.latent import contrast, resize
 from stagevar.loop.memory import Kind, Memory, resize_rows
 from stagevar.loop.plan import Grid
 
-Score = Literal["change", "norm", "distance"]
+Score = Literal["contrast", "change", "norm", "distance"]
 Restore = Literal["increment", "hidden", "nearest", "lowrank", "zero_code"]
 Scope = Literal["network", "group"]
 
@@ -33,7 +33,8 @@ class TokenContext:
         group: index of the group of blocks; ``groups`` how many there are.
         rope: (M, P, 2) or (R, M, P, 2) of all rows of the scale, or None.
         seeds: per row of the residual stream.
-        change: (R, D, H, W) what the last scale that ran added to the latent, repeated for each branch.
+        latent: (n, D, H, W) of the n images; their R rows are one branch after the other.
+        change: (n, D, H, W) what the last scale that ran added to it.
         memory: maps of the scale that ran before.
     """
 
@@ -43,6 +44,7 @@ class TokenContext:
     groups: int
     rope: Tensor | None
     seeds: Sequence[int]
+    latent: Tensor
     change: Tensor
     memory: Memory
 
@@ -114,8 +116,9 @@ class Select:
 
     Attributes:
         keep: share of the rows, in (0, 1].
-        score: ``change``: energy of the last codes' update at the token; ``norm``: squared norm of the row;
-            ``distance``: squared distance from the mean row (FastVAR).
+        score: ``contrast``: energy of the latent's differences to the neighbouring positions; ``change``: energy of
+            the last codes' update at the token; ``norm``: squared norm of the row; ``distance``: squared distance from
+            the mean row (FastVAR). The first two are the same for both branches.
         restore_by: what the other rows get. ``increment``: their own stream plus the group's increment at the scale
             before; ``hidden``: the group's hidden state at the scale before; ``nearest``: the increment of the nearest
             kept row; ``lowrank``: increments mixed by the least-squares weights that write the input rows in terms of
@@ -124,7 +127,7 @@ class Select:
     """
 
     keep: float
-    score: Score = "change"
+    score: Score = "contrast"
     restore_by: Restore = "increment"
     scope: Scope = "network"
     dense: tuple[float, float] = (0.0, 0.0)
@@ -136,8 +139,8 @@ class Select:
             raise OptionError(f"dense must be two shares of the layers below 1 in sum, not {self.dense}")
         if self.restore_by == "zero_code" and (self.scope != "network" or self.dense[1] > 0):
             raise OptionError("zero_code leaves rows out to the end: it needs scope 'network' and no dense last layers")
-        if self.restore_by == "zero_code" and self.score != "change":
-            raise OptionError("zero_code needs the same rows in both branches: score 'change'")
+        if self.restore_by == "zero_code" and self.score not in ("contrast", "change"):
+            raise OptionError("zero_code needs the same rows in both branches: score 'contrast' or 'change'")
 
     @property
     def needs(self) -> tuple[Kind, ...]:
@@ -158,7 +161,8 @@ class Select:
             return x_RMC.square().sum(-1)
         if self.score == "distance":
             return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
-        return resize(context.change.square().sum(1, keepdim=True), context.grid, "area").flatten(1)
+        energy = contrast(context.latent) if self.score == "contrast" else context.change.square().sum(1, keepdim=True)
+        return resize(energy, context.grid, "area").flatten(1).repeat(len(x_RMC) // len(energy), 1)
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
         index = reduced.index

@@ -202,6 +202,7 @@ class _Way:
             groups=self.model.groups,
             rope=None,
             seeds=[0],
+            latent=self.latent,
             change=self.latent,
             memory=self._memory(k, group),
         )
