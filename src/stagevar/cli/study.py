@@ -14,10 +14,12 @@ from stagevar.cli.app import (
     JsonOption,
     ModelOption,
     QuietOption,
+    SizeOption,
     WeightsOption,
     app,
     load_pipeline,
     read_numbers,
+    read_size,
 )
 from stagevar.errors import MissingFileError, OptionError
 
@@ -46,6 +48,7 @@ def study(
     captions: CaptionsOption = None,
     seed: SeedOption = 0,
     guidance: GuidanceOption = None,
+    size: SizeOption = None,
     batch_size: BatchOption = 8,
     rank_prompts: RanksOption = 12,
     semantic: SemanticOption = 0.95,
@@ -73,6 +76,7 @@ def study(
         _captions(captions, prompts),
         seed=seed,
         guidance=guidance,
+        size=size,
         batch_size=batch_size,
         rank_prompts=rank_prompts,
         reaches=(semantic, structure),
@@ -163,12 +167,14 @@ def _measured(
     reaches: tuple[float, float],
     place: tuple[Path | None, str, str],
     quiet: bool,
+    size: str | None = None,
 ) -> tuple[Study, StageProfile]:
     from stagevar.cli import show
     from stagevar.measure.profile import profile as settle
     from stagevar.measure.study import study as look
 
     weights = read_numbers(guidance, "--guidance")
+    height, width = read_size(size)
     pipe = load_pipeline(model, *place)
     with show.counter("pictures", len(prompts), quiet=quiet) as advance:
         found = look(
@@ -176,6 +182,8 @@ def _measured(
             prompts,
             seed=seed,
             guidance=tuple(weights) if isinstance(weights, list) else weights,
+            height=height,
+            width=width,
             batch_size=batch_size,
             rank_prompts=rank_prompts,
             progress=advance,
