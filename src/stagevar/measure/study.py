@@ -55,7 +55,10 @@ _KINDS: dict[str, tuple[Kind, str]] = {
     "milliseconds": ("cost", "ms"),
     "gflop": ("cost", "GFLOP"),
 }
-"""Kind and unit of each curve; bands are spectral, and scorers semantic."""
+"""Kind and unit of each curve; bands are spectral."""
+
+SCORER_KINDS: dict[str, Kind] = {"lpips": "structural", "dists": "structural"}
+"""Kind of a scorer's curve by the scorer's name; others are semantic."""
 
 
 def default_prompts(count: int, seed: int = 0) -> list[str]:
@@ -239,6 +242,7 @@ def _curves(batches: Sequence[Sequence[Mapping[str, Tensor]]], kind: Kind | None
     curves = {}
     for name in batches[0][0]:
         table = torch.cat([torch.stack([scale[name] for scale in batch], 1).double() for batch in batches])
-        own, unit = _KINDS.get(name, ("spectral" if name.startswith("band_") else "semantic", ""))
+        other: Kind = "spectral" if name.startswith("band_") else SCORER_KINDS.get(name, "semantic")
+        own, unit = _KINDS.get(name, (other, ""))
         curves[name] = Curve(kind or own, unit, tuple(tuple(row) for row in table.tolist()))
     return curves

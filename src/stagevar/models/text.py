@@ -69,7 +69,7 @@ class T5Encoder:
         }
         load: Any = T5EncoderModel.from_pretrained
         try:
-            with errors_only("huggingface_hub", "transformers"), _no_bars():
+            with errors_only("huggingface_hub", "transformers"), no_bars():
                 model, info = load(source, dtype=dtype, output_loading_info=True, **options)
                 tokenizer = AutoTokenizer.from_pretrained(source, **options)
         except OSError as error:
@@ -129,7 +129,7 @@ class T5Encoder:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Without the progress bars of transformers."""
     from transformers.utils import logging as untyped
 
