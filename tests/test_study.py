@@ -14,6 +14,7 @@ from PIL import Image
 
 from stagevar.cli import study as commands
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, PromptError, SizeError
+from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
 from stagevar.measure.curves import Curve, Study, quantile
 from stagevar.measure.explain import text_rows
@@ -174,6 +175,24 @@ def test_without_guidance_no_code_flips() -> None:
     found = study(Pipeline(tiny("infinity")), default_prompts(2), guidance=1.0, rank_prompts=1)
     assert found.curves["flips"].mean == (0.0,) * len(found.schedule)
     assert min(found.curves["gap"].mean) > 0
+
+
+class EndsGuidanceEarly(Pipeline):
+    def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
+        plan = super().plan(schedule, request)
+        return plan.replace(range(3, len(plan)), branch="cond")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_may_drop_the_null_branch_by_itself(family: str) -> None:
+    plain, early = (
+        study(kind(tiny(family)), default_prompts(3), guidance=4.0) for kind in (Pipeline, EndsGuidanceEarly)
+    )
+    for name in ("flips", "gap"):
+        mean, whole = early.curves[name].mean, plain.curves[name].mean
+        assert mean[:3] == pytest.approx(whole[:3], abs=1e-5) and set(mean[3:]) == {0}
+        assert min(whole[3:]) > 0
+    assert early.curves["gflop"].mean[3] == pytest.approx(plain.curves["gflop"].mean[3] / 2, rel=0.1)
 
 
 def test_flips_are_those_that_accelerators_see() -> None:

@@ -163,8 +163,8 @@ def cost(study: Study, profile: StageProfile) -> Figure:
     title = f"Cost of each scale ({study.device}, {study.dtype}, batches of {study.batch_size})"
     figure, (left, middle, right) = _figure(title, study, 3)
     for axes, name, panel, unit in (
-        (left, "milliseconds", "time, both branches", "milliseconds per picture"),
-        (middle, "gflop", "operations, both branches", "GFLOP per picture"),
+        (left, "milliseconds", "time, all branches", "milliseconds per picture"),
+        (middle, "gflop", "operations, all branches", "GFLOP per picture"),
     ):
         _bars(axes, study.curves[name].mean, _reach(study.curves[name]))
         _axis(axes, study, profile, panel, unit)

@@ -66,7 +66,7 @@ def markdown(study: Study, profile: StageProfile) -> str:
         _table(study, {f"group {g}": figures[rank_name(0.96)] for g, figures in enumerate(study.groups)}),
         _image("ranks"),
         "## Cost",
-        "Of one picture, both branches; operations are counted from shapes, text and decoding are not in them.",
+        "Of one picture, all branches that run; operations are counted from shapes, text and decoding are not in them.",
         _table(study, costs),
         _image("cost"),
     ]

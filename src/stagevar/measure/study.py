@@ -87,10 +87,12 @@ def study(
         ``layout``, ``contours``, ``edges``, ``ssim``, ``psnr``: the picture as it stands against the final one.
         ``band_0`` to ``band_4``: spectral energy over the final picture's, lowest octave first.
         ``flips``: share of codes whose likeliest value guidance changes; ``gap``: norm of the difference of the
-        branches' logits over that of the prompt's, both centred over the values of a code (softmax sees no shift).
+        branches' logits over that of the prompt's, both centred over the values of a code (softmax sees no shift);
+        both are 0 where the model itself runs the prompt's branch alone.
         ``confidence``, ``low``, ``middle``, ``high``: see ``Signals``; of the guided logits that codes are drawn from.
         ``milliseconds``: of a pass, per picture; after one picture of warm-up.
-        ``gflop``: operations of a pass, of both branches, for the prompt's number of text tokens; see ``plan_flops``.
+        ``gflop``: operations of a pass, of the branches that run, for the prompt's number of text tokens; see
+        ``plan_flops``.
 
     Args:
         pipeline: any model of the package.
@@ -187,14 +189,18 @@ def _scales(pipeline: Pipeline, requests: Sequence[Request], schedule: Schedule,
     flops = [plan_flops(model, schedule, plan, length) for plan, length in zip(plans, lengths, strict=True)]
     for step in run(model, condition, schedule, plans, [request.seed for request in requests], tap=tap):
         with torch.inference_mode():
-            branches = model.logits(seen[last], condition, step.scale)
-            figures = _guidance(branches[:n], branches[n:], seen["logits"])
+            tokens = schedule[step.scale][0] * schedule[step.scale][1]
+            hidden = {name: x[:, -tokens:] for name, x in seen.items() if name != "logits"}  # the prompt may be ahead
+            figures = {"flips": torch.zeros(n), "gap": torch.zeros(n)}
+            if len(hidden[last]) == condition.rows:
+                cond, null = model.logits(hidden[last], condition, step.scale).chunk(2)
+                figures = _guidance(cond, null, seen["logits"])
             signals = measure(seen["logits"], None, step.latent - before, step.latent)
             for name in ("confidence", "low", "middle", "high"):
                 figures[name] = torch.tensor([getattr(each, name) for each in signals])
             figures["milliseconds"] = torch.full((n,), sum(record.milliseconds for record in step.records) / n)
             figures["gflop"] = torch.tensor([row[step.scale].total / 1e9 for row in flops])
-            groups = [spectrum(seen[name][: min(n, watched)]) for name in inputs] if watched > 0 else []
+            groups = [spectrum(hidden[name][: min(n, watched)]) for name in inputs] if watched > 0 else []
             pictures = model.decode(step.latent).float().cpu()
         yield _Scale(pictures, figures, groups)
         before = step.latent
