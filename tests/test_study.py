@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from stagevar import cli
-from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, PromptError
+from stagevar.cli import study as commands
+from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, PromptError, SizeError
+from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
 from stagevar.measure.curves import Curve, Study, quantile
+from stagevar.measure.explain import text_rows
 from stagevar.measure.fidelity import contour_agreement, edge_agreement, layout_agreement
+from stagevar.measure.flops import plan_flops
 from stagevar.measure.plots import PLOTS, available
 from stagevar.measure.profile import Rule, StageProfile, profile
 from stagevar.measure.report import markdown, write_report
 from stagevar.measure.scorers import agreement
 from stagevar.measure.spectrum import energies, held, participation, rank, spectrum
 from stagevar.measure.study import default_prompts, study
+from stagevar.models.catalogue import FAMILIES as ALL_FAMILIES
 from stagevar.models.folder import save_model
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
@@ -29,12 +34,16 @@ from stagevar.request import Request
 from stagevar.scenes.oracle import Found
 
 FAMILIES = ("scenes", "infinity")
+STUDIED = [("scenes", None), ("infinity", None), ("infinity", (54, 18)), ("infinity", (56, 70))]
+"""Families with a height and width, None for the default."""
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=STUDIED, ids=lambda case: f"{case[0]}-{case[1] or 'default'}")
 def found(request: pytest.FixtureRequest) -> Study:
-    pipe = Pipeline(tiny(request.param))
-    return study(pipe, default_prompts(5), guidance=3.0, batch_size=2, rank_prompts=3, samples=3)
+    family, size = request.param
+    height, width = size or (None, None)
+    options = {"guidance": 3.0, "batch_size": 2, "rank_prompts": 3, "samples": 3, "height": height, "width": width}
+    return study(Pipeline(tiny(family)), default_prompts(5), **options)
 
 
 # --- the rank of a stream ----------------------------------------------------
@@ -139,6 +148,21 @@ def test_curves_and_figures_have_a_value_per_prompt_and_scale(found: Study) -> N
         assert figures["rank_90"].mean[-1] <= figures["rank_96"].mean[-1] <= figures["rank_99"].mean[-1]
 
 
+def test_operations_are_those_of_the_plain_plan(found: Study) -> None:
+    pipe = Pipeline(tiny(found.family))
+    plan = pipe.plan(found.schedule, Request("plain"))
+    for prompt, row in zip(found.prompts, found.curves["gflop"].values, strict=True):
+        flops = plan_flops(pipe.model, found.schedule, plan, text_rows(pipe.model, [prompt]))
+        assert row == pytest.approx([each.total / 1e9 for each in flops])
+
+
+def test_longer_texts_cost_more_where_the_text_is_attended_to() -> None:
+    prompts = ["a star", "a red star and a blue ring"]
+    for family, more in (("infinity", True), ("scenes", False)):
+        short, long = study(Pipeline(tiny(family)), prompts, rank_prompts=1).curves["gflop"].values
+        assert all((a < b) is more for a, b in zip(short, long, strict=True))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_study_does_not_depend_on_its_batches(family: str) -> None:
     one, three = (study(Pipeline(tiny(family)), default_prompts(3), batch_size=n, rank_prompts=2) for n in (1, 3))
@@ -152,6 +176,37 @@ def test_without_guidance_no_code_flips() -> None:
     found = study(Pipeline(tiny("infinity")), default_prompts(2), guidance=1.0, rank_prompts=1)
     assert found.curves["flips"].mean == (0.0,) * len(found.schedule)
     assert min(found.curves["gap"].mean) > 0
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_every_family_can_be_studied(family: str) -> None:
+    pipe = Pipeline(tiny(family))
+    prompts = ["1", "5", "7"] if family == "var" else default_prompts(3)
+    found = study(pipe, prompts, batch_size=2, rank_prompts=2)
+    assert len(found.groups) == pipe.model.groups and found.size == pipe.model.picture_size(found.schedule)
+    assert all(curve.mean[-1] == pytest.approx(1) for curve in found.of("structural").values() if curve.unit == "")
+    for k, branch in enumerate(pipe.model.branches(found.schedule)):
+        assert (found.curves["gap"].mean[k] > 0) is (branch == "both")
+    assert len(profile(found).stages()) == len(found.schedule)
+    assert family in markdown(found, profile(found))
+
+
+class EndsGuidanceEarly(Pipeline):
+    def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
+        plan = super().plan(schedule, request)
+        return plan.replace(range(3, len(plan)), branch="cond")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_may_drop_the_null_branch_by_itself(family: str) -> None:
+    plain, early = (
+        study(kind(tiny(family)), default_prompts(3), guidance=4.0) for kind in (Pipeline, EndsGuidanceEarly)
+    )
+    for name in ("flips", "gap"):
+        mean, whole = early.curves[name].mean, plain.curves[name].mean
+        assert mean[:3] == pytest.approx(whole[:3], abs=1e-5) and set(mean[3:]) == {0}
+        assert min(whole[3:]) > 0
+    assert early.curves["gflop"].mean[3] == pytest.approx(plain.curves["gflop"].mean[3] / 2, rel=0.1)
 
 
 def test_flips_are_those_that_accelerators_see() -> None:
@@ -286,11 +341,15 @@ def test_a_report_is_complete(found: Study, tmp_path: Path) -> None:
     data = json.loads((tmp_path / "study.json").read_text())
     assert data["curves"]["ssim"]["mean"][-1] == 1
     assert data["prompts"] == list(found.prompts)
+    assert data["size"] == [2 * side for side in found.schedule[-1]]
+    assert data["curves"]["gflop"]["kind"] == "cost"
+    assert StageProfile.load(tmp_path / "profile.json").schedule == found.schedule
     for name in PLOTS:
         with Image.open(tmp_path / f"{name}.png") as picture:
             picture.load()
     text = markdown(found, profile(found))
     assert all(f"| {grid} |" in text for grid in found.grids)
+    assert "operations (GFLOP)" in text and f"{found.size[0]}x{found.size[1]} pixels" in text
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +362,8 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 # --- the commands ------------------------------------------------------------
 
+Run = Callable[..., tuple[int, str, str]]
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -311,35 +372,35 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(*arguments: object) -> int:
-    return cli.run([str(argument) for argument in arguments])
-
-
-def test_study_writes_its_folder(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert command("study", "-m", model, "--prompts", 2, "--rank-prompts", 1, "--guidance", 2, "--json") == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert {Path(name).name for name in answer["files"]} == {path.name for path in Path("study").iterdir()}
+def test_study_writes_its_folder(command: Run, model: Path) -> None:
+    code, out, _ = command("study", "-m", model, "--prompts", 2, "--rank-prompts", 1, "--guidance", 2, "--json")
+    answer = json.loads(out)
+    assert code == 0 and {Path(name).name for name in answer["files"]} == {
+        path.name for path in Path("study").iterdir()
+    }
     assert {"pictures.png", "study.md", "ranks.png"} < {path.name for path in Path("study").iterdir()}
-    assert answer["guidance"] == [2] * 5
+    assert answer["guidance"] == [2] * 5 and answer["size"] == [12, 12]
     assert "values" not in answer["curves"]["ssim"]
     assert StageProfile.load(Path("study/profile.json")).prompts == 2
-    assert command("study", "-m", model, "--prompts", 1, "-o", "again") == 0
-    assert "semantic" in capsys.readouterr().out
+    assert "semantic" in command("study", "-m", model, "--prompts", 1, "-o", "again")[1]
 
 
-def test_calibrate_writes_a_profile_of_captions_from_a_file(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "captions.txt").write_text("a star\n\na red ring\n")
-    path = tmp_path / "p.json"
-    assert command("calibrate", "-m", model, "--captions", tmp_path / "captions.txt", "-o", path, "-q") == 0
-    assert capsys.readouterr().out == ""
-    assert StageProfile.load(path).prompts == 2
-    assert command("calibrate", "-m", model, "--prompts", 1, "--structure", 0.5, "--json", "-o", path) == 0
-    assert json.loads(capsys.readouterr().out)["structure"]["rule"]["reach"] == 0.5
+def test_study_takes_the_sizes_of_a_model(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("study", "-m", model, "--size", "16x16")[0] == SizeError.exit_code
+    monkeypatch.setattr(commands, "load_pipeline", lambda *_: Pipeline(tiny("infinity")))
+    code, out, _ = command("study", "--size", "18x54", "--prompts", 1, "--json")
+    assert code == 0 and json.loads(out)["schedule"][-1] == [9, 27]
+    assert StageProfile.load(Path("study/profile.json")).schedule[-1] == (9, 27)
+    with Image.open("study/pictures.png") as sheet:
+        assert sheet.width > sheet.height
+
+
+def test_calibrate_writes_a_profile_of_captions_from_a_file(command: Run, model: Path) -> None:
+    Path("captions.txt").write_text("a star\n\na red ring\n")
+    assert command("calibrate", "-m", model, "--captions", "captions.txt", "-o", "p.json", "-q") == (0, "", "")
+    assert StageProfile.load(Path("p.json")).prompts == 2
+    code, out, _ = command("calibrate", "-m", model, "--prompts", 1, "--structure", 0.5, "--json", "-o", "p.json")
+    assert code == 0 and json.loads(out)["structure"]["rule"]["reach"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -353,20 +414,9 @@ def test_calibrate_writes_a_profile_of_captions_from_a_file(
         (["-o", "empty.txt/p.json"], 6, "empty.txt"),
     ],
 )
-def test_failures_are_one_line(
-    model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    code: int,
-    part: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STAGEVAR_DEBUG", "0")
+def test_failures_are_one_line(command: Run, model: Path, arguments: list[str], code: int, part: str) -> None:
     Path("empty.txt").touch()
     Path("bytes.txt").write_bytes(b"\xff\xfe\xff")
     Path("odd.txt").write_text("star star star\n")
-    assert command("calibrate", "-m", model, "--prompts", 1, *arguments, "-q") == code
-    line = capsys.readouterr().err.strip()
-    assert line.startswith("error: ") and part in line and "\n" not in line
+    found, _, line = command("calibrate", "-m", model, "--prompts", 1, *arguments, "-q")
+    assert found == code and line.startswith("error: ") and part in line and line.count("\n") == 1

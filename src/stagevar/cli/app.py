@@ -66,6 +66,7 @@ WeightsOption = Annotated[Path | None, typer.Option(help="Folder with a listed m
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")]
 
 
@@ -105,7 +106,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture.")] = None,
     guidance: Annotated[str | None, typer.Option(help="Weight of the prompt: a number, or one per scale.")] = None,
     negative: Annotated[str | None, typer.Option(help="What the pictures should not show.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")] = None,
+    size: SizeOption = None,
     temperature: Annotated[
         str | None, typer.Option(help="0 takes the likeliest code: a number, or one per scale.")
     ] = None,

@@ -16,14 +16,13 @@ from stagevar.cli.app import (
     JsonOption,
     ModelOption,
     QuietOption,
+    SizeOption,
     WeightsOption,
     app,
     load_pipeline,
     read_size,
 )
 from stagevar.errors import MissingFileError, OptionError
-
-SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")]
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,16 +16,21 @@ from stagevar.cli.app import (
     JsonOption,
     ModelOption,
     QuietOption,
+    SizeOption,
     WeightsOption,
     app,
     load_pipeline,
     read_numbers,
+    read_size,
 )
 from stagevar.errors import MissingFileError, OptionError
 
 if TYPE_CHECKING:
+    import torch
+
     from stagevar.measure.curves import Study
     from stagevar.measure.profile import StageProfile
+    from stagevar.measure.scorers import Scorer
 
 PromptsOption = Annotated[int, typer.Option(min=1, help="Number of held-out captions, one picture each.")]
 CaptionsOption = Annotated[Path | None, typer.Option(help="File with one caption per line, instead of our own.")]
@@ -37,6 +44,13 @@ SemanticOption = Annotated[
 StructureOption = Annotated[
     float, typer.Option("--structure", min=0.01, max=1, help="The same for the structure stage.")
 ]
+EncoderOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Encoder of that name; adds a curve of likeness.")
+]
+NetworkOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Weights of that name; adds a curve. Once more for a trunk in its own file."),
+]
 
 
 @app.command()
@@ -46,10 +60,15 @@ def study(
     captions: CaptionsOption = None,
     seed: SeedOption = 0,
     guidance: GuidanceOption = None,
+    size: SizeOption = None,
     batch_size: BatchOption = 8,
     rank_prompts: RanksOption = 12,
     semantic: SemanticOption = 0.95,
     structure: StructureOption = 0.9,
+    clip: EncoderOption = None,
+    dino: EncoderOption = None,
+    lpips: NetworkOption = None,
+    dists: NetworkOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -73,6 +92,8 @@ def study(
         _captions(captions, prompts),
         seed=seed,
         guidance=guidance,
+        size=size,
+        scorers=partial(_scorers, clip, dino, lpips, dists),
         batch_size=batch_size,
         rank_prompts=rank_prompts,
         reaches=(semantic, structure),
@@ -152,6 +173,27 @@ def _captions(path: Path | None, count: int) -> list[str]:
     return lines[:count]
 
 
+Scorers = Callable[["torch.device"], dict[str, "Scorer"]]
+
+
+def _scorers(
+    clip: Path | None, dino: Path | None, lpips: list[Path] | None, dists: list[Path] | None, device: torch.device
+) -> dict[str, Scorer]:
+    """The learned scorers whose weights are given."""
+    from stagevar.measure import embeddings, perceptual
+
+    scorers: dict[str, Scorer] = {}
+    if clip is not None:
+        scorers["clip"] = embeddings.clip(clip, device)
+    if dino is not None:
+        scorers["dino"] = embeddings.dino(dino, device)
+    if lpips:
+        scorers["lpips"] = perceptual.lpips(lpips, device)
+    if dists:
+        scorers["dists"] = perceptual.dists(dists, device)
+    return scorers
+
+
 def _measured(
     model: str,
     prompts: list[str],
@@ -163,21 +205,28 @@ def _measured(
     reaches: tuple[float, float],
     place: tuple[Path | None, str, str],
     quiet: bool,
+    size: str | None = None,
+    scorers: Scorers | None = None,
 ) -> tuple[Study, StageProfile]:
     from stagevar.cli import show
     from stagevar.measure.profile import profile as settle
     from stagevar.measure.study import study as look
 
     weights = read_numbers(guidance, "--guidance")
+    height, width = read_size(size)
     pipe = load_pipeline(model, *place)
+    likeness = scorers and scorers(pipe.model.device)
     with show.counter("pictures", len(prompts), quiet=quiet) as advance:
         found = look(
             pipe,
             prompts,
             seed=seed,
             guidance=tuple(weights) if isinstance(weights, list) else weights,
+            height=height,
+            width=width,
             batch_size=batch_size,
             rank_prompts=rank_prompts,
+            scorers=likeness,
             progress=advance,
         )
     return found, settle(found, *reaches)

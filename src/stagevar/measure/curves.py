@@ -94,6 +94,7 @@ class Study:
     Attributes:
         model, family, device, dtype, versions: what ran.
         schedule: grids of the scales.
+        size: height and width of the pictures in pixels.
         prompts: the texts; picture i had seed ``seed + i``.
         seed: of the first picture.
         guidance: weight per scale.
@@ -109,6 +110,7 @@ class Study:
     dtype: str
     versions: Mapping[str, str]
     schedule: Schedule
+    size: tuple[int, int]
     prompts: tuple[str, ...]
     seed: int
     guidance: tuple[float, ...]
@@ -148,6 +150,7 @@ class Study:
             "guidance": list(self.guidance),
             "batch_size": self.batch_size,
             "schedule": [list(grid) for grid in self.schedule],
+            "size": list(self.size),
             "tokens": list(self.tokens),
             "prompts": list(self.prompts) if values else len(self.prompts),
             "rank_prompts": self.rank_prompts,

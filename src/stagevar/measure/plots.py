@@ -38,12 +38,18 @@ LABELS = {
     "edges": "edges",
     "ssim": "SSIM",
     "psnr": "PSNR",
+    "clip": "CLIP",
+    "dino": "DINO",
+    "lpips": "1 - LPIPS",
+    "dists": "1 - DISTS",
     "flips": "codes that guidance flips",
     "gap": "logit gap |cond - null| / |cond|",
     "confidence": "mean probability of the likeliest code",
     "low": "change, low band",
     "middle": "change, middle band",
     "high": "change, high band",
+    "milliseconds": "time (ms)",
+    "gflop": "operations (GFLOP)",
 }
 
 VERDICTS: tuple[str, ...] = ("strict", "relaxed")
@@ -153,15 +159,15 @@ def ranks(study: Study, profile: StageProfile) -> Figure:
 
 
 def cost(study: Study, profile: StageProfile) -> Figure:
-    """Time and tokens of each scale."""
-    figure, (left, right) = _figure(
-        f"Cost of each scale ({study.device}, {study.dtype}, batches of {study.batch_size})", study, 2
-    )
-    times = study.curves["milliseconds"]
-    down = [mean - min(mean, low) for mean, low in zip(times.mean, times.low, strict=True)]
-    up = [max(mean, high) - mean for mean, high in zip(times.mean, times.high, strict=True)]
-    _bars(left, times.mean, (down, up))
-    _axis(left, study, profile, "time, both branches", "milliseconds per picture")
+    """Time, operations and tokens of each scale."""
+    title = f"Cost of each scale ({study.device}, {study.dtype}, batches of {study.batch_size})"
+    figure, (left, middle, right) = _figure(title, study, 3)
+    for axes, name, panel, unit in (
+        (left, "milliseconds", "time, all branches", "milliseconds per picture"),
+        (middle, "gflop", "operations, all branches", "GFLOP per picture"),
+    ):
+        _bars(axes, study.curves[name].mean, _reach(study.curves[name]))
+        _axis(axes, study, profile, panel, unit)
     _bars(right, study.tokens)
     _axis(right, study, profile, "tokens", "tokens per picture and branch")
     return figure
@@ -225,6 +231,13 @@ def _groups(axes: Axes, curves: list[Curve]) -> None:
         marker = MARKERS[group % len(MARKERS)]
         axes.plot(x, mean, color=colour, marker=marker, markersize=4, label=f"group {group}" if shown else None)
     axes.legend(fontsize=8, loc="lower left", frameon=False)
+
+
+def _reach(curve: Curve) -> tuple[list[float], list[float]]:
+    """How far the spread of a curve reaches below and above its mean."""
+    down = [mean - min(mean, low) for mean, low in zip(curve.mean, curve.low, strict=True)]
+    up = [max(mean, high) - mean for mean, high in zip(curve.mean, curve.high, strict=True)]
+    return down, up
 
 
 def _bars(axes: Axes, heights: Sequence[float], spread: Sequence[Sequence[float]] | None = None) -> None:

@@ -38,11 +38,12 @@ def markdown(study: Study, profile: StageProfile) -> str:
     likeness = {**study.of("semantic"), **study.of("structural")}
     inner = {**study.of("guidance"), **study.of("change")}
     bands = study.of("spectral")
-    times = {"ms per picture": study.curves["milliseconds"]}
+    costs = study.of("cost")
     versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
     parts = [
         f"# Stages of {study.model}",
-        f"{len(study.prompts)} prompts, first seed {study.seed}, guidance {_guidance(study)}; {study.device}, "
+        f"{len(study.prompts)} prompts, first seed {study.seed}, guidance {_guidance(study)}, "
+        f"{study.size[0]}x{study.size[1]} pixels; {study.device}, "
         f"{study.dtype}, batches of {study.batch_size}, one picture of warm-up; {versions}. "
         "Figures are mean ± standard deviation over prompts.",
         "## Stages",
@@ -65,7 +66,8 @@ def markdown(study: Study, profile: StageProfile) -> str:
         _table(study, {f"group {g}": figures[rank_name(0.96)] for g, figures in enumerate(study.groups)}),
         _image("ranks"),
         "## Cost",
-        _table(study, times),
+        "Of one picture, all branches that run; operations are counted from shapes, text and decoding are not in them.",
+        _table(study, costs),
         _image("cost"),
     ]
     return "\n\n".join(parts) + "\n"
@@ -103,8 +105,8 @@ def _table(study: Study, curves: dict[str, Curve]) -> str:
 
 
 def _cell(curve: Curve, k: int) -> str:
-    digits = 1 if curve.unit else 3
-    return f"{curve.mean[k]:.{digits}f} ± {curve.std[k]:.{digits}f}"
+    form = ".4g" if curve.kind == "cost" else ".1f" if curve.unit else ".3f"
+    return f"{curve.mean[k]:{form}} ± {curve.std[k]:{form}}"
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

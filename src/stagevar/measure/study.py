@@ -17,11 +17,13 @@ from torch import Tensor
 
 import stagevar
 from stagevar.errors import OptionError
+from stagevar.loop.contract import Condition
 from stagevar.loop.plan import Schedule
 from stagevar.loop.run import run
 from stagevar.loop.signals import flipped, measure
 from stagevar.measure.curves import Curve, Kind, Study
 from stagevar.measure.fidelity import band_energy, contour_agreement, edge_agreement, layout_agreement, psnr, ssim
+from stagevar.measure.flops import plan_flops
 from stagevar.measure.scorers import Scorer, readings, scenes_of
 from stagevar.measure.spectrum import spectrum
 from stagevar.pipeline import MAX_BATCH, Pipeline, to_pil
@@ -51,8 +53,12 @@ _KINDS: dict[str, tuple[Kind, str]] = {
     "middle": ("change", ""),
     "high": ("change", ""),
     "milliseconds": ("cost", "ms"),
+    "gflop": ("cost", "GFLOP"),
 }
-"""Kind and unit of each curve; bands are spectral, and scorers semantic."""
+"""Kind and unit of each curve; bands are spectral."""
+
+SCORER_KINDS: dict[str, Kind] = {"lpips": "structural", "dists": "structural"}
+"""Kind of a scorer's curve by the scorer's name; others are semantic."""
 
 
 def default_prompts(count: int, seed: int = 0) -> list[str]:
@@ -66,6 +72,8 @@ def study(
     *,
     seed: int = 0,
     guidance: PerScale | None = None,
+    height: int | None = None,
+    width: int | None = None,
     batch_size: int = MAX_BATCH,
     rank_prompts: int = RANK_PROMPTS,
     samples: int = 6,
@@ -79,14 +87,18 @@ def study(
         ``layout``, ``contours``, ``edges``, ``ssim``, ``psnr``: the picture as it stands against the final one.
         ``band_0`` to ``band_4``: spectral energy over the final picture's, lowest octave first.
         ``flips``: share of codes whose likeliest value guidance changes; ``gap``: norm of the difference of the
-        branches' logits over that of the prompt's, both centred over the values of a code (softmax sees no shift).
+        branches' logits over that of the prompt's, both centred over the values of a code (softmax sees no shift);
+        both are 0 where the model itself runs the prompt's branch alone.
         ``confidence``, ``low``, ``middle``, ``high``: see ``Signals``; of the guided logits that codes are drawn from.
         ``milliseconds``: of a pass, per picture; after one picture of warm-up.
+        ``gflop``: operations of a pass, of the branches that run, for the prompt's number of text tokens; see
+        ``plan_flops``.
 
     Args:
         pipeline: any model of the package.
         prompts: one picture each; picture i has seed ``seed + i``.
         guidance: strength, or one weight per scale; the model's default if None.
+        height, width: pixels; the model's default size if None.
         batch_size: pictures per pass.
         rank_prompts: the first so many prompts' hidden states are decomposed.
         samples: the first so many prompts' pictures are kept.
@@ -104,8 +116,8 @@ def study(
     scorers = scorers or {}
     if taken := sorted(set(scorers) & set(_KINDS)):
         raise OptionError(f"a scorer cannot be named {taken[0]!r}, which is a curve of every study")
-    requests = expand(list(prompts), seed=seed, guidance_scale=guidance)
-    model, schedule = pipeline.model, pipeline.model.schedule()
+    requests = expand(list(prompts), seed=seed, guidance_scale=guidance, height=height, width=width)
+    model, schedule = pipeline.model, pipeline.model.schedule(height, width)
     scenes = scenes_of(prompts) if model.family == "scenes" else None
     for _ in _scales(pipeline, requests[:1], schedule, 0):
         pass
@@ -134,6 +146,7 @@ def study(
         dtype=str(model.dtype).removeprefix("torch."),
         versions={"stagevar": stagevar.__version__, "torch": str(torch.__version__)},
         schedule=schedule,
+        size=model.picture_size(schedule),
         prompts=tuple(prompts),
         seed=seed,
         guidance=tuple(scale.guidance for scale in pipeline.plan(schedule, requests[0])),
@@ -172,18 +185,32 @@ def _scales(pipeline: Pipeline, requests: Sequence[Request], schedule: Schedule,
         condition = pipeline.condition(requests)
         before = model.empty_latent(n, schedule)
     plans = [pipeline.plan(schedule, request) for request in requests]
+    lengths = _text_lengths(condition)[:n]
+    flops = [plan_flops(model, schedule, plan, length) for plan, length in zip(plans, lengths, strict=True)]
     for step in run(model, condition, schedule, plans, [request.seed for request in requests], tap=tap):
         with torch.inference_mode():
-            branches = model.logits(seen[last], condition, step.scale)
-            figures = _guidance(branches[:n], branches[n:], seen["logits"])
+            tokens = schedule[step.scale][0] * schedule[step.scale][1]
+            hidden = {name: x[:, -tokens:] for name, x in seen.items() if name != "logits"}  # the prompt may be ahead
+            figures = {"flips": torch.zeros(n), "gap": torch.zeros(n)}
+            if len(hidden[last]) == condition.rows:
+                cond, null = model.logits(hidden[last], condition, step.scale).chunk(2)
+                figures = _guidance(cond, null, seen["logits"])
             signals = measure(seen["logits"], None, step.latent - before, step.latent)
             for name in ("confidence", "low", "middle", "high"):
                 figures[name] = torch.tensor([getattr(each, name) for each in signals])
             figures["milliseconds"] = torch.full((n,), sum(record.milliseconds for record in step.records) / n)
-            groups = [spectrum(seen[name][: min(n, watched)]) for name in inputs] if watched > 0 else []
+            figures["gflop"] = torch.tensor([row[step.scale].total / 1e9 for row in flops])
+            groups = [spectrum(hidden[name][: min(n, watched)]) for name in inputs] if watched > 0 else []
             pictures = model.decode(step.latent).float().cpu()
         yield _Scale(pictures, figures, groups)
         before = step.latent
+
+
+def _text_lengths(condition: Condition) -> list[int]:
+    """Text tokens that each row attends to."""
+    if condition.text_mask is not None:
+        return [int(length) for length in condition.text_mask.sum(1)]
+    return [condition.text_kv[0][0].shape[2] if condition.text_kv else 0] * condition.rows
 
 
 def _guidance(cond_nMV: Tensor, null_nMV: Tensor, guided_nMV: Tensor) -> dict[str, Tensor]:
@@ -221,6 +248,7 @@ def _curves(batches: Sequence[Sequence[Mapping[str, Tensor]]], kind: Kind | None
     curves = {}
     for name in batches[0][0]:
         table = torch.cat([torch.stack([scale[name] for scale in batch], 1).double() for batch in batches])
-        own, unit = _KINDS.get(name, ("spectral" if name.startswith("band_") else "semantic", ""))
+        other: Kind = "spectral" if name.startswith("band_") else SCORER_KINDS.get(name, "semantic")
+        own, unit = _KINDS.get(name, (other, ""))
         curves[name] = Curve(kind or own, unit, tuple(tuple(row) for row in table.tolist()))
     return curves

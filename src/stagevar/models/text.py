@@ -100,7 +100,7 @@ class TextEncoder(ABC):
             "token": token,
         }
         try:
-            with errors_only("huggingface_hub", "transformers"), _no_bars():
+            with errors_only("huggingface_hub", "transformers"), no_bars():
                 model, info = load_model(source, dtype=dtype, output_loading_info=True, subfolder=subfolder, **options)
                 tokenizer = load_tokenizer(source, subfolder=words, **options)
         except OSError as error:
@@ -137,7 +137,7 @@ class TextEncoder(ABC):
         Raises:
             OutputError: the folder cannot be written; it is left as it was.
         """
-        with replacing_folder(folder) as temporary, errors_only("transformers"), _no_bars():
+        with replacing_folder(folder) as temporary, errors_only("transformers"), no_bars():
             self.model.save_pretrained(temporary / self.folders[0])
             self.tokenizer.save_pretrained(temporary / self.folders[1])
 
@@ -193,7 +193,7 @@ class T5Encoder(TextEncoder):
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Without the progress bars of transformers."""
     from transformers.utils import logging as untyped
 
