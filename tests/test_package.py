@@ -24,11 +24,12 @@ ALLOWED = {
     "loop": {"errors", "request"},
     "scenes": {"errors"},
     "models": {"errors", "files", "request", "loop", "scenes"},
-    "accelerators": {"errors", "request", "loop"},
+    "profile": {"errors", "files", "loop"},
+    "accelerators": {"errors", "request", "loop", "profile"},
     "registry": {"errors", "accelerators"},
     "pipeline": {"errors", "request", "loop", "models", "accelerators", "registry"},
 }
-ALLOWED["measure"] = {"files", "scenes", "pipeline", *ALLOWED["pipeline"]}
+ALLOWED["measure"] = {"files", "scenes", "pipeline", "profile", *ALLOWED["pipeline"]}
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
 """The rooms that each room may import."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stagevar.accelerators.base import share_of_final
 from stagevar.accelerators.stagevar_official import FIDELITY_SHARE
-from stagevar.loop.plan import STAGES, Plan
+from stagevar.loop.plan import STAGES, Plan, share_of_final
 from stagevar.measure.explain import explain
 from stagevar.measure.rehearse import rehearse
 from stagevar.models.catalogue import skeleton

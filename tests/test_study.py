@@ -21,7 +21,7 @@ from stagevar.measure.explain import text_rows
 from stagevar.measure.fidelity import contour_agreement, edge_agreement, layout_agreement
 from stagevar.measure.flops import plan_flops
 from stagevar.measure.plots import PLOTS, available
-from stagevar.measure.profile import Rule, StageProfile, profile
+from stagevar.measure.profile import profile
 from stagevar.measure.report import markdown, write_report
 from stagevar.measure.scorers import agreement
 from stagevar.measure.spectrum import energies, held, participation, rank, spectrum
@@ -30,6 +30,7 @@ from stagevar.models.catalogue import FAMILIES as ALL_FAMILIES
 from stagevar.models.folder import save_model
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
+from stagevar.profile import Rule, StageProfile
 from stagevar.request import Request
 from stagevar.scenes.oracle import Found
 

@@ -120,9 +120,3 @@ def single_branch(plan: Plan, first: int, branch: Branch) -> Plan:
     """The plan with one branch alone from scale ``first`` on. Where one runs alone already, as some models end guidance
     early, that one stays: a dropped branch cannot come back."""
     return plan if plan[first].branch != "both" else plan.replace(range(first, len(plan)), branch=branch)
-
-
-def share_of_final(schedule: Schedule, k: int) -> float:
-    """Side of scale k relative to the final grid: the square root of the share of its area."""
-    (h, w), (H, W) = schedule[k], schedule[-1]
-    return float((h * w / (H * W)) ** 0.5)

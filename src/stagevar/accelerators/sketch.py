@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from stagevar.errors import OptionError
 from stagevar.loop.memory import Kind
-from stagevar.loop.tokens import Reduced, Scope, TokenContext, scatter
+from stagevar.loop.tokens import Reduced, Scope, TokenContext, gather_rope, scatter
+
+Rotary = Literal["first", "drawn"]
 
 
 class Draws(Protocol):
@@ -58,15 +60,16 @@ class Sketch:
     """Run each group of blocks on r random mixtures Y = Q^T X, then write row j of the result over row I_j of the same
     group's output at the scale before.
 
-    r = floor(ratio * M) + 1 per group. Mixtures take the rotary positions of the scale's first r tokens. There is no
-    identity setting: even r = M mixes the rows.
+    r = floor(ratio * M) + 1 per group. There is no identity setting: even r = M mixes the rows.
 
     Attributes:
         ratios: share of the rows per group.
+        rotary: positions of the mixtures, those of the scale's ``first`` r tokens or of the ``drawn`` rows I.
         draws: source of random numbers.
     """
 
     ratios: tuple[float, ...]
+    rotary: Rotary = "first"
     draws: Draws = field(default=SeededDraws(), repr=False)
     scope: Scope = "group"
     dense: tuple[float, float] = (0.0, 0.0)
@@ -83,7 +86,8 @@ class Sketch:
         energy = x_RMC.float().square().sum(-1)
         index = self.draws.rows(energy / energy.sum(1, keepdim=True), count, context)
         mixtures = self.draws.projection(count, context).mT @ x_RMC.float()
-        return Reduced(mixtures, None if context.rope is None else context.rope[..., :count, :, :], index)
+        place = torch.arange(count, device=index.device).expand_as(index) if self.rotary == "first" else index
+        return Reduced(mixtures, gather_rope(context.rope, place), index)
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
         assert reduced.index is not None

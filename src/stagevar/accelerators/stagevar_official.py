@@ -17,13 +17,16 @@ of the last scale are not appended to the cache, since nothing reads them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from stagevar.accelerators.base import Accelerator, Facts, last_executed, share_of_final, single_branch
-from stagevar.accelerators.sketch import Sketch
+from stagevar.accelerators.base import Accelerator, Facts, last_executed, single_branch
+from stagevar.accelerators.sketch import Rotary, Sketch
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.plan import Plan, Schedule, share_of_final
+from stagevar.profile import StageProfile
 
 RANKS_96 = (
     (0.01677667, 0.13648282, 0.21039204, 0.25028198, 0.25588367, 0.19787904, 0.15700158, 0.19090033),
@@ -65,9 +68,39 @@ def ranks(alpha: float, from_end: int, groups: int) -> tuple[float, ...]:
     return tuple(min(1.0, profile[(2 * g + 1) * len(profile) // (2 * groups)] * scale) for g in range(groups))
 
 
+def sketched(
+    plan: Plan,
+    scales: Sequence[int],
+    schedule: Schedule,
+    facts: Facts,
+    *,
+    alpha: float,
+    profile: StageProfile | None,
+    rotary: Rotary,
+) -> Plan:
+    """The plan with projected rows at some scales; ranks of the profile, or else of the official table.
+
+    Raises:
+        OptionError: no ranks for this energy, or a profile of a model with other groups of blocks.
+    """
+    for k in scales:
+        if profile is None:
+            ratios = ranks(alpha, len(plan) - k, facts.groups)
+        else:
+            ratios = profile.rank_ratios(alpha, share_of_final(schedule, k))
+        if len(ratios) != facts.groups:
+            raise OptionError(f"the profile has ranks of {len(ratios)} groups of blocks, the model has {facts.groups}")
+        plan = plan.replace([k], tokens=Sketch(ratios, rotary=rotary))
+    return plan
+
+
 @dataclass(frozen=True)
 class StageVARReleased(Accelerator):
-    """As the official repository runs Infinity. For its STAR and HART code: ``skip=0, single=2``.
+    """As the official repository runs Infinity.
+
+    What it does for STAR and HART is ``skip=0, single=2, rotary='drawn'``: all scales run, the null branch alone in the
+    last two, projection at the last. Its rank tables for them have one entry per layer and are not reproduced here;
+    give a ``profile``.
 
     Attributes:
         alpha: energy that the ranks were calibrated for.
@@ -75,6 +108,8 @@ class StageVARReleased(Accelerator):
         single: scales at the end, skipped ones included, with one branch.
         sketch: scales that run on projected rows, counted from the last that runs.
         branch: the branch that stays; official is the null one (guidance 0), ``cond`` costs the same.
+        rotary: positions of the projected rows: the scale's ``first`` ones, or those of the rows ``drawn``.
+        profile: file that ``stagevar calibrate`` wrote, whose ranks take the place of the official table.
     """
 
     name: ClassVar[str] = "stagevar_released"
@@ -84,29 +119,47 @@ class StageVARReleased(Accelerator):
     single: int = 3
     sketch: int = 1
     branch: Literal["cond", "null"] = "null"
+    rotary: Rotary = "first"
+    profile: str = ""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("branch", ("cond", "null")), ("rotary", ("first", "drawn"))):
+            if getattr(self, name) not in choices:
+                raise OptionError(f"stagevar_released: {name} must be one of {', '.join(choices)}")
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
-        total = len(plan)
+        first = max(0, len(plan) - self.single)
+        profile = StageProfile.load(Path(self.profile)) if self.profile else None
         if self.single:
-            plan = single_branch(plan, max(0, total - self.single), self.branch)
+            plan = single_branch(plan, first, self.branch).replace(range(first, len(plan)), stage="fidelity")
         plan = plan.replace(last_executed(plan, self.skip, self), run="skip")
-        for k in last_executed(plan, self.sketch, self):
-            plan = plan.replace([k], tokens=Sketch(ranks(self.alpha, total - k, facts.groups)))
-        return plan.replace(range(max(0, total - self.single), total), stage="fidelity")
+        scales = last_executed(plan, self.sketch, self)
+        return sketched(plan, scales, schedule, facts, alpha=self.alpha, profile=profile, rotary=self.rotary)
 
 
 @dataclass(frozen=True)
 class StageVARPaper(Accelerator):
-    """As the paper describes it: every scale runs; null branch and projection in all fidelity scales."""
+    """As the paper describes it: every scale runs; null branch and projection in all fidelity scales.
+
+    Attributes:
+        alpha: energy that the ranks were calibrated for.
+        profile: file that ``stagevar calibrate`` wrote, whose ranks and end of the structure stage are taken; else the
+            official table, and fidelity from a side of 40 of 64.
+    """
 
     name: ClassVar[str] = "stagevar_paper"
     owns: ClassVar[frozenset[str]] = frozenset({"tokens"})
     alpha: float = 0.96
+    profile: str = ""
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
-        total = len(plan)
-        fidelity = [k for k in range(1, total) if share_of_final(schedule, k) >= FIDELITY_SHARE]
-        plan = single_branch(plan, fidelity[0], "null").replace(range(fidelity[0], total), stage="fidelity")
-        for k in fidelity:
-            plan = plan.replace([k], tokens=Sketch(ranks(self.alpha, total - k, facts.groups)))
-        return plan
+        profile = StageProfile.load(Path(self.profile)) if self.profile else None
+        if profile is None:
+            late = [share_of_final(schedule, k) >= FIDELITY_SHARE for k in range(len(plan))]
+        else:
+            late = [stage == "fidelity" for stage in profile.stages(schedule)]
+        fidelity = [k for k in range(1, len(plan)) if late[k]]
+        if not fidelity:
+            return plan
+        plan = single_branch(plan, fidelity[0], "null").replace(fidelity, stage="fidelity")
+        return sketched(plan, fidelity, schedule, facts, alpha=self.alpha, profile=profile, rotary="first")

@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from stagevar.loop.trace import Trace
     from stagevar.measure.conform import Report
-    from stagevar.measure.profile import StageProfile
+    from stagevar.profile import StageProfile
     from stagevar.request import Result, ScaleEvent
 
 
@@ -125,13 +125,18 @@ def scores(values: Mapping[str, Any]) -> None:
 
 
 def profile(found: StageProfile) -> None:
-    """Stage of every scale, and the mean rank of its block groups' inputs as a share of the rows."""
+    """Stage of every scale, the mean rank of its block groups' inputs as a share of the rows, and the dial."""
     energies = list(found.ranks)
     table = _table("scale", "grid", "stage", *(f">rank, {energy:.0%} energy" for energy in energies))
     for k, (stage, (h, w)) in enumerate(zip(found.stages(), found.schedule, strict=True)):
         means = (found.ranks[energy][k].mean for energy in energies)
         table.add_row(str(k + 1), f"{h}x{w}", stage, *(f"{sum(mean) / len(mean):.1%}" for mean in means))
     Console().print(table)
+    if found.dial:
+        dial = _table("stagevar(quality=...)", ">SSIM", ">SSIM, worst tenth", ">fewer operations")
+        for point in found.dial:
+            dial.add_row(f"{point.quality}", f"{point.ssim:.3f}", f"{point.low:.3f}", f"{point.flop_ratio:.2f}x")
+        Console().print(dial)
 
 
 def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     import torch
 
     from stagevar.measure.curves import Study
-    from stagevar.measure.profile import StageProfile
     from stagevar.measure.scorers import Scorer
+    from stagevar.pipeline import Pipeline
+    from stagevar.profile import StageProfile
 
 PromptsOption = Annotated[int, typer.Option(min=1, help="Number of held-out captions, one picture each.")]
 CaptionsOption = Annotated[Path | None, typer.Option(help="File with one caption per line, instead of our own.")]
@@ -88,7 +89,7 @@ def study(
 
     available()
     found, profile = _measured(
-        model,
+        load_pipeline(model, weights, device, dtype),
         _captions(captions, prompts),
         seed=seed,
         guidance=guidance,
@@ -97,7 +98,6 @@ def study(
         batch_size=batch_size,
         rank_prompts=rank_prompts,
         reaches=(semantic, structure),
-        place=(weights, device, dtype),
         quiet=quiet,
     )
     files = write_report(found, profile, output)
@@ -124,6 +124,8 @@ def calibrate(
     rank_prompts: RanksOption = 32,
     semantic: SemanticOption = 0.95,
     structure: StructureOption = 0.9,
+    dial_prompts: Annotated[int, typer.Option(min=0, help="Prompts that the dial is measured on; 0 leaves it.")] = 16,
+    ssim: Annotated[float | None, typer.Option(min=0.01, max=1, help="Wanted SSIM: prints the quality for it.")] = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -131,29 +133,44 @@ def calibrate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure a model's stages and ranks.
+    """Measure a model's stages and ranks, and the dial of `stagevar` on it.
 
     Writes them as a profile, by the same rules as `study` and without its plots.
     """
-    from stagevar.cli import show
+    from dataclasses import replace
 
+    from stagevar.cli import show
+    from stagevar.measure.dial import QUALITIES, measure_dial
+
+    if ssim is not None and not dial_prompts:
+        raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
+    texts, pipe = _captions(captions, prompts), load_pipeline(model, weights, device, dtype)
     _, profile = _measured(
-        model,
-        _captions(captions, prompts),
+        pipe,
+        texts,
         seed=seed,
         guidance=guidance,
         batch_size=batch_size,
         rank_prompts=rank_prompts,
         reaches=(semantic, structure),
-        place=(weights, device, dtype),
         quiet=quiet,
     )
+    chosen = texts[:dial_prompts]
+    if chosen:
+        with show.counter("dial", len(chosen) * (len(QUALITIES) + 1), quiet=quiet) as advance:
+            dial = measure_dial(
+                pipe, chosen, seed=seed, guidance=_weights(guidance), batch_size=batch_size, progress=advance
+            )
+        profile = replace(profile, dial=dial)
     profile.save(output)
+    text = None if ssim is None else f"stagevar(quality={profile.quality(ssim):.3f})"
     if as_json:
-        typer.echo(json.dumps(profile.to_dict()))
+        typer.echo(json.dumps(profile.to_dict() | ({} if text is None else {"accelerator": text})))
     elif not quiet:
         show.profile(profile)
         typer.echo(output)
+    if text is not None and not as_json:
+        typer.echo(text)
 
 
 def _captions(path: Path | None, count: int) -> list[str]:
@@ -194,8 +211,13 @@ def _scorers(
     return scorers
 
 
+def _weights(guidance: str | None) -> float | tuple[float, ...] | None:
+    weights = read_numbers(guidance, "--guidance")
+    return tuple(weights) if isinstance(weights, list) else weights
+
+
 def _measured(
-    model: str,
+    pipe: Pipeline,
     prompts: list[str],
     *,
     seed: int,
@@ -203,7 +225,6 @@ def _measured(
     batch_size: int,
     rank_prompts: int,
     reaches: tuple[float, float],
-    place: tuple[Path | None, str, str],
     quiet: bool,
     size: str | None = None,
     scorers: Scorers | None = None,
@@ -212,16 +233,14 @@ def _measured(
     from stagevar.measure.profile import profile as settle
     from stagevar.measure.study import study as look
 
-    weights = read_numbers(guidance, "--guidance")
     height, width = read_size(size)
-    pipe = load_pipeline(model, *place)
     likeness = scorers and scorers(pipe.model.device)
     with show.counter("pictures", len(prompts), quiet=quiet) as advance:
         found = look(
             pipe,
             prompts,
             seed=seed,
-            guidance=tuple(weights) if isinstance(weights, list) else weights,
+            guidance=_weights(guidance),
             height=height,
             width=width,
             batch_size=batch_size,

@@ -165,6 +165,12 @@ class Plan:
         return iter(self.scales)
 
 
+def share_of_final(schedule: Schedule, k: int) -> float:
+    """Side of scale k relative to the final grid: the square root of the share of its area."""
+    (h, w), (H, W) = schedule[k], schedule[-1]
+    return float((h * w / (H * W)) ** 0.5)
+
+
 def _check_fields(names: Iterable[str]) -> None:
     known = [f.name for f in dataclass_fields(ScalePlan)]
     if unknown := [name for name in names if name not in known]:

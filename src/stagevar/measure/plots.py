@@ -15,8 +15,8 @@ from stagevar.errors import MissingExtraError
 from stagevar.files import replacing
 from stagevar.loop.plan import STAGES
 from stagevar.measure.curves import Curve, Study
-from stagevar.measure.profile import Rule, StageProfile
 from stagevar.measure.spectrum import ENERGIES, rank_name
+from stagevar.profile import Rule, StageProfile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

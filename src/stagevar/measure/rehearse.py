@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from stagevar.accelerators.base import Accelerator, share_of_final
-from stagevar.loop.plan import Plan, Schedule
+from stagevar.accelerators.base import Accelerator
+from stagevar.loop.plan import Plan, Schedule, share_of_final
 from stagevar.loop.signals import Signals
 
 Row = tuple[float, ...]

@@ -10,8 +10,8 @@ from stagevar.files import replacing
 from stagevar.measure.curves import Curve, Study
 from stagevar.measure.fidelity import MAX_PSNR
 from stagevar.measure.plots import LABELS, write_plots
-from stagevar.measure.profile import Boundary, StageProfile
 from stagevar.measure.spectrum import rank_name
+from stagevar.profile import Boundary, StageProfile
 
 SHEET = "pictures"
 """Name of the sheet of intermediate pictures, without suffix."""

@@ -1,0 +1,161 @@
+"""What each choice inside our accelerator is worth: ``python benchmarks/ablations.py``.
+
+One choice at a time is replaced in a fixed plan for the shipped model (one branch in the last two scales, half of the
+positions at the second last and .3 at the last), so that operations stay about equal and quality tells. Writes
+``results/ablations-<device>.json``: SSIM and PSNR to the plain run with the same noise, oracle score, operations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stagevar.accelerators.sketch import Sketch
+from stagevar.files import replacing
+from stagevar.loop.plan import Plan
+from stagevar.loop.run import run
+from stagevar.loop.tokens import Merge, Select, TokenContext, Tokens
+from stagevar.measure.fidelity import psnr, ssim
+from stagevar.measure.flops import plan_flops
+from stagevar.pipeline import Pipeline
+from stagevar.request import Request
+from stagevar.scenes.captions import caption_suite
+from stagevar.scenes.oracle import judge
+
+KEEP = 0.5, 0.3
+"""Shares of the positions at the second last and at the last scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leverage(Select):
+    """Rows by leverage score: how far a row sticks out of the span of the others, from a sketch of 32 channels."""
+
+    def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        basis = torch.randn(x_RMC.shape[-1], 32, generator=generator).to(x_RMC)
+        left, _, _ = torch.linalg.svd(x_RMC @ basis, full_matrices=False)
+        return left.square().sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffled(Select):
+    """Any rows: the control of all scores."""
+
+    def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
+        generator = torch.Generator().manual_seed(context.scale)
+        order = torch.rand(x_RMC.shape[1], generator=generator).to(x_RMC)
+        return order.expand(len(x_RMC), -1)
+
+
+def ours(keep: float) -> Tokens:
+    return Select(keep, restore_by="zero_code")
+
+
+def late(make: Callable[[float], Tokens] | None, **fields: Any) -> Callable[[Plan], Plan]:
+    """The fixed plan with other tokens, or other fields, in the last two scales."""
+
+    def edit(plan: Plan) -> Plan:
+        settings = {"branch": "cond", "cache": "none"} | fields
+        plan = plan.replace([-2, -1], **settings)
+        for scale, keep in zip((-2, -1), KEEP, strict=True):
+            plan = plan.replace([scale], tokens=None if make is None else make(keep))
+        return plan
+
+    return edit
+
+
+VARIANTS: dict[str, Callable[[Plan], Plan]] = {
+    "ours: contrast, zero_code": late(ours),
+    "all positions": late(None),
+    "score change": late(lambda keep: Select(keep, score="change", restore_by="zero_code")),
+    "score random": late(lambda keep: Shuffled(keep, restore_by="zero_code")),
+    "score norm, restore nearest": late(lambda keep: Select(keep, score="norm", restore_by="nearest")),
+    "score distance, restore nearest": late(lambda keep: Select(keep, score="distance", restore_by="nearest")),
+    "score leverage, restore nearest": late(lambda keep: Leverage(keep, restore_by="nearest")),
+    "score leverage, restore lowrank": late(lambda keep: Leverage(keep, restore_by="lowrank")),
+    "restore nearest": late(lambda keep: Select(keep, restore_by="nearest")),
+    "restore increment": late(lambda keep: Select(keep, restore_by="increment")),
+    "restore hidden": late(lambda keep: Select(keep, restore_by="hidden")),
+    "restore lowrank": late(lambda keep: Select(keep, restore_by="lowrank")),
+    "merge": late(lambda keep: Merge(keep)),
+    "random projection": late(lambda keep: Sketch((keep,) * 6)),
+    "nearest, first layer dense": late(lambda keep: Select(keep, restore_by="nearest", dense=(0.17, 0.0))),
+    "nearest, last layer dense": late(lambda keep: Select(keep, restore_by="nearest", dense=(0.0, 0.17))),
+    "rows kept for the last scale": late(ours, cache="all"),
+    "null branch instead of the prompt's": late(ours, branch="null"),
+    "both branches": late(ours, branch="both"),
+    "guidance carried, half": late(ours, carry=0.5),
+    "guidance carried, whole": late(ours, carry=1.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captions", type=int, default=60)
+    parser.add_argument("--batch-size", type=int, default=12)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
+    scenes = caption_suite(options.captions)
+    requests = [Request(scene.caption, seed=i) for i, scene in enumerate(scenes)]
+    schedule = pipe.model.schedule()
+    plain = pipe.plan(schedule, requests[0])
+    full = operations(pipe, plain)
+    pictures = {"none": draw(pipe, requests, plain, options.batch_size)}
+    rows = []
+    for name, edit in {"none": lambda plan: plan, **VARIANTS}.items():
+        plan = edit(plain)
+        drawn = pictures[name] if name in pictures else draw(pipe, requests, plan, options.batch_size)
+        pixels = (drawn * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
+        rows.append(
+            {
+                "variant": name,
+                "flop_ratio": full / operations(pipe, plan),
+                "ssim": ssim(drawn, pictures["none"]).mean().item(),
+                "psnr": psnr(drawn, pictures["none"]).mean().item(),
+                "oracle": fmean(float(judge(s, p).strict) for s, p in zip(scenes, pixels, strict=True)),
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    report = {
+        "model": pipe.model.name,
+        "device": options.device,
+        "dtype": "float32",
+        "captions": options.captions,
+        "batch": options.batch_size,
+        "kept": list(KEEP),
+        "rows": rows,
+    }
+    with replacing(options.out / f"ablations-{options.device}.json") as path:
+        path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def operations(pipe: Pipeline, plan: Plan) -> int:
+    return sum(row.total for row in plan_flops(pipe.model, pipe.model.schedule(), plan, 11))
+
+
+def draw(pipe: Pipeline, requests: list[Request], plan: Plan, batch_size: int) -> Tensor:
+    """Pictures (n, 3, h, w) of all requests by one plan."""
+    parts = []
+    for start in range(0, len(requests), batch_size):
+        batch = requests[start : start + batch_size]
+        with torch.inference_mode():
+            condition = pipe.condition(batch)
+        plans, seeds = [plan] * len(batch), [request.seed for request in batch]
+        *_, last = run(pipe.model, condition, pipe.model.schedule(), plans, seeds)
+        with torch.inference_mode():
+            parts.append(pipe.model.decode(last.latent).float())
+    return torch.cat(parts)
+
+
+if __name__ == "__main__":
+    main()

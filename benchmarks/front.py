@@ -1,0 +1,124 @@
+"""Our accelerator against everything else on the shipped model: ``python benchmarks/front.py``.
+
+One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.compare``). Writes
+``results/front-<device>.json`` with two parts: ``comparison``, and ``long``: the same accelerators on the 13 scales of
+a one-megapixel Infinity schedule with random weights, where only time means anything. Online accelerators follow the
+course rehearsed for the mean picture there, since random weights give no signals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from stagevar.accelerators.base import Facts
+from stagevar.files import replacing
+from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.run import run
+from stagevar.measure.compare import compare
+from stagevar.measure.flops import plan_flops
+from stagevar.measure.rehearse import rehearse
+from stagevar.models.bsq import TokenizerConfig
+from stagevar.models.tiny import tiny
+from stagevar.pipeline import Pipeline
+from stagevar.registry import parse
+from stagevar.request import Request
+
+OURS = [f"stagevar(quality={quality})" for quality in (0.0, 0.15, 0.3)]
+OURS += ["stagevar", *(f"stagevar(quality={quality})" for quality in (0.7, 0.8, 0.9, 0.97))]
+OTHERS = [
+    "drop_last(1)",
+    "drop_last(2)",
+    "guidance_off(1)",
+    "guidance_off(2)",
+    "drop_last(1)+guidance_off(1)",
+    "drop_last(1)+guidance_off(2)",
+    "reuse_last(1)",
+    "stagevar_released",
+    "stagevar_paper",
+]
+LONG = ["none", "stagevar(quality=0.0)", "stagevar", "stagevar(quality=0.8)", *OTHERS]
+PROMPT = "a red circle to the left of a blue square"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captions", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
+    began = time.time()
+
+    def told(done: int) -> None:
+        print(f"{done} of {options.captions} captions, {time.time() - began:.0f} s", flush=True)
+
+    report = {
+        "comparison": compare(
+            pipe, [*OURS, *OTHERS], captions=options.captions, batch_size=options.batch_size, progress=told
+        ),
+        "long": long_schedule(options.device, options.repeats),
+    }
+    with replacing(options.out / f"front-{options.device}.json") as path:
+        path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def long_schedule(device: str, repeats: int) -> dict[str, Any]:
+    """Seconds of the network on 13 scales, 10,521 tokens, interleaved; medians over ``repeats`` after a warm-up."""
+    tokenizer = TokenizerConfig(bits=32, stride=16, base=32, encoder=None, decoder=(1, 2, 4, 4, 4), residual_blocks=1)
+    model = tiny("infinity", width=256, depth=4, heads=4, chunks=4, tokenizer=tokenizer, budget="1M").to(device)
+    pipe, schedule = Pipeline(model), model.schedule(1024, 1024)
+    plain = pipe.plan(schedule, Request(PROMPT, guidance_scale=3.0))
+    facts = Facts(model.depth, model.groups, model.causal)
+    plans = {text: rehearse(parse(text), parse(text).plan(plain, schedule, facts), schedule) for text in LONG}
+    flops = {text: sum(row.total for row in plan_flops(model, schedule, plan, 9)) for text, plan in plans.items()}
+    seconds: dict[str, list[float]] = {text: [] for text in LONG}
+    for _ in range(repeats + 1):
+        for text, plan in plans.items():
+            seconds[text].append(timed(pipe, plan, schedule))
+            print(f"13 scales, {text}: {seconds[text][-1]:.2f} s", flush=True)
+    return {
+        "model": "random weights: Infinity's blocks, width 256, depth 4, 4 heads",
+        "device": device,
+        "dtype": "float32",
+        "batch": 1,
+        "size": [1024, 1024],
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "warm_up": "one untimed round",
+        "rows": [
+            {
+                "accelerator": text,
+                "network_seconds": {
+                    "median": median(seconds[text][1:]),
+                    "min": min(seconds[text][1:]),
+                    "max": max(seconds[text][1:]),
+                },
+                "speedup": median(a / b for a, b in zip(seconds["none"][1:], seconds[text][1:], strict=True)),
+                "flop_ratio": flops["none"] / flops[text],
+                "executed_scales": list(plans[text].executed),
+                "kept": [plan.tokens.keep if hasattr(plan.tokens, "keep") else None for plan in plans[text]],
+            }
+            for text in LONG
+        ],
+    }
+
+
+def timed(pipe: Pipeline, plan: Plan, schedule: Schedule) -> float:
+    """Seconds of all passes of one picture."""
+    with torch.inference_mode():
+        condition = pipe.condition([Request(PROMPT, guidance_scale=3.0)])
+    steps = run(pipe.model, condition, schedule, [plan], [1])
+    return sum(record.milliseconds for step in steps for record in step.records) / 1e3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The dial of our accelerator, measured on a model: what each quality costs and how close it comes to the plain run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from stagevar.errors import OptionError
+from stagevar.loop.plan import Plan
+from stagevar.measure.curves import LOW, quantile
+from stagevar.measure.explain import text_rows
+from stagevar.measure.fidelity import ssim
+from stagevar.measure.flops import plan_flops
+from stagevar.pipeline import Pipeline
+from stagevar.profile import DialPoint
+from stagevar.request import PerScale, expand
+
+QUALITIES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+
+
+def measure_dial(
+    pipeline: Pipeline,
+    prompts: Sequence[str],
+    *,
+    qualities: Sequence[float] = QUALITIES,
+    seed: int = 0,
+    guidance: PerScale | None = None,
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[DialPoint, ...]:
+    """Draw every prompt with the plain run and with ``stagevar`` at each quality, with the same noise.
+
+    Args:
+        pipeline: any model of the package.
+        prompts: one picture each; picture i has seed ``seed + i``.
+        qualities: settings of the dial, each in [0, 1).
+        guidance: strength, or one weight per scale; the model's default if None.
+        batch_size: pictures per pass.
+        progress: told how many pictures are done, of ``len(prompts) * (len(qualities) + 1)``.
+
+    Returns:
+        A point per quality, lowest first. A mean SSIM below that of a lower quality is noise and takes the latter's.
+
+    Raises:
+        OptionError: no prompts, or a batch below 1.
+    """
+    if not prompts or batch_size < 1:
+        raise OptionError("the dial needs at least one prompt and a batch of 1 or more")
+    schedule, done = pipeline.model.schedule(), 0
+    length = text_rows(pipeline.model, list(prompts))
+
+    def cost(plan: Plan) -> int:
+        return sum(row.total for row in plan_flops(pipeline.model, schedule, plan, length))
+
+    def draw(accelerator: str) -> tuple[Tensor, float]:
+        nonlocal done
+        requests = expand(list(prompts), seed=seed, guidance_scale=guidance, accelerator=accelerator)
+        pictures, costs = [], []
+        for start in range(0, len(requests), batch_size):
+            *_, last = pipeline.events(requests[start : start + batch_size], batch_size=batch_size, output_type="pt")
+            assert last.result is not None
+            pictures += last.result.images
+            costs += [cost(plan) for plan in last.plans]
+            done += len(last.plans)
+            if progress is not None:
+                progress(done)
+        return torch.stack(pictures), fmean(costs)
+
+    plain, full = draw("none")
+    points: list[DialPoint] = []
+    for quality in sorted(qualities):
+        pictures, spent = draw(f"stagevar(quality={quality})")
+        alike = ssim(pictures, plain).tolist()
+        best = max(fmean(alike), points[-1].ssim if points else 0.0)
+        points.append(DialPoint(quality, best, quantile(alike, LOW), full / spent))
+    return tuple(points)

@@ -1,0 +1,223 @@
+"""Stages and ranks of one model as measured, and the dial of our accelerator: what accelerators are calibrated with.
+
+The rule of a boundary is part of the profile. All positions are shares of the final grid's side, so that a profile
+means the same at every picture size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from stagevar.errors import MissingFileError, OptionError
+from stagevar.files import replacing
+from stagevar.loop.plan import Schedule, Stage, share_of_final
+
+FORMAT = "stagevar profile 2"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a stage's end is found: the first scale from which on every curve is at least ``reach`` times its last value.
+
+    Raises:
+        OptionError: a reach outside (0, 1], or no curve.
+    """
+
+    curves: tuple[str, ...]
+    reach: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reach <= 1:
+            raise OptionError(f"the share of the final value that ends a stage must lie in (0, 1], not {self.reach}")
+        if not self.curves:
+            raise OptionError("a stage's end needs at least one curve to be read from")
+
+    def scale(self, curves: Mapping[str, Sequence[float]]) -> int:
+        """Index of the last scale of the stage."""
+        return max(_settled(curves[name], self.reach) for name in self.curves)
+
+
+def _settled(curve: Sequence[float], reach: float) -> int:
+    """First index from which on a curve stays at ``reach`` of its last value."""
+    outside = [k for k, value in enumerate(curve) if value < reach * curve[-1]]
+    return outside[-1] + 1 if outside else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The end of a stage.
+
+    Attributes:
+        rule: how it was found.
+        scale: index of the last scale of the stage in the schedule that was studied, from the mean curves.
+        share: side of that scale over the final grid's.
+        mean, std, low, high: of the same share over prompts, each by its own curves (10% and 90% quantile).
+    """
+
+    rule: Rule
+    scale: int
+    share: float
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Rank for a share of the centred energy at one scale, over the number of rows, per group of blocks: mean and
+    standard deviation over prompts. ``share`` is the scale's side over the final grid's."""
+
+    share: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DialPoint:
+    """One setting of ``stagevar(quality=...)``: mean SSIM to the plain run, its 10% quantile over pictures, and the
+    plain run's operations over its own."""
+
+    quality: float
+    ssim: float
+    low: float
+    flop_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageProfile:
+    """Stages and ranks of one model.
+
+    Attributes:
+        model, family, versions: what was studied.
+        schedule: grids of the scales.
+        prompts, rank_prompts: how many the boundaries and the ranks are of.
+        seed, guidance: of the study.
+        semantic, structure: the ends of these stages; what comes after is fidelity.
+        ranks: per share of energy, one entry per scale.
+        dial: points of our accelerator's front, fastest first; empty if they were not measured.
+    """
+
+    model: str
+    family: str
+    versions: Mapping[str, str]
+    schedule: Schedule
+    prompts: int
+    rank_prompts: int
+    seed: int
+    guidance: tuple[float, ...]
+    semantic: Boundary
+    structure: Boundary
+    ranks: Mapping[float, tuple[Ranks, ...]]
+    dial: tuple[DialPoint, ...] = ()
+
+    def stages(self, schedule: Schedule | None = None) -> tuple[Stage, ...]:
+        """The stage of each scale of any schedule of the model (None: the studied one)."""
+        schedule = schedule or self.schedule
+        shares = [share_of_final(schedule, k) for k in range(len(schedule))]
+        return tuple(
+            "semantic" if share <= self.semantic.share else "structure" if share <= self.structure.share else "fidelity"
+            for share in shares
+        )
+
+    def rank_ratios(self, energy: float, share: float) -> tuple[float, ...]:
+        """Rank over rows per group at a scale of this share of the final side, linear between measured scales.
+
+        Raises:
+            OptionError: no ranks were measured for this energy.
+        """
+        if energy not in self.ranks:
+            raise OptionError(f"the profile has ranks for energies {', '.join(map(str, self.ranks))}, not for {energy}")
+        table = self.ranks[energy]
+        above = next((k for k, row in enumerate(table) if row.share >= share), len(table) - 1)
+        below = max(above - 1, 0)
+        width = table[above].share - table[below].share
+        part = min(1.0, max(0.0, (share - table[below].share) / width)) if width > 0 else 1.0
+        pairs = zip(table[below].mean, table[above].mean, strict=True)
+        return tuple(low + part * (high - low) for low, high in pairs)
+
+    def quality(self, ssim: float) -> float:
+        """The lowest quality whose mean SSIM reaches ``ssim``, linear between measured points; 1 above the last.
+
+        Raises:
+            OptionError: the dial was not measured, or the SSIM is none.
+        """
+        if not self.dial:
+            raise OptionError("the profile has no dial; write one with `stagevar calibrate --ssim`")
+        if not 0 < ssim <= 1:
+            raise OptionError(f"an SSIM lies in (0, 1], not {ssim}")
+        if self.dial[0].ssim >= ssim:
+            return self.dial[0].quality
+        for worse, better in pairwise(self.dial):
+            if better.ssim >= ssim:
+                part = (ssim - worse.ssim) / (better.ssim - worse.ssim)
+                return worse.quality + part * (better.quality - worse.quality)
+        return 1.0
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def load(cls, path: Path) -> StageProfile:
+        """Read a profile that ``save`` wrote.
+
+        Raises:
+            MissingFileError: there is no such file.
+            OptionError: it is no profile, or one of another version.
+        """
+        try:
+            data = json.loads(path.read_text())
+        except OSError as error:
+            raise MissingFileError(f"cannot read the profile {path}: {error.strerror or error}") from None
+        except ValueError:
+            raise OptionError(
+                f"{path} is no stage profile: it is not JSON; write one with `stagevar calibrate`"
+            ) from None
+        found = data.get("format") if isinstance(data, dict) else None
+        if found != FORMAT:
+            raise OptionError(
+                f"{path} is no stage profile of this version ({FORMAT!r}, not {found!r}); "
+                "write one with `stagevar calibrate`"
+            )
+        try:
+            return cls(
+                model=str(data["model"]),
+                family=str(data["family"]),
+                versions=dict(data["versions"]),
+                schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
+                prompts=int(data["prompts"]),
+                rank_prompts=int(data["rank_prompts"]),
+                seed=int(data["seed"]),
+                guidance=tuple(map(float, data["guidance"])),
+                semantic=_boundary(data["semantic"]),
+                structure=_boundary(data["structure"]),
+                ranks={float(energy): tuple(map(_ranks, table)) for energy, table in data["ranks"].items()},
+                dial=tuple(DialPoint(**{name: float(value) for name, value in each.items()}) for each in data["dial"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OptionError(f"{path} is a damaged stage profile: {type(error).__name__} {error}") from None
+
+
+def _boundary(data: Mapping[str, Any]) -> Boundary:
+    rule = Rule(tuple(map(str, data["rule"]["curves"])), float(data["rule"]["reach"]))
+    shares = {name: float(data[name]) for name in ("share", "mean", "std", "low", "high")}
+    return Boundary(rule, int(data["scale"]), **shares)
+
+
+def _ranks(data: Mapping[str, Any]) -> Ranks:
+    return Ranks(float(data["share"]), tuple(map(float, data["mean"])), tuple(map(float, data["std"])))
