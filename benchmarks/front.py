@@ -43,7 +43,8 @@ OTHERS = [
     "stagevar_released",
     "stagevar_paper",
 ]
-LONG = ["none", "stagevar(quality=0.0)", "stagevar", "stagevar(quality=0.8)", *OTHERS]
+LONG = ["none", "stagevar(quality=0.0)", "stagevar", "stagevar(quality=0.8)", "drop_last(1)", "guidance_off(2)"]
+LONG += ["stagevar_released", "stagevar_paper"]
 PROMPT = "a red circle to the left of a blue square"
 
 
