@@ -237,6 +237,11 @@ class ScaleModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def blank_text(self, length: int) -> Text:
+        """One text in the shape of an encoded prompt of ``length`` tokens, where a prompt's length matters: for those
+        who measure without a text encoder."""
+
+    @abstractmethod
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         """The condition of n images: 2n rows, prompts first. ``negative`` replaces the model's own null text; an
         empty feature entry in it keeps the null text for that image."""

@@ -155,6 +155,9 @@ class Infinity(ScaleModel):
             raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
         return self.text_encoder(prompts)
 
+    def blank_text(self, length: int) -> Text:
+        return Text((torch.zeros(min(length, self.config.text_length), self.config.text_channels),))
+
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         """See ``ScaleModel.condition``. Without a negative prompt a null row is as long as its prompt.
 

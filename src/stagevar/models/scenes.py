@@ -200,6 +200,9 @@ class Scenes(ScaleModel):
                 raise PromptError(str(error)) from None
         return Text(tuple(features))
 
+    def blank_text(self, length: int) -> Text:
+        return self.encode_text(["a red circle"])
+
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         null = torch.zeros(MAX_WORDS, dtype=torch.int64)
         null[0] = VOCABULARY.index("<null>")
