@@ -34,7 +34,7 @@ class ScaleBytes:
 
     Attributes:
         scale: index of the scale; ``grid`` its height and width.
-        cache: keys and values that its blocks attend to, over all layers.
+        cache: keys and values of all layers that are kept when it is done, or were when the last scale began.
         peak: most that is alive at once while it runs, weights not counted.
     """
 
@@ -130,9 +130,12 @@ def _measured(
             condition = ghost.condition(text)
             conditioned = ledger.lap()
             steps = run(ghost, condition, schedule, [plan] * batch, list(range(batch)), noise=_noise, tap=look)
-            latent = None
+            latent, cache = None, 0
             for step in steps:
-                scales.append(ScaleBytes(step.scale, schedule[step.scale], keys.get(step.scale, 0), ledger.lap()))
+                k = step.scale
+                if model.causal and plan[k].run == "full" and plan[k].cache == "all" and k != plan.executed[-1]:
+                    cache = keys[k]
+                scales.append(ScaleBytes(k, schedule[k], cache, ledger.lap()))
                 latent = step.latent
             del step, steps, condition
             assert latent is not None

@@ -239,4 +239,5 @@ FAMILY = Family(
     names=lambda model: CheckpointNames(),
     adapt=_adapt,
     text=_load_text,
+    text_parameters=(1_543_714_304,),
 )

@@ -269,4 +269,5 @@ FAMILY = Family(
     build=Infinity,
     names=lambda model: model.checkpoint_names,
     text=_load_text,
+    text_parameters=(1_223_527_424,),
 )

@@ -231,5 +231,6 @@ FAMILY = Family(
     build=Star,
     names=lambda model: CheckpointNames(),
     text=_load_text,
+    text_parameters=(340_387_840,),
     text_folders=("CLIP/text_encoder/", "CLIP/tokenizer/"),
 )

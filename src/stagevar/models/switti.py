@@ -236,4 +236,5 @@ FAMILY = Family(
     names=lambda model: CheckpointNames(),
     adapt=adapt,
     text=ClipPair.from_pretrained,
+    text_parameters=(123_060_480, 693_021_440),
 )
