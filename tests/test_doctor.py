@@ -103,9 +103,9 @@ def test_an_accelerator_changes_what_is_needed(command: Run, tmp_path: Path) -> 
     assert short["peak"] < plain["peak"]
 
 
-def test_the_doctor_refuses_what_the_model_cannot_draw(command: Run) -> None:
-    code, _, error = command("doctor", "infinity-2b", "--size", "100x100", "--local-files-only")
-    assert code == 2 and "nearest are" in error
+def test_the_doctor_speaks_of_the_size_that_is_drawn(command: Run, tmp_path: Path) -> None:
+    save_model(tiny("var"), tmp_path)
+    assert told(command("doctor", tmp_path, "--size", "20x30", "--json"))["size"] == [12, 24]
 
 
 def test_a_folder_of_ours_on_the_hub_is_not_downloaded_either(empty_hub: Hub, command: Run, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def convert(
     The folder holds config.json, model.safetensors and the text encoders.
     """
     from stagevar.models.convert import convert as write
+    from stagevar.models.place import read_dtype
     from stagevar.models.published import Where
-    from stagevar.pipeline import read_dtype
 
     model = write(
         source,
@@ -77,9 +77,9 @@ def doctor(
 
     from stagevar.cli import show
     from stagevar.measure.doctor import diagnose
+    from stagevar.models.place import read_device, read_dtype
     from stagevar.models.published import Where
     from stagevar.models.sources import resolve
-    from stagevar.pipeline import read_device, read_dtype
     from stagevar.request import Request
 
     height, width = read_size(size)

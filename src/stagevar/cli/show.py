@@ -86,6 +86,12 @@ def times(traces: Sequence[Trace]) -> None:
     )
 
 
+def size(wanted: tuple[int | None, int | None], drawn: tuple[int, int]) -> None:
+    """A line if the pictures are not as large as was asked for."""
+    if wanted[0] is not None and wanted != drawn:
+        _line(f"drawn at {drawn[0]}x{drawn[1]}, the nearest size to {wanted[0]}x{wanted[1]}; --strict refuses instead")
+
+
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
     """One block per family."""
     table = _table("model", ">parameters", "on disk", "weights", "licence")

@@ -102,8 +102,9 @@ def diagnose(
         SizeError, OptionError, ForeignCheckpointError
     """
     model = outline(meant)
-    schedule = model.schedule(request.height, request.width)
-    plan = Pipeline(model).plan(schedule, request)
+    pipe = Pipeline(model)
+    schedule = pipe.schedule(request)
+    plan = pipe.plan(schedule, request)
     files, stated = _files(meant)
     row = meant.size or meant.family.sizes.get(meant.name)
     counts = meant.family.text_parameters if meant.text else ()

@@ -134,7 +134,6 @@ class Infinity(ScaleModel):
         return CheckpointNames(self.config.depth // self.config.chunks, self.config.text_length, halves)
 
     def sizes(self) -> list[Grid]:
-        """All (height, width) in pixels that ``schedule`` takes."""
         return [self.picture_size(schedule) for schedule in SCHEDULES.values()]
 
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:

@@ -13,6 +13,7 @@ from stagevar.errors import MissingFileError
 from stagevar.loop.contract import ScaleModel
 from stagevar.models.family import Family, Part, Size, TextReader
 from stagevar.models.hub import locate
+from stagevar.models.place import Placement
 from stagevar.models.weights import CONFIG, fill, load_config, read_state, unwrap
 
 
@@ -91,23 +92,6 @@ class Where:
 
 def _last(repository: str) -> str:
     return repository.split("/")[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How a model is put into memory.
-
-    Attributes:
-        dtype: of the transformer's blocks and the text encoder; all else is float32.
-        device: of all of it.
-        text_encoder: whether it is loaded; without it only encoded prompts can be drawn.
-        offload_text_encoder: whether its weights wait on the CPU between prompts.
-    """
-
-    dtype: torch.dtype = torch.float32
-    device: str | torch.device = "cpu"
-    text_encoder: bool = True
-    offload_text_encoder: bool = False
 
 
 def load_encoder(family: Family, size: Size, where: Where, place: Placement) -> TextReader | None:

@@ -22,7 +22,8 @@ from stagevar.models.catalogue import FAMILIES, bare, find, names, published
 from stagevar.models.family import Family, Size
 from stagevar.models.folder import family_of, folder_skeleton, load_folder, text_repositories
 from stagevar.models.hub import locate
-from stagevar.models.published import Placement, Where, load_published
+from stagevar.models.place import Placement
+from stagevar.models.published import Where, load_published
 from stagevar.models.recognise import recognise
 from stagevar.models.weights import CONFIG, WEIGHTS, read_state
 

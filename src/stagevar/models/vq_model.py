@@ -56,7 +56,6 @@ class VQModel(ScaleModel):
         return self._rotary[key]
 
     def sizes(self) -> list[Grid]:
-        """All (height, width) in pixels that ``schedule`` takes."""
         return [self.picture_size(schedule) for schedule in self.schedules]
 
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
