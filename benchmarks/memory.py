@@ -52,7 +52,7 @@ def measure(family: str, batch: int, dtype: torch.dtype, threads: int) -> dict[s
     model = middle(family, dtype)
     pipe, schedule = Pipeline(model), model.schedule()
     prompt = ["3" if family == "var" else "a red circle"]
-    pipe(prompt, seed=0)
+    pipe(prompt * batch, seed=0)
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     pipe(prompt * batch, seed=0, output_type="pt")
