@@ -206,11 +206,22 @@ def demo(
 
 
 @app.command()
-def models(as_json: JsonOption = False) -> None:
+def models(
+    as_json: JsonOption = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of support in the README.")] = False,
+    rewrite: Annotated[Path | None, typer.Option(help="Document whose table of support is renewed.")] = None,
+) -> None:
     """List sizes, sources of weights, what is on disk."""
     from stagevar.cli import show
+    from stagevar.measure import support
     from stagevar.models.catalogue import entries, on_disk
 
+    if rewrite is not None:
+        typer.echo(f"{rewrite}: {'renewed' if support.rewrite(rewrite) else 'up to date'}")
+        return
+    if markdown:
+        typer.echo(support.table(), nl=False)
+        return
     rows = [
         {
             "name": entry.name,
