@@ -159,7 +159,7 @@ def test_callback_and_cancellation(scenes):
     [
         ({"prompt": "a purple dragon"}, PromptError, "dragon"),
         ({"prompt": "a star and a star and a star and a star and a star"}, PromptError, "words"),
-        ({"prompt": "a star", "height": 100, "width": 100}, SizeError, "12x12"),
+        ({"prompt": "a star", "height": 100, "width": 100, "strict": True}, SizeError, "12x12"),
         ({"prompt": "a star", "batch_size": 0}, OptionError, "batch_size"),
         ({"prompt": "a star", "batch_size": "4"}, OptionError, "batch_size"),
         ({"prompt": "a star", "steps": 4}, OptionError, "steps"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,3 +200,44 @@ def test_a_folder_that_lists_no_proper_encoders_is_named(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(config.replace('"family"', '"text": 3, "family"'))
     with pytest.raises(ForeignCheckpointError, match="does not list text encoders"):
         load(tmp_path)
+
+
+LOADING = """
+import sys, threading, time
+from pathlib import Path
+
+import torch
+from stagevar.models.sources import load
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+
+load("scenes")  # what it imports
+before, most, done = anonymous(), [0], threading.Event()
+
+def watch():
+    while not done.is_set():
+        most[0] = max(most[0], anonymous())
+        time.sleep(0.0005)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+model = load(sys.argv[1], dtype=torch.bfloat16)
+done.set()
+watcher.join()
+print(most[0] - before, sum(p.nbytes for p in model.blocks.parameters()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the resident set from /proc")
+def test_half_precision_is_loaded_without_a_copy_in_full_precision(tmp_path: Path) -> None:
+    model = tiny("infinity", width=768, depth=12, heads=8, chunks=4)
+    save_model(model, tmp_path)
+    full = sum(p.nbytes for p in model.blocks.parameters())
+    command = [sys.executable, "-c", LOADING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    grown, blocks = map(int, done.stdout.split())
+    assert 2 * blocks == full > 300e6
+    assert 0.9 * blocks < grown < 1.2 * blocks

@@ -7,6 +7,7 @@ import torch
 
 from stagevar.errors import SizeError
 from stagevar.models.blocks import padded_text
+from stagevar.models.tiny import tiny
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import VQModel, check_schedules, rotary_table, squares
 
@@ -66,10 +67,12 @@ def test_positions_run_over_the_same_range_on_every_grid(grid: tuple[int, int]) 
 
 
 def test_a_table_made_while_drawing_serves_for_training() -> None:
+    model = tiny("switti")
+    assert isinstance(model, VQModel)
     with torch.inference_mode():
-        table = rotary_table((7, 3), 4, 10.0, 1.0, CPU)
+        table = model.rotary((7, 3), 4, 10.0, 1.0)
     assert not table.is_inference()
-    assert rotary_table((7, 3), 4, 10.0, 1.0, CPU) is table
+    assert model.rotary((7, 3), 4, 10.0, 1.0) is table
 
 
 def test_unusable_schedules() -> None:

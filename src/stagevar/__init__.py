@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from stagevar.loop.plan import Plan, ScalePlan
     from stagevar.loop.trace import ScaleRecord, Trace
     from stagevar.pipeline import Pipeline
-    from stagevar.request import Request, Result, ScaleEvent
+    from stagevar.request import EncodedPrompt, Request, Result, ScaleEvent
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EncodedPrompt",
     "Pipeline",
     "Plan",
     "Request",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EncodedPrompt": "request",
     "Pipeline": "pipeline",
     "Plan": "loop.plan",
     "Request": "request",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +16,19 @@ from torch import Tensor
 import stagevar
 from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.errors import NumericError, OptionError
-from stagevar.loop.contract import Condition, ScaleModel
+from stagevar.loop.contract import Condition, ScaleModel, Text
 from stagevar.loop.network import Tap
 from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.run import Revise, run
+from stagevar.loop.sizes import native_size
 from stagevar.loop.trace import Trace
+from stagevar.models.place import read_device, read_dtype
 from stagevar.models.published import Where
 from stagevar.models.sources import load
 from stagevar.registry import parse
-from stagevar.request import OUTPUT_TYPES, OutputType, Request, Result, ScaleEvent, expand, whole
+from stagevar.request import OUTPUT_TYPES, EncodedPrompt, OutputType, Prompt, Request, Result, ScaleEvent, expand, whole
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_BATCH = 16
-CPU = torch.device("cpu")
 
 
 class Pipeline:
@@ -77,11 +76,12 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: str | int | Sequence[str | int],
+        prompt: Prompt | Sequence[Prompt],
         *,
         num_images_per_prompt: int = 1,
         seed: int | Sequence[int] | None = None,
-        negative_prompt: str | int | Sequence[str | int] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        negative_prompt: Prompt | Sequence[Prompt] | None = None,
         batch_size: int = MAX_BATCH,
         output_type: OutputType = "pil",
         callback_on_step_end: Callable[[ScaleEvent], None] | None = None,
@@ -91,16 +91,17 @@ class Pipeline:
         """Draw every prompt ``num_images_per_prompt`` times.
 
         Args:
-            prompt: one or several; a whole number is a class, for models that take classes.
+            prompt: one or several, as text or as ``encode`` gives it; a whole number is a class, for models of classes.
             num_images_per_prompt: pictures per prompt.
             seed: see ``stagevar.request.expand``; fresh ones if None, reported in the result.
+            generator: of torch, or several, in place of a seed.
             negative_prompt: one for all, or one per prompt.
             batch_size: pictures per pass.
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
             callback_on_step_end: called with the event of every scale.
             cancelled: asked before every scale; True raises ``Cancelled``.
-            fields: ``height``, ``width``, ``guidance_scale``, ``temperature``, ``top_k``, ``top_p``, ``smooth``,
-                ``plan`` or ``accelerator``, as in ``Request``.
+            fields: ``height`` and ``width`` or ``aspect_ratio``, ``strict``, ``guidance_scale``, ``temperature``,
+                ``top_k``, ``top_p``, ``smooth``, ``plan`` or ``accelerator``, as in ``Request``.
 
         Raises:
             RequestError and its kinds, NumericError, Cancelled.
@@ -109,6 +110,7 @@ class Pipeline:
             prompt,
             num_images_per_prompt=num_images_per_prompt,
             seed=seed,
+            generator=generator,
             negative_prompt=negative_prompt,
             **fields,
         )
@@ -120,7 +122,7 @@ class Pipeline:
         assert result is not None
         return result
 
-    def stream(self, prompt: str | int | Sequence[str | int], **options: Any) -> Iterator[ScaleEvent]:
+    def stream(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Iterator[ScaleEvent]:
         """As ``__call__``, but one event per scale; ``event.preview`` decodes the picture as it stands."""
         own = {name: options.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in options}
         return self.events(expand(prompt, **options), **own)
@@ -144,6 +146,29 @@ class Pipeline:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
         batches = self._batches(requests, batch_size)
         return self._events(requests, batches, output_type, cancelled, tap)
+
+    def schedule(self, request: Request) -> Schedule:
+        """The scales of the picture size that the model draws for a request.
+
+        Raises:
+            SizeError: the request is strict about a size that the model does not draw.
+        """
+        if request.height is None and request.aspect_ratio is None:
+            return self.model.schedule()
+        return self.model.schedule(*native_size(self.model, request))
+
+    def encode(self, prompt: str) -> EncodedPrompt:
+        """Read a prompt once, to give it in place of its text as often as wanted.
+
+        Raises:
+            PromptError, MissingFileError
+        """
+        return self._encoded([prompt])[0]
+
+    def _encoded(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
+        with torch.inference_mode():
+            text = self.model.encode_text(prompts)
+        return [EncodedPrompt(prompt, self.model.family, text.one(i)) for i, prompt in enumerate(prompts)]
 
     def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
         """The plan that a request starts with: the model's defaults where it leaves a field open, accelerated."""
@@ -184,7 +209,7 @@ class Pipeline:
         """Batches of requests of one size: schedule, indices within the call, plans."""
         by_schedule: dict[Schedule, list[int]] = {}
         for index, request in enumerate(requests):
-            by_schedule.setdefault(self.model.schedule(request.height, request.width), []).append(index)
+            by_schedule.setdefault(self.schedule(request), []).append(index)
         batches = []
         for schedule, indices in by_schedule.items():
             for start in range(0, len(indices), batch_size):
@@ -226,18 +251,28 @@ class Pipeline:
                     milliseconds=sum(record.milliseconds for record in step.records),
                     latent=step.latent,
                     plans=step.plans,
-                    result=_result(requests, images, trace) if complete else None,
+                    result=self._result(requests, images, trace) if complete else None,
                     decode=self._previews,
                 )
 
     def condition(self, requests: Sequence[Request]) -> Condition:
         """Encode the prompts and negative prompts of one batch: 2n rows, the prompts' first."""
-        text = self.model.encode_text([request.prompt for request in requests])
-        given = {i: request.negative_prompt for i, request in enumerate(requests) if request.negative_prompt}
+        text = self._read([request.encoded or request.prompt for request in requests])
+        given = {i: r.negative_encoded or r.negative_prompt for i, r in enumerate(requests) if r.negative_prompt}
         if not given:
             return self.model.condition(text)
-        negative = self.model.encode_text(list(given.values()))
+        negative = self._read([each for each in given.values() if each])
         return self.model.condition(text, negative.spread(list(given), len(requests)))
+
+    def _read(self, prompts: Sequence[str | EncodedPrompt]) -> Text:
+        """The states of prompts, some of which may have been encoded before."""
+        fresh = [prompt for prompt in prompts if isinstance(prompt, str)]
+        read = iter(self._encoded(fresh) if fresh else [])
+        encoded = [next(read) if isinstance(prompt, str) else prompt for prompt in prompts]
+        for each in encoded:
+            if each.family != self.model.family:
+                raise OptionError(f"prompt {each.prompt!r} was encoded for {each.family}, not for {self.model.family}")
+        return Text.joined([each.states for each in encoded])
 
     def _outputs(self, latent: Tensor, output_type: OutputType) -> list[Any]:
         if output_type == "latent":
@@ -254,6 +289,15 @@ class Pipeline:
 
     def _previews(self, latent: Tensor) -> list[Image.Image]:
         return self._outputs(latent, "pil")
+
+    def _result(self, requests: Sequence[Request], images: dict[int, Any], trace: Trace) -> Result:
+        return Result(
+            images=[images[i] for i in range(len(requests))],
+            prompts=tuple(request.prompt for request in requests),
+            seeds=trace.seeds,
+            sizes=tuple(self.model.picture_size(self.schedule(request)) for request in requests),
+            trace=trace,
+        )
 
     def _trace(self, requests: Sequence[Request]) -> Trace:
         return Trace(
@@ -276,45 +320,3 @@ def _revise(accelerators: Sequence[Accelerator], schedule: Schedule) -> Revise |
     if not any(accelerator.online for accelerator in accelerators):
         return None
     return lambda image, plan, k, signals: accelerators[image].revise(plan, k, signals, schedule)
-
-
-def _result(requests: Sequence[Request], images: dict[int, Any], trace: Trace) -> Result:
-    return Result(
-        images=[images[i] for i in range(len(requests))],
-        prompts=tuple(request.prompt for request in requests),
-        seeds=trace.seeds,
-        trace=trace,
-    )
-
-
-def read_device(device: str | torch.device) -> torch.device:
-    """The device that a user names; ``auto`` is CUDA if there is any.
-
-    Raises:
-        OptionError: it cannot be used.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # names that torch has given up
-        try:
-            place = torch.device(device)
-            torch.zeros(1, device=place).item()
-        except Exception as error:  # each back end of torch that is not there raises something else
-            why = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0].rstrip(".")
-            raise OptionError(f"device {str(device)!r} cannot be used ({why[:120]}); try auto or cpu") from None
-    return place
-
-
-def read_dtype(dtype: str | torch.dtype, device: torch.device = CPU) -> torch.dtype:
-    """The dtype that a user names; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
-
-    Raises:
-        OptionError: there is no such dtype.
-    """
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    chosen = DTYPES.get(str(dtype).removeprefix("torch."))
-    if chosen is None:
-        raise OptionError(f"dtype must be auto, {', '.join(DTYPES)}, not {dtype!r}")
-    return chosen

@@ -8,14 +8,15 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from stagevar.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
+    from torch import Generator, Tensor
 
+    from stagevar.loop.contract import Text
     from stagevar.loop.plan import Plan
     from stagevar.loop.trace import Trace
 
@@ -31,6 +32,22 @@ MIN_TEMPERATURE = 0.001
 """Smaller divisors overflow the logits."""
 
 PerScale = float | tuple[float, ...]
+Prompt: TypeAlias = "str | int | EncodedPrompt"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt that ``Pipeline.encode`` has read. It can be given wherever a prompt can, and is not read again.
+
+    Attributes:
+        prompt: the text.
+        family: of the models that can use it.
+        states: of the text encoder, one entry.
+    """
+
+    prompt: str
+    family: str
+    states: Text = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +59,8 @@ class Request:
         seed: 0 to 2**64 - 1; the same seed gives the same noise in every plan and batch.
         negative_prompt: replaces the model's null text in the second branch.
         height, width: pixels.
+        aspect_ratio: width over height, as a number or as ``"3:2"``, in place of height and width.
+        strict: refuse a size or ratio that the model does not draw, instead of drawing the nearest.
         guidance_scale: strength, or one weight per scale.
         temperature: divisor of the logits, or one per scale: at least 0.001, or 0 to take the most likely code.
         top_k: most likely codes that may be drawn; 0 means all.
@@ -49,6 +68,7 @@ class Request:
         smooth: whether codes are mixed instead of drawn, more so at early scales (VAR, Switti and HART).
         plan: the complete plan instead of the five fields above.
         accelerator: as ``stagevar.registry.parse`` reads it, such as ``drop_last(1)``.
+        encoded, negative_encoded: the states of prompt and negative prompt, if they have been read before.
 
     Raises:
         PromptError: empty prompt.
@@ -60,6 +80,8 @@ class Request:
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
+    aspect_ratio: float | str | None = None
+    strict: bool = False
     guidance_scale: PerScale | None = None
     temperature: PerScale | None = None
     top_k: int | None = None
@@ -67,6 +89,8 @@ class Request:
     smooth: bool | None = None
     plan: Plan | None = None
     accelerator: str = "none"
+    encoded: EncodedPrompt | None = field(default=None, repr=False)
+    negative_encoded: EncodedPrompt | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -84,6 +108,11 @@ class Request:
                     raise OptionError(f"{name} must be a positive number of pixels, not {side}")
         if (self.height is None) != (self.width is None):
             raise OptionError("give both height and width, or neither")
+        self._set("aspect_ratio", _ratio(self.aspect_ratio))
+        if self.aspect_ratio is not None and self.height is not None:
+            raise OptionError("give height and width or aspect_ratio, not both")
+        if not isinstance(self.strict, bool):
+            raise OptionError(f"strict must be true or false, not {self.strict!r}")
         self._set("guidance_scale", _per_scale("guidance_scale", self.guidance_scale, low=-100, high=100))
         self._set("temperature", _per_scale("temperature", self.temperature, low=0, high=100))
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature or 0,)
@@ -135,6 +164,18 @@ def _number(name: str, value: Any) -> float:
     raise OptionError(f"{name} must be a number, not {value!r}")
 
 
+def _ratio(value: float | str | None) -> float | None:
+    """Width over height, from a number or two with a colon between them."""
+    if value is None:
+        return None
+    sides = value.split(":") if isinstance(value, str) else []
+    with suppress(TypeError, ValueError, ZeroDivisionError, OverflowError):
+        ratio = float(sides[0]) / float(sides[1]) if len(sides) == 2 else _number("aspect_ratio", value)
+        if 0.01 <= ratio <= 100:
+            return ratio
+    raise OptionError(f"aspect_ratio must be width over height, such as 1.5 or '3:2', not {value!r}")
+
+
 def _per_scale(name: str, value: Any, *, low: float, high: float) -> PerScale | None:
     """A number, or the numbers of a list, tuple, array or tensor."""
     if value is None:
@@ -148,29 +189,32 @@ def _per_scale(name: str, value: Any, *, low: float, high: float) -> PerScale | 
 
 
 def expand(
-    prompt: str | int | Sequence[str | int],
+    prompt: Prompt | Sequence[Prompt],
     *,
     num_images_per_prompt: int = 1,
     seed: int | Sequence[int] | None = None,
-    negative_prompt: str | int | Sequence[str | int] | None = None,
+    generator: Generator | Sequence[Generator] | None = None,
+    negative_prompt: Prompt | Sequence[Prompt] | None = None,
     **options: Any,
 ) -> list[Request]:
     """The requests of a call: every prompt ``num_images_per_prompt`` times. A whole number as prompt is the number of a
     class, for models that take classes.
 
     An integer seed counts up over the images; a sequence gives one per prompt (counted up over its images) or one per
-    image; None draws fresh ones.
+    image; None draws fresh ones. A ``torch.Generator`` in place of a seed gives all seeds from its present state, a
+    list of them one for each prompt or image.
 
     Raises:
         OptionError: number of images, seeds or negative prompts that do not fit, or an unknown option.
     """
     prompt, negative_prompt = _class_text(prompt), _class_text(negative_prompt)
+    prompt = [prompt] if isinstance(prompt, EncodedPrompt) else prompt
     if not isinstance(prompt, Iterable) or getattr(prompt, "ndim", 1) == 0:
         raise PromptError(f"a prompt must be text, or several in a list, not {type(prompt).__name__}")
     prompts: list[Any] = [prompt] if isinstance(prompt, str | bytes) else [_class_text(each) for each in prompt]
     if not prompts:
         raise PromptError("there is no prompt; say what to draw")
-    known = [each.name for each in fields(Request)]
+    known = [each.name for each in fields(Request) if not each.name.endswith("encoded")]
     if unknown := sorted(set(options) - set(known)):
         raise OptionError(
             f"there is no option {unknown[0]!r}; options are num_images_per_prompt, {', '.join(known[1:])}"
@@ -187,16 +231,25 @@ def expand(
             raise OptionError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one each")
     else:
         negatives = [negative_prompt] * len(prompts)
+    if generator is not None:
+        if seed is not None:
+            raise OptionError("give a seed or a generator, not both")
+        seed = _drawn(generator, len(prompts), num_images_per_prompt)
     seeds = _seeds(seed, len(prompts), num_images_per_prompt)
     return [
         Request(
-            prompt=prompts[i // num_images_per_prompt],
+            **_named("prompt", "encoded", prompts[i // num_images_per_prompt]),
+            **_named("negative_prompt", "negative_encoded", negatives[i // num_images_per_prompt]),
             seed=seeds[i],
-            negative_prompt=negatives[i // num_images_per_prompt],
             **options,
         )
         for i in range(count)
     ]
+
+
+def _named(name: str, encoded: str, prompt: Any) -> dict[str, Any]:
+    """The fields of a request for a prompt, encoded or not."""
+    return {name: prompt.prompt, encoded: prompt} if isinstance(prompt, EncodedPrompt) else {name: prompt}
 
 
 def _class_text(prompt: Any) -> Any:
@@ -208,6 +261,16 @@ def _class_text(prompt: Any) -> Any:
         return str(operator.index(prompt))
     except TypeError:
         return prompt
+
+
+def _drawn(generator: Any, prompts: int, each: int) -> list[int]:
+    """A seed per image of one generator, or one per generator."""
+    import torch
+
+    generators = [generator] * (prompts * each) if isinstance(generator, torch.Generator) else generator
+    if not isinstance(generators, Sequence) or not all(isinstance(one, torch.Generator) for one in generators):
+        raise OptionError(f"generator must be a torch.Generator or a list of them, not {type(generator).__name__}")
+    return [int(torch.randint(2**62, (1,), generator=one, device=one.device)) for one in generators]
 
 
 def _seeds(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[int]:
@@ -233,12 +296,14 @@ class Result:
         images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width)
             in [0, 1]; or latents (D, H, W).
         prompts, seeds: of each image.
+        sizes: height and width in pixels of each, which may differ from what was asked for.
         trace: what really ran.
     """
 
     images: list[Any]
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
     trace: Trace
 
 

@@ -107,6 +107,8 @@ def generate(
     guidance: Annotated[str | None, typer.Option(help="Weight of the prompt: a number, or one per scale.")] = None,
     negative: Annotated[str | None, typer.Option(help="What the pictures should not show.")] = None,
     size: SizeOption = None,
+    aspect_ratio: Annotated[str | None, typer.Option(metavar="W:H", help="Such as 3:2, in place of --size.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a size that the model does not draw.")] = False,
     temperature: Annotated[
         str | None, typer.Option(help="0 takes the likeliest code: a number, or one per scale.")
     ] = None,
@@ -140,6 +142,8 @@ def generate(
         num_images_per_prompt=count,
         height=height,
         width=width,
+        aspect_ratio=aspect_ratio,
+        strict=strict,
         guidance_scale=read_numbers(guidance, "--guidance"),
         temperature=read_numbers(temperature, "--temperature"),
         top_k=top_k,
@@ -153,9 +157,10 @@ def generate(
     for start in range(0, len(requests), batch_size):  # what is done is on disk before the next batch begins
         batch = requests[start : start + batch_size]
         result = show.last(show.progress(pipe.events(batch, batch_size=batch_size), quiet=quiet))
-        for request, image in zip(batch, result.images, strict=True):
+        for request, image, drawn in zip(batch, result.images, result.sizes, strict=True):
             file = write(output, image, request.prompt, request.seed, pipe.model.name)
-            pictures.append({"file": str(file), "prompt": request.prompt, "seed": request.seed})
+            row = {"file": str(file), "prompt": request.prompt, "seed": request.seed, "size": list(drawn)}
+            pictures.append(row)
         traces.append(result.trace)
         if trace is not None:
             write_traces(trace, traces)
@@ -164,6 +169,7 @@ def generate(
     elif not quiet:
         show.pictures(pictures)
         show.times(traces)
+        show.size((height, width), result.sizes[0])
 
 
 @app.command()
@@ -201,11 +207,22 @@ def demo(
 
 
 @app.command()
-def models(as_json: JsonOption = False) -> None:
+def models(
+    as_json: JsonOption = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of support in the README.")] = False,
+    rewrite: Annotated[Path | None, typer.Option(help="Document whose table of support is renewed.")] = None,
+) -> None:
     """List sizes, sources of weights, what is on disk."""
     from stagevar.cli import show
+    from stagevar.measure import support
     from stagevar.models.catalogue import entries, on_disk
 
+    if rewrite is not None:
+        typer.echo(f"{rewrite}: {'renewed' if support.rewrite(rewrite) else 'up to date'}")
+        return
+    if markdown:
+        typer.echo(support.table(), nl=False)
+        return
     rows = [
         {
             "name": entry.name,

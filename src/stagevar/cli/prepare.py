@@ -1,4 +1,4 @@
-"""The commands that come before drawing: ``convert``."""
+"""The commands that come before drawing: ``doctor`` and ``convert``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stagevar.cli.app import JsonOption, WeightsOption, app
+from stagevar.cli.app import DeviceOption, DtypeOption, JsonOption, WeightsOption, app, read_size
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of `stagevar models`, a folder, a file or a hub repository.")
@@ -35,8 +35,8 @@ def convert(
     The folder holds config.json, model.safetensors and the text encoders.
     """
     from stagevar.models.convert import convert as write
+    from stagevar.models.place import read_dtype
     from stagevar.models.published import Where
-    from stagevar.pipeline import read_dtype
 
     model = write(
         source,
@@ -53,3 +53,48 @@ def convert(
         typer.echo(json.dumps({"model": model.name, "folder": str(folder), "files": names, "bytes": size}))
     else:
         typer.echo(f"{model.name}: {len(files)} files, {size / 1e9:.3g} GB in {folder}; load it with -m {folder}")
+
+
+@app.command()
+def doctor(
+    source: SourceArgument = "scenes",
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    accelerator: Annotated[str, typer.Option("--accelerator", "-a", help="As in `generate`.")] = "none",
+    offload: Annotated[bool, typer.Option("--offload-text-encoder", help="Its weights wait on the CPU.")] = False,
+    weights: WeightsOption = None,
+    revision: RevisionOption = None,
+    local_files_only: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a model needs before it is loaded.
+
+    Downloads, licence, disk and memory; exits with 1 if this machine does not have them.
+    """
+    from dataclasses import asdict
+
+    from stagevar.cli import show
+    from stagevar.measure.doctor import diagnose
+    from stagevar.models.place import read_device, read_dtype
+    from stagevar.models.published import Where
+    from stagevar.models.sources import resolve
+    from stagevar.request import Request
+
+    height, width = read_size(size)
+    place = read_device(device)
+    found = diagnose(
+        resolve(source, weights, Where(revision=revision, local_files_only=local_files_only)),
+        Request("any", height=height, width=width, accelerator=accelerator),
+        batch,
+        dtype=read_dtype(dtype, place),
+        device=place,
+        offload_text_encoder=offload,
+    )
+    if as_json:
+        totals = {name: getattr(found, name) for name in ("download", "need", "fits")}
+        typer.echo(json.dumps(asdict(found) | totals | {"peak": found.run.peak}))
+    else:
+        show.diagnosis(found)
+    raise typer.Exit(int(not found.fits))

@@ -14,6 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from stagevar.loop.trace import Trace
     from stagevar.measure.conform import Report
+    from stagevar.measure.doctor import Diagnosis
     from stagevar.profile import StageProfile
     from stagevar.request import Result, ScaleEvent
 
@@ -83,6 +84,12 @@ def times(traces: Sequence[Trace]) -> None:
         f"{count} picture{'s' * (count > 1)} of {first.model} in {text + network + decoder:.2f} s on {first.device}, "
         f"{first.dtype}: text {text:.2f} s, network {network:.2f} s, decoder {decoder:.2f} s"
     )
+
+
+def size(wanted: tuple[int | None, int | None], drawn: tuple[int, int]) -> None:
+    """A line if the pictures are not as large as was asked for."""
+    if wanted[0] is not None and wanted != drawn:
+        _line(f"drawn at {drawn[0]}x{drawn[1]}, the nearest size to {wanted[0]}x{wanted[1]}; --strict refuses instead")
 
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -178,6 +185,34 @@ def comparison(values: Mapping[str, Any]) -> None:
     _line(caption(values))
 
 
+def diagnosis(found: Diagnosis) -> None:
+    """Files, then memory phase by phase, then the verdict."""
+    table = _table("file", "from", ">size", "")
+    for file in found.files:
+        size = "unknown" if file.size is None else _bytes(file.size)
+        table.add_row(file.name, file.source, size, "here" if file.here else "to download")
+    _print(table)
+    table = _table("scale", "grid", ">cache", ">memory")
+    for scale in found.run.scales:
+        grid = f"{scale.grid[0]}x{scale.grid[1]}"
+        table.add_row(str(scale.scale + 1), grid, _bytes(scale.cache), _bytes(scale.peak))
+    _print(table)
+    height, width = found.size
+    text = f", text encoder {_bytes(found.text_encoder)}{' on the CPU' if found.offloaded else ''}"
+    _line(
+        f"{found.model}, licence {found.licence}: {found.batch} at {height}x{width} in {found.dtype} on {found.device} "
+        f"take {_bytes(found.need)}: weights {_bytes(found.run.weights)}{text if found.text_encoder else ''}, "
+        f"condition {_bytes(found.run.condition)}, loop {_bytes(max(scale.peak for scale in found.run.scales))}, "
+        f"decoder {_bytes(found.run.decoder)}; of these three the largest counts. Python and PyTorch are in the sum"
+    )
+    unknown = sum(file.size is None for file in found.files)
+    more = f", and {unknown} of unknown size" if unknown else ""
+    _line(
+        f"{_bytes(found.download)} to download{more}, {_bytes(found.disk)} of disk free; "
+        f"{_bytes(found.memory)} of memory free: {'it fits' if found.fits else 'it does NOT fit'}"
+    )
+
+
 def _table(*columns: str, title: str | None = None) -> Table:
     """A plain table; a leading ``>`` aligns a column to the right."""
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
@@ -208,3 +243,10 @@ def _count(parameters: int) -> str:
         if parameters >= unit:
             return f"{parameters / unit:.3g}{name}"
     return str(parameters)
+
+
+def _bytes(count: int) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.0f} kB"

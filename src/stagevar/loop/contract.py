@@ -41,6 +41,19 @@ class Text:
     def __len__(self) -> int:
         return len(self.features)
 
+    def one(self, image: int) -> Text:
+        """The entry of one image."""
+        pooled = None if self.pooled is None else self.pooled[image : image + 1]
+        return Text((self.features[image],), pooled, None if self.masks is None else (self.masks[image],))
+
+    @staticmethod
+    def joined(texts: Sequence[Text]) -> Text:
+        """The entries of all, in order; they come from the same encoder."""
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        masks = [mask for text in texts for mask in text.masks or ()]
+        features = tuple(states for text in texts for states in text.features)
+        return Text(features, torch.cat(pooled) if pooled else None, tuple(masks) or None)
+
     def spread(self, positions: Sequence[int], count: int) -> Text:
         """``count`` entries: these at the given positions, the others empty."""
 
@@ -217,6 +230,10 @@ class ScaleModel(nn.Module, ABC):
         return len(self.blocks)
 
     @abstractmethod
+    def sizes(self) -> list[Grid]:
+        """All (height, width) in pixels that ``schedule`` takes."""
+
+    @abstractmethod
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
         """The grids for a picture of ``height`` x ``width`` pixels (None: the default size).
 
@@ -235,6 +252,11 @@ class ScaleModel(nn.Module, ABC):
         Raises:
             PromptError: empty, over-long, or unknown words.
         """
+
+    @abstractmethod
+    def blank_text(self, length: int) -> Text:
+        """One text in the shape of an encoded prompt of ``length`` tokens, where a prompt's length matters: for those
+        who measure without a text encoder."""
 
     @abstractmethod
     def condition(self, text: Text, negative: Text | None = None) -> Condition:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from stagevar.loop.contract import ScaleModel
-from stagevar.models.folder import save_model, text_repositories
+from stagevar.models.folder import save_model
 from stagevar.models.published import Where
-from stagevar.models.sources import Source, load, resolve
+from stagevar.models.sources import load, resolve
 
 
 def convert(
@@ -37,15 +37,7 @@ def convert(
     Raises:
         those of ``sources.load``; OutputError: the folder cannot be written.
     """
-    text = _encoders(resolve(source, weights, where))
+    text = resolve(source, weights, where).text
     model = load(source, weights=weights, where=where, dtype=dtype, text_encoder=copy_text)
     save_model(model, folder, text=text)
     return model
-
-
-def _encoders(meant: Source) -> tuple[str, ...]:
-    """Hub repositories of a model's text encoders."""
-    if meant.folder is not None:
-        return text_repositories(meant.folder)
-    assert meant.size is not None
-    return meant.size.text

@@ -92,6 +92,7 @@ class Family:
         text: ``(folders, dtype=, device=, offload=)`` to the text encoder that is set as the model's ``text_encoder``,
             from one folder for each of ``Size.text``. None where the network itself reads the prompt.
         text_folders: in those repositories, that encoder and tokenizer are in; "" is the root.
+        text_parameters: of each encoder, as its configuration has them.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Family:
     adapt: Callable[[Any, dict[str, Any]], Any] | None = None
     text: Callable[..., TextReader] | None = None
     text_folders: tuple[str, ...] = ("",)
+    text_parameters: tuple[int, ...] = ()
 
 
 def read_fields(kind: type[Any], values: Mapping[str, Any]) -> Any:

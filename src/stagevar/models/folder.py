@@ -14,7 +14,8 @@ from stagevar.errors import ForeignCheckpointError, OptionError
 from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Plan
 from stagevar.models.family import Family, Size, TextReader, read_fields
-from stagevar.models.published import Placement, Where, load_encoder
+from stagevar.models.place import Placement
+from stagevar.models.published import Where, load_encoder
 from stagevar.models.vq import vq_layout
 from stagevar.models.weights import CONFIG, WEIGHTS, fill, load_config, read_state, save
 from stagevar.request import Request

@@ -96,6 +96,10 @@ class Hart(VQModel):
             raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
         return self.text_encoder(prompts)
 
+    def blank_text(self, length: int) -> Text:
+        full = self.config.text_length
+        return Text((torch.zeros(full, self.config.text_channels),), masks=(torch.arange(full) < length,))
+
     def condition(self, text: Text, negative: Text | None = None) -> HartCondition:
         """See ``ScaleModel.condition``. The null text is zeros with one real position.
 
@@ -235,4 +239,5 @@ FAMILY = Family(
     names=lambda model: CheckpointNames(),
     adapt=_adapt,
     text=_load_text,
+    text_parameters=(1_543_714_304,),
 )

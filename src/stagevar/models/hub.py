@@ -234,20 +234,25 @@ def _snapshot(repository: str, revision: str | None, cache_dir: str | Path | Non
     return folder if folder.is_dir() else None
 
 
-def cached(repository: str, name: str, *, revision: str | None = None, cache_dir: str | Path | None = None) -> bool:
+def is_cached(repository: str, name: str, revision: str | None = None, cache_dir: str | Path | None = None) -> bool:
     """Whether a file of a repository is in the cache."""
     folder = _snapshot(repository, revision, cache_dir)
     return folder is not None and (folder / name).exists()
 
 
+def free_space(folder: Path) -> tuple[Path, int]:
+    """The part of a path that exists, and the bytes free there."""
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    return place, shutil.disk_usage(place).free
+
+
 def _check_space(repository: str, files: Mapping[str, Stored], options: Mapping[str, Any]) -> None:
     from huggingface_hub import constants
 
-    where = {name: options[name] for name in ("revision", "cache_dir")}
-    missing = sum(stored.size or 0 for name, stored in files.items() if not cached(repository, name, **where))
-    place = Path(options["cache_dir"] or constants.HF_HUB_CACHE)
-    place = next(folder for folder in (place, *place.parents) if folder.exists())
-    if missing > (free := shutil.disk_usage(place).free):
+    where = options["revision"], options["cache_dir"]
+    missing = sum(stored.size or 0 for name, stored in files.items() if not is_cached(repository, name, *where))
+    place, free = free_space(Path(options["cache_dir"] or constants.HF_HUB_CACHE))
+    if missing > free:
         raise OutputError(
             f"{repository}: {missing / 1e9:.1f} GB to download, {free / 1e9:.1f} GB free at {place}; free some space "
             "or set HF_HOME to a folder of another disk"

@@ -134,7 +134,6 @@ class Infinity(ScaleModel):
         return CheckpointNames(self.config.depth // self.config.chunks, self.config.text_length, halves)
 
     def sizes(self) -> list[Grid]:
-        """All (height, width) in pixels that ``schedule`` takes."""
         return [self.picture_size(schedule) for schedule in SCHEDULES.values()]
 
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
@@ -154,6 +153,9 @@ class Infinity(ScaleModel):
         if self.text_encoder is None:
             raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
         return self.text_encoder(prompts)
+
+    def blank_text(self, length: int) -> Text:
+        return Text((torch.zeros(min(length, self.config.text_length), self.config.text_channels),))
 
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         """See ``ScaleModel.condition``. Without a negative prompt a null row is as long as its prompt.
@@ -266,4 +268,5 @@ FAMILY = Family(
     build=Infinity,
     names=lambda model: model.checkpoint_names,
     text=_load_text,
+    text_parameters=(1_223_527_424,),
 )

@@ -13,6 +13,7 @@ from stagevar.errors import MissingFileError
 from stagevar.loop.contract import ScaleModel
 from stagevar.models.family import Family, Part, Size, TextReader
 from stagevar.models.hub import locate
+from stagevar.models.place import Placement
 from stagevar.models.weights import CONFIG, fill, load_config, read_state, unwrap
 
 
@@ -35,7 +36,7 @@ class Where:
     token: str | bool | None = None
 
     def find(self, part: Part, size: Size, file: str | None = None) -> Path:
-        """The path of a part, or of another file of its repository.
+        """The path of a part, or of another file of its repository; downloaded if need be.
 
         Raises:
             MissingFileError
@@ -44,9 +45,10 @@ class Where:
         if network and self.network is not None:
             return self.network if file is None else locate(self.network.parent, Path(file).name)
         file = part.file if file is None else file
-        return locate(self._source(part, size, file), file, **self._options(part.repository, size))
+        return locate(self.source(part, size, file), file, **self.options(part.repository, size))
 
-    def _source(self, part: Part, size: Size, file: str) -> str | Path:
+    def source(self, part: Part, size: Size, file: str) -> str | Path:
+        """The folder or the repository that a part's file is looked for in."""
         if self.folder is None:
             return part.repository
         if (own := self.folder / _last(part.repository)).is_dir():
@@ -56,22 +58,30 @@ class Where:
         return self.folder if required or (file and beside) else part.repository
 
     def encoder(self, repository: str, size: Size, folders: tuple[str, ...]) -> Path:
-        """The folder of a text encoder.
+        """The folder of a text encoder; downloaded if need be.
 
         Raises:
             MissingFileError
         """
-        if self.folder is not None and (own := self.folder / _last(repository)).is_dir():
-            return own
-        same = bool(size.parts) and repository == size.parts[0].repository
-        source: str | Path = self.folder if same and self.folder is not None else repository
+        source = self.encoder_source(repository, size)
+        if self.folder is not None and source == self.folder / _last(repository):
+            return Path(source)
         try:
-            found = [locate(source, folder, **self._options(repository, size)) for folder in folders]
+            found = [locate(source, folder, **self.options(repository, size)) for folder in folders]
         except MissingFileError as error:
             raise MissingFileError(f"text encoder: {error}") from None
         return found[0].parents[len(Path(folders[0]).parts) - 1] if folders[0] else found[0]
 
-    def _options(self, repository: str, size: Size) -> dict[str, Any]:
+    def encoder_source(self, repository: str, size: Size) -> str | Path:
+        """The folder or the repository that a text encoder is looked for in."""
+        if self.folder is None:
+            return repository
+        own = self.folder / _last(repository)
+        same = bool(size.parts) and repository == size.parts[0].repository
+        return own if own.is_dir() else self.folder if same else repository
+
+    def options(self, repository: str, size: Size) -> dict[str, Any]:
+        """For a file of a repository, as ``hub.locate`` takes them."""
         main = bool(size.parts) and repository == size.parts[0].repository
         return {
             "revision": self.revision if main else None,
@@ -82,23 +92,6 @@ class Where:
 
 def _last(repository: str) -> str:
     return repository.split("/")[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How a model is put into memory.
-
-    Attributes:
-        dtype: of the transformer's blocks and the text encoder; all else is float32.
-        device: of all of it.
-        text_encoder: whether it is loaded; without it only encoded prompts can be drawn.
-        offload_text_encoder: whether its weights wait on the CPU between prompts.
-    """
-
-    dtype: torch.dtype = torch.float32
-    device: str | torch.device = "cpu"
-    text_encoder: bool = True
-    offload_text_encoder: bool = False
 
 
 def load_encoder(family: Family, size: Size, where: Where, place: Placement) -> TextReader | None:

@@ -182,6 +182,10 @@ class Scenes(ScaleModel):
         self.level_bias = nn.Parameter(torch.zeros(scales, max(config.codes)))
         self._places: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
 
+    def sizes(self) -> list[Grid]:
+        side = PATCH * self.config.grids[-1]
+        return [(side, side)]
+
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
         side = PATCH * self.config.grids[-1]
         if (height or side, width or side) != (side, side):
@@ -199,6 +203,9 @@ class Scenes(ScaleModel):
             except ValueError as error:
                 raise PromptError(str(error)) from None
         return Text(tuple(features))
+
+    def blank_text(self, length: int) -> Text:
+        return self.encode_text(["a red circle"])
 
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         null = torch.zeros(MAX_WORDS, dtype=torch.int64)

@@ -22,9 +22,10 @@ from stagevar.models.catalogue import FAMILIES, bare, find, names, published
 from stagevar.models.family import Family, Size
 from stagevar.models.folder import family_of, folder_skeleton, load_folder, text_repositories
 from stagevar.models.hub import locate
-from stagevar.models.published import Placement, Where, load_published
+from stagevar.models.place import Placement
+from stagevar.models.published import Where, load_published
 from stagevar.models.recognise import recognise
-from stagevar.models.weights import CONFIG, read_state
+from stagevar.models.weights import CONFIG, WEIGHTS, read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Source:
         size: its row, None for a folder.
         folder: that this package wrote, None for published files.
         where: where published files and text encoders are looked for.
+        remote: hub repository, and the folder in it, that ``folder`` is a copy of; its weights come when loaded.
     """
 
     name: str
@@ -44,10 +46,34 @@ class Source:
     size: Size | None
     folder: Path | None
     where: Where
+    remote: tuple[str, str] | None = None
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Hub repositories of the text encoders."""
+        if self.folder is not None:
+            return text_repositories(self.folder)
+        return () if self.size is None else self.size.text
+
+    def places(self) -> list[tuple[str | Path, str, dict[str, Any]]]:
+        """Of all files, network first: folder or repository, file or folder in it, and options for ``hub.locate``."""
+        size = self.size or Size(None, text=self.text)
+        where = self.where if self.folder is None else replace(self.where, folder=self.folder)
+        if self.remote is not None:
+            repository, inside = self.remote
+            own: list[tuple[str | Path, str]] = [(repository, f"{inside}/" if inside else "")]
+        elif self.folder is not None:
+            own = [(self.folder, name) for name in (CONFIG, WEIGHTS)]
+        else:
+            own = [(where.source(part, size, part.file), part.file) for part in size.parts]
+            if where.network is not None:
+                own[0] = where.network.parent, where.network.name
+        text = [(where.encoder_source(name, size), inside) for name in self.text for inside in self.family.text_folders]
+        return [(source, file, where.options(str(source), size)) for source, file in (*own, *text)]
 
 
 def resolve(source: str | Path, weights: str | Path | None = None, where: Where | None = None) -> Source:
-    """Find out what a user means. Nothing is downloaded but the folder of a hub repository that this package wrote.
+    """Find out what a user means. Nothing is downloaded but the config of a folder of ours on the hub.
 
     Args:
         source: a name of ``entries``; a folder that ``folder.save_model`` wrote, here or as a hub repository; a hub
@@ -109,19 +135,24 @@ def _of_repository(repository: str, file: str, where: Where) -> Source:
     if networks:
         raise UnknownModelError(f"{repository} holds several models; give one by name: {', '.join(networks)}")
 
-    def fetch(name: str) -> Path:
-        at = f"{file}/{name}" if file else name
-        return locate(
-            repository, at, revision=where.revision, local_files_only=where.local_files_only, token=where.token
-        )
+    folder = _fetch(repository, file, CONFIG, where).parent
+    return Source("", family_of(folder, FAMILIES), None, folder, where, (repository, file))
 
-    folder = fetch(CONFIG).parent
-    family = family_of(folder, FAMILIES)
-    for text in text_repositories(fetch("")):
-        for inside in family.text_folders:
+
+def _fetch(repository: str, file: str, name: str, where: Where) -> Path:
+    """A file or folder of a folder of ours on the hub."""
+    at = f"{file}/{name}" if file else name
+    return locate(repository, at, revision=where.revision, local_files_only=where.local_files_only, token=where.token)
+
+
+def _fetch_all(meant: Source) -> None:
+    """The weights and text encoders of a folder of ours on the hub."""
+    assert meant.remote is not None
+    _fetch(*meant.remote, "", meant.where)
+    for text in meant.text:
+        for inside in meant.family.text_folders:
             with suppress(MissingFileError):  # then the folder refers to the encoder's own repository
-                fetch(f"{text.split('/')[-1]}/{inside}")
-    return Source("", family, None, folder, where)
+                _fetch(*meant.remote, f"{text.split('/')[-1]}/{inside}", meant.where)
 
 
 def skeleton(source: str | Path) -> ScaleModel:
@@ -133,7 +164,11 @@ def skeleton(source: str | Path) -> ScaleModel:
     Raises:
         UnknownModelError, MissingFileError, ForeignCheckpointError
     """
-    meant = resolve(source)
+    return outline(resolve(source))
+
+
+def outline(meant: Source) -> ScaleModel:
+    """See ``skeleton``."""
     if meant.folder is not None and (meant.folder / CONFIG).exists():
         return folder_skeleton(meant.folder, meant.family)
     return bare(meant.name)
@@ -153,6 +188,8 @@ def load(
     """
     meant, placed = resolve(source, weights, where), Placement(**place)
     if meant.folder is not None:
+        if meant.remote is not None:
+            _fetch_all(meant)
         return load_folder(meant.folder, meant.family, meant.where, placed)
     assert meant.size is not None
     try:

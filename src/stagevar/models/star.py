@@ -34,7 +34,7 @@ from stagevar.models.star_blocks import CosineCrossAttention, Sharing, StarCondi
 from stagevar.models.star_names import NETWORK, TOKENIZER, CheckpointNames
 from stagevar.models.star_sampler import SamplerConfig, SecondStage
 from stagevar.models.vq import VQConfig, VQTokenizer
-from stagevar.models.vq_model import VQModel, check_schedules, rotary_table, squares
+from stagevar.models.vq_model import VQModel, check_schedules, squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,10 @@ class Star(VQModel):
             raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
         return self.text_encoder(prompts)
 
+    def blank_text(self, length: int) -> Text:
+        channels = self.config.text_channels
+        return Text((torch.zeros(length, channels),), torch.zeros(1, channels))
+
     def condition(self, text: Text, negative: Text | None = None, *, across_batch: bool = False) -> StarCondition:
         """See ``ScaleModel.condition``. The null text is the empty prompt.
 
@@ -138,7 +142,7 @@ class Star(VQModel):
             pooled=pooled,
             text_kv=tuple(p.keys_values(states) for p in self.blocks.modules() if isinstance(p, CosineCrossAttention)),
             text_mask=None if mask.all() else mask,
-            sharing=Sharing.of(torch.zeros_like(rows) if across_batch else rows % n),
+            sharing=Sharing(rows[:1], torch.zeros_like(rows)) if across_batch else Sharing(rows[:n], rows % n),
         )
 
     def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
@@ -150,7 +154,7 @@ class Star(VQModel):
     def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
         config = self.config
         pairs = config.width // config.heads // 2
-        return rotary_table(schedule[k], pairs, config.rotary_base, config.rotary_range, self.device)
+        return self.rotary(schedule[k], pairs, config.rotary_base, config.rotary_range)
 
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         return self.head(layer_norm(x_RMC, self.config.eps))
@@ -227,5 +231,6 @@ FAMILY = Family(
     build=Star,
     names=lambda model: CheckpointNames(),
     text=_load_text,
+    text_parameters=(340_387_840,),
     text_folders=("CLIP/text_encoder/", "CLIP/tokenizer/"),
 )

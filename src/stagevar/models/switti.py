@@ -23,7 +23,7 @@ from stagevar.models.family import Family, Part, Size
 from stagevar.models.sandwich import CrossAttention, GatedFeedForward, SelfAttention
 from stagevar.models.switti_names import NETWORK, TOKENIZER, CheckpointNames
 from stagevar.models.vq import VQConfig, VQTokenizer
-from stagevar.models.vq_model import VQModel, check_schedules, rotary_table, squares
+from stagevar.models.vq_model import VQModel, check_schedules, squares
 
 CROP_BASE = 512
 """Short side of the pictures that the size and crop condition speaks of; generation always claims 512 x 512."""
@@ -127,6 +127,9 @@ class Switti(VQModel):
             raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
         return self.text_encoder(prompts)
 
+    def blank_text(self, length: int) -> Text:
+        return Text((torch.zeros(length, self.config.text_channels),), torch.zeros(1, self.config.pooled_channels))
+
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         sides = torch.full((2 * len(text),), CROP_BASE)
         return self.cropped_condition(text, negative, crop_numbers(sides, sides))
@@ -171,7 +174,7 @@ class Switti(VQModel):
 
     def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
         pairs = self.config.width // self.config.heads // 2
-        return rotary_table(schedule[k], pairs, self.config.rotary_base, self.config.rotary_range, self.device)
+        return self.rotary(schedule[k], pairs, self.config.rotary_base, self.config.rotary_range)
 
     def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
         return self.head(x_RMC, condition.pooled)
@@ -233,4 +236,5 @@ FAMILY = Family(
     names=lambda model: CheckpointNames(),
     adapt=adapt,
     text=ClipPair.from_pretrained,
+    text_parameters=(123_060_480, 693_021_440),
 )

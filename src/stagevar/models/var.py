@@ -107,6 +107,9 @@ class VAR(VQModel):
         """Class numbers, int64 (1,) each, of numbers or names; see ``imagenet.find_class``."""
         return Text(tuple(torch.tensor([find_class(prompt, self.config.classes)]) for prompt in prompts))
 
+    def blank_text(self, length: int) -> Text:
+        return self.encode_text(["0"])
+
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
         """See ``ScaleModel.condition``. The null text is a class of its own, one behind the last."""
         null = torch.tensor([self.config.classes])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -18,8 +16,6 @@ def squares(*sides: int) -> Schedule:
     return tuple((side, side) for side in sides)
 
 
-@lru_cache(256)
-@torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
 def rotary_table(grid: Grid, pairs: int, base: float, extent: float, device: torch.device) -> Tensor:
     """Cosine and sine of each position of a grid, (h * w, pairs, 2): half of the pairs turn with the column, the others
     with the row; both axes run from 0 to ``extent``, whatever the grid (STAR, Switti)."""
@@ -47,8 +43,19 @@ class VQModel(ScaleModel):
     tokenizer: VQTokenizer
     schedules: tuple[Schedule, ...]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._rotary: dict[tuple[Grid, int, float, float, torch.device], Tensor] = {}
+
+    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
+    def rotary(self, grid: Grid, pairs: int, base: float, extent: float) -> Tensor:
+        """See ``rotary_table``; made once."""
+        key = grid, pairs, base, extent, self.device
+        if key not in self._rotary:
+            self._rotary[key] = rotary_table(*key)
+        return self._rotary[key]
+
     def sizes(self) -> list[Grid]:
-        """All (height, width) in pixels that ``schedule`` takes."""
         return [self.picture_size(schedule) for schedule in self.schedules]
 
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:

@@ -1,0 +1,112 @@
+"""Predicted and measured memory of random models of every family: ``python benchmarks/memory.py``.
+
+Each run is a process of its own. Measured is how much its resident set grows at most while it draws, from a state in
+which everything has been used once; predicted is ``stagevar.measure.memory``. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stagevar.loop.contract import ScaleModel, Text
+from stagevar.measure.memory import run_bytes
+from stagevar.models.tiny import tiny
+from stagevar.models.vq import VQConfig
+from stagevar.models.vq_model import squares
+from stagevar.pipeline import Pipeline
+
+PLAIN_HEAP = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""Freed memory goes back at once, so that the resident set follows what is alive."""
+
+STATUS = Path("/proc/self/status")
+TOKENS = 8
+VQ = VQConfig(base=64, multipliers=(1, 1, 2, 2, 4), residual_blocks=2, channels=32, codes=4096)
+GRIDS: dict[str, Any] = {"schedules": (squares(1, 2, 4, 8, 16, 24),), "tokenizer": VQ}
+MIDDLE: dict[str, dict[str, Any]] = {
+    "scenes": {"width": 256, "depth": 8, "heads": 4, "grids": (1, 2, 4, 8, 16, 32), "codes": (512,) * 6},
+    "infinity": {"width": 512, "depth": 8, "heads": 8, "chunks": 4, "text_channels": 512},
+    "var": {"width": 512, "depth": 8, "heads": 8, **GRIDS},
+    "star": {"width": 512, "depth": 8, "heads": 8, "text_channels": 256, **GRIDS},
+    "switti": {"width": 512, "depth": 8, "heads": 8, "text_channels": 256, **GRIDS},
+    "hart": {"width": 512, "depth": 8, "heads": 8, "text_channels": 256, **GRIDS},
+}
+
+
+def resident(name: str) -> int:
+    """A figure of the kernel's about this process, in bytes."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+
+def measure(family: str, batch: int, dtype: torch.dtype, threads: int) -> dict[str, int]:
+    """Growth of this process, and what was predicted."""
+    torch.set_num_threads(threads)
+    model = middle(family, dtype)
+    pipe, schedule = Pipeline(model), model.schedule()
+    prompt = ["3" if family == "var" else "a red circle"]
+    pipe(prompt * batch, seed=0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    pipe(prompt * batch, seed=0, output_type="pt")
+    grown = resident("VmHWM") - before
+    found = run_bytes(model, schedule, pipe.plan(schedule), batch, dtype=dtype, text_length=TOKENS)
+    parts = {"loop": max(scale.peak for scale in found.scales), "decoder": found.decoder, "weights": found.weights}
+    return {"measured": grown, "predicted": found.peak, **parts}
+
+
+def middle(family: str, dtype: torch.dtype) -> ScaleModel:
+    """A random model in the layout that loading gives it, with prompts of some tokens."""
+    model = tiny(family, **MIDDLE[family])
+    model.blocks.to(dtype)
+    decoder = getattr(model.tokenizer, "decoder", None)
+    if isinstance(decoder, torch.nn.Module):
+        decoder.to(memory_format=torch.channels_last)
+    if model.text_encoder is not None:
+        blank = model.blank_text(TOKENS)
+        features = tuple(torch.randn(states.shape) for states in blank.features)
+        pooled = None if blank.pooled is None else torch.randn(blank.pooled.shape)
+
+        def encode(prompts: list[str]) -> Text:
+            n = len(prompts)
+            masks = None if blank.masks is None else blank.masks * n
+            return Text(features * n, None if pooled is None else pooled.repeat(n, 1), masks)
+
+        model.text_encoder = encode
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", default=",".join(MIDDLE))
+    parser.add_argument("--batches", default="1,2,4")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print a line of JSON per run, in bytes")
+    parser.add_argument("--one", help="family and batch to measure in this process, such as var:2")
+    options = parser.parse_args()
+    if options.one:
+        family, batch = options.one.split(":")
+        print(json.dumps(measure(family, int(batch), getattr(torch, options.dtype), options.threads)))
+        return
+    for family in options.families.split(","):
+        for batch in options.batches.split(","):
+            own = [sys.executable, __file__, "--one", f"{family}:{batch}", "--dtype", options.dtype]
+            own += ["--threads", str(options.threads)]
+            row = json.loads(subprocess.run(own, env=PLAIN_HEAP, stdout=subprocess.PIPE, check=True).stdout)
+            if options.json:
+                print(json.dumps({"family": family, "batch": int(batch), **row}), flush=True)
+                continue
+            figures = "  ".join(f"{name} {value / 2**20:8.1f}" for name, value in row.items())
+            print(f"{family:>9} {batch:>3}  {figures} MiB  {row['predicted'] / row['measured'] - 1:+.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

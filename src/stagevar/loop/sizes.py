@@ -1,0 +1,47 @@
+"""From the picture size that a user wants to one that the model draws."""
+
+from __future__ import annotations
+
+import math
+
+from stagevar.errors import SizeError
+from stagevar.loop.contract import ScaleModel
+from stagevar.loop.plan import Grid
+from stagevar.request import Request
+
+SAME_RATIO = 0.01
+"""Relative difference of aspect ratios that a strict request overlooks."""
+
+
+def native_size(model: ScaleModel, request: Request) -> Grid:
+    """Height and width in pixels of the model's picture that is nearest to what a request asks for.
+
+    A size is compared side by side, in relative terms; of several pictures with the aspect ratio asked for, the one
+    whose area is nearest to that of the model's default is taken.
+
+    Raises:
+        SizeError: the request is strict, and the model draws no such picture.
+    """
+    height, width = request.height, request.width
+    sizes, default = model.sizes(), model.picture_size(model.schedule())
+    if height is not None and width is not None:
+        if request.strict:
+            return model.picture_size(model.schedule(height, width))
+        return min(sizes, key=lambda size: math.hypot(math.log(size[0] / height), math.log(size[1] / width)))
+    if request.aspect_ratio is None:
+        return default
+    ratio = float(request.aspect_ratio)
+
+    def off(size: Grid) -> float:
+        return abs(math.log(size[1] / size[0] / ratio))
+
+    def apart(size: Grid) -> float:
+        return abs(math.log(size[0] * size[1] / (default[0] * default[1])))
+
+    best = min(sizes, key=lambda size: (round(off(size), 6), apart(size)))
+    if request.strict and off(best) > SAME_RATIO:
+        raise SizeError(
+            f"model {model.name} draws no pictures {ratio:.4g} times as wide as high; the nearest is "
+            f"{best[0]}x{best[1]} (height x width)"
+        )
+    return best
