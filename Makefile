@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo test slow lint format types bench
+.PHONY: setup demo test slow lint format types bench figures
 
 setup: $(STAMP)
 
@@ -38,3 +38,10 @@ types: setup
 
 bench: setup
 	$(BIN)/python benchmarks/plain_run.py
+	$(BIN)/python benchmarks/front.py
+	$(BIN)/python benchmarks/ablations.py
+	$(BIN)/python benchmarks/stages.py
+
+figures: setup
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/stagevar models --rewrite README.md

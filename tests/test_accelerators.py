@@ -12,13 +12,16 @@ from stagevar import accelerators
 from stagevar.accelerators import base
 from stagevar.accelerators.base import Accelerator, Facts, Nothing
 from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
-from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan
+from stagevar.accelerators.sketch import Sketch
+from stagevar.errors import MissingFileError, OptionError
+from stagevar.loop.memory import Memory
+from stagevar.loop.plan import Plan, share_of_final
 from stagevar.loop.signals import SUPPORT_ENERGIES, Signals
-from stagevar.loop.tokens import Select
+from stagevar.loop.tokens import Select, TokenContext
 from stagevar.models.infinity_grids import SCHEDULES
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
+from stagevar.profile import Boundary, Ranks, Rule, StageProfile
 from stagevar.registry import known, parse
 
 PIPES = {"infinity": Pipeline(tiny("infinity")), "scenes": Pipeline(tiny("scenes"))}
@@ -68,6 +71,7 @@ def test_no_accelerator_names_a_family_in_code():
         ("", "cannot read"),
         ("guidance_off(1, branch='up')", "branch"),
         ("stagevar_released(alpha=0.5)", "alpha"),
+        ("stagevar_released(rotary='middle')", "rotary must be one of first, drawn"),
         ("stagevar_released+stagevar_paper", "tokens"),
         ("drop_last(1.5)", "kind"),
         ("drop_last('x')", "kind"),
@@ -148,6 +152,34 @@ def test_released_runs_what_the_official_repository_runs():
     assert [s.tokens is not None for s in plan] == [False] * 10 + [True] + [False] * 2
 
 
+def test_calibrated_ranks_and_boundaries_take_the_place_of_the_tables(tmp_path):
+    boundary = Boundary(Rule(("layout",), 0.9), 3, 0.5, 0.5, 0.0, 0.5, 0.5)
+    table = tuple(Ranks(share, (share / 4, share / 2), (0.0, 0.0)) for share in (0.25, 0.5, 1.0))
+    path, schedule = tmp_path / "profile.json", ((1, 1), (2, 2), (4, 4), (6, 6), (8, 8))
+    StageProfile("m", "f", {}, schedule, 1, 1, 0, (1.0,), boundary, boundary, {0.96: table}).save(path)
+    facts, plain = Facts(depth=4, groups=2, causal=True), Plan.uniform(5, guidance=2.0)
+    plan = parse(f"stagevar_paper(profile={str(path)!r})").plan(plain, schedule, facts)
+    assert [s.stage for s in plan] == [None] * 3 + ["fidelity"] * 2
+    assert plan[3].tokens.ratios == pytest.approx((0.1875, 0.375)) and plan[4].tokens.ratios == (0.25, 0.5)
+    released = parse(f"stagevar_released(profile={str(path)!r}, skip=0, single=2, rotary='drawn')")
+    plan = released.plan(plain, schedule, facts)
+    assert plan[4].tokens == Sketch((0.25, 0.5), rotary="drawn") and plan[3].tokens is None
+    assert plan[3].branch == "null" and plan.executed == (0, 1, 2, 3, 4)
+    with pytest.raises(OptionError, match="2 groups"):
+        released.plan(plain, schedule, Facts(depth=8, groups=8, causal=True))
+    with pytest.raises(MissingFileError, match="none.json"):
+        parse("stagevar_paper(profile='none.json')").plan(plain, schedule, facts)
+
+
+def test_mixtures_stand_at_the_first_positions_or_at_the_drawn_ones():
+    x, rope = torch.randn(1, 12, 4), torch.randn(12, 2, 2)
+    latent = torch.randn(1, 5, 3, 4)
+    context = TokenContext(3, (3, 4), 0, 1, rope, [1], latent, latent, Memory())
+    first, drawn = (Sketch((0.3,), rotary=rotary).reduce(x, context) for rotary in ("first", "drawn"))
+    assert torch.equal(first.rope[0], rope[:4]) and torch.equal(drawn.rope[0], rope[drawn.index[0]])
+    assert torch.equal(first.index, drawn.index) and torch.equal(first.x, drawn.x)
+
+
 def test_a_sum_is_checked_and_an_empty_accelerator_changes_nothing():
     assert isinstance(parse("none"), Nothing)
     plan = Plan.uniform(4)
@@ -198,7 +230,7 @@ def test_kept_positions_follow_the_picture_and_the_dial():
 def test_the_accelerator_of_the_documentation_works():
     text = (Path(__file__).parents[1] / "docs" / "accelerators.md").read_text()
     code = text.split("```python")[1].split("```")[0]
-    names = vars(base) | {"ClassVar": ClassVar, "dataclass": dataclass}
+    names = vars(base) | {"ClassVar": ClassVar, "dataclass": dataclass, "share_of_final": share_of_final}
     exec(code, names)
     accelerator = names["LateSingle"](share=0.7)
     plan = accelerator.plan(Plan.uniform(13), SCHEDULES[64, 64], Facts(32, 8, True))

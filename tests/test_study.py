@@ -17,6 +17,7 @@ from stagevar.errors import MissingExtraError, MissingFileError, OptionError, Ou
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
 from stagevar.measure.curves import Curve, Study, quantile
+from stagevar.measure.dial import QUALITIES, measure_dial
 from stagevar.measure.explain import text_rows
 from stagevar.measure.fidelity import contour_agreement, edge_agreement, layout_agreement
 from stagevar.measure.flops import plan_flops
@@ -30,7 +31,7 @@ from stagevar.models.catalogue import FAMILIES as ALL_FAMILIES
 from stagevar.models.folder import save_model
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
-from stagevar.profile import Rule, StageProfile
+from stagevar.profile import DialPoint, Rule, StageProfile
 from stagevar.request import Request
 from stagevar.scenes.oracle import Found
 
@@ -332,6 +333,28 @@ def test_a_profile_that_is_not_there_or_cannot_be_written(found: Study, tmp_path
         profile(found).save(tmp_path / "file" / "p.json")
 
 
+# --- the dial ----------------------------------------------------------------
+
+
+def test_the_dial_is_measured_from_fastest_to_best() -> None:
+    points = measure_dial(Pipeline(tiny("scenes")), default_prompts(3), qualities=(0.9, 0.0), batch_size=2)
+    assert [point.quality for point in points] == [0.0, 0.9]
+    assert points[0].flop_ratio >= points[1].flop_ratio > 1
+    assert points[0].ssim <= points[1].ssim < 1 and points[0].low <= points[0].ssim
+
+
+def test_a_wanted_likeness_is_read_off_the_dial(found: Study) -> None:
+    settled = profile(found)
+    with pytest.raises(OptionError, match="no dial"):
+        settled.quality(0.9)
+    points = [DialPoint(quality, ssim, ssim, 2.0) for quality, ssim in ((0.0, 0.8), (0.5, 0.9), (0.75, 0.95))]
+    settled = replace(settled, dial=tuple(points))
+    asked = [settled.quality(ssim) for ssim in (0.7, 0.8, 0.85, 0.95, 0.99)]
+    assert asked == pytest.approx([0, 0, 0.25, 0.75, 1])
+    with pytest.raises(OptionError, match="SSIM"):
+        settled.quality(1.5)
+
+
 # --- the report --------------------------------------------------------------
 
 
@@ -400,8 +423,15 @@ def test_calibrate_writes_a_profile_of_captions_from_a_file(command: Run, model:
     Path("captions.txt").write_text("a star\n\na red ring\n")
     assert command("calibrate", "-m", model, "--captions", "captions.txt", "-o", "p.json", "-q") == (0, "", "")
     assert StageProfile.load(Path("p.json")).prompts == 2
-    code, out, _ = command("calibrate", "-m", model, "--prompts", 1, "--structure", 0.5, "--json", "-o", "p.json")
-    assert code == 0 and json.loads(out)["structure"]["rule"]["reach"] == 0.5
+    assert len(StageProfile.load(Path("p.json")).dial) == len(QUALITIES)
+    wanted = ["--structure", 0.5, "--dial-prompts", 1, "--ssim", 0.9, "-o", "p.json"]
+    code, out, _ = command("calibrate", "-m", model, "--prompts", 1, *wanted, "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["structure"]["rule"]["reach"] == 0.5
+    text = f"stagevar(quality={StageProfile.load(Path('p.json')).quality(0.9):.3f})"
+    assert answer["accelerator"] == text
+    assert command("calibrate", "-m", model, "--prompts", 1, *wanted, "-q")[1] == f"{text}\n"
+    assert command("calibrate", "-m", model, "--ssim", 0.9, "--dial-prompts", 0)[0] == OptionError.exit_code
 
 
 @pytest.mark.parametrize(
