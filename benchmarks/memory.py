@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from stagevar.loop.contract import ScaleModel, Text
+from stagevar.loop.contract import ScaleModel
+from stagevar.loop.text import Text
 from stagevar.measure.memory import run_bytes
 from stagevar.models.tiny import tiny
 from stagevar.models.vq import VQConfig

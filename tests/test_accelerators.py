@@ -11,8 +11,8 @@ import torch
 from stagevar import accelerators
 from stagevar.accelerators import base
 from stagevar.accelerators.base import Accelerator, Facts, Nothing
-from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
 from stagevar.accelerators.sketch import Sketch
+from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
 from stagevar.errors import MissingFileError, OptionError
 from stagevar.loop.memory import Memory
 from stagevar.loop.plan import Plan, share_of_final
@@ -167,7 +167,7 @@ def test_calibrated_ranks_and_boundaries_take_the_place_of_the_tables(tmp_path):
     assert plan[3].branch == "null" and plan.executed == (0, 1, 2, 3, 4)
     with pytest.raises(OptionError, match="2 groups"):
         released.plan(plain, schedule, Facts(depth=8, groups=8, causal=True))
-    with pytest.raises(MissingFileError, match="none.json"):
+    with pytest.raises(MissingFileError, match=r"none\.json"):
         parse("stagevar_paper(profile='none.json')").plan(plain, schedule, facts)
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from stagevar.accelerators.sketch import Sketch
-from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
 from stagevar.loop.sample import normals, uniforms
+from stagevar.loop.text import Text
 from stagevar.loop.tokens import Merge, Select
 from stagevar.measure.flops import plan_flops
 from stagevar.models.bsq import TokenizerConfig

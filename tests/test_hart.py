@@ -12,9 +12,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, PromptError
-from stagevar.loop.contract import BlockContext, Text
+from stagevar.loop.contract import BlockContext
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.models import catalogue, hart
 from stagevar.models.diffusion import Coefficients, ResidualHead, waves
 from stagevar.models.folder import save_model

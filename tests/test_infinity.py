@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import MissingFileError, PromptError, SizeError
-from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.models.bsq import BinaryTokenizer, TokenizerConfig
 from stagevar.models.infinity import SIZES, Infinity
 from stagevar.models.infinity_grids import BUDGETS, RATIOS, SCHEDULES, budget_schedule, reference_grid, rotary_table

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from stagevar.loop.contract import ScaleModel, Text
+from stagevar.loop.contract import ScaleModel
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.measure.memory import TEXT_LENGTH, _measured, run_bytes, weight_bytes
 from stagevar.models.catalogue import FAMILIES
 from stagevar.models.tiny import tiny

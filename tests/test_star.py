@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import MissingFileError, PromptError
-from stagevar.loop.contract import BlockContext, Text
+from stagevar.loop.contract import BlockContext
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
 from stagevar.loop.sample import uniforms
+from stagevar.loop.text import Text
 from stagevar.loop.tokens import Select
 from stagevar.models import catalogue, star, star_names
 from stagevar.models.clip import ClipEncoder

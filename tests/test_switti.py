@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, PromptError
-from stagevar.loop.contract import BlockContext, Text
+from stagevar.loop.contract import BlockContext
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.models import catalogue, switti, switti_names
 from stagevar.models.sources import load
 from stagevar.models.switti import SIZES, Switti, adapt, crop_numbers

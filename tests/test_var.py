@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, OptionError, PromptError, ShapeError, SizeError
-from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.measure.compare import compare
 from stagevar.models import catalogue, imagenet, var_names
 from stagevar.models.imagenet import find_class

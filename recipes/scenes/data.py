@@ -7,8 +7,8 @@ import random
 import torch
 from torch import Tensor
 
-from stagevar.loop.contract import token_rows
 from stagevar.loop.latent import resize
+from stagevar.loop.rows import token_rows
 from stagevar.models.scenes import Scenes
 from stagevar.scenes.captions import NULL_TOKENS, Scene, sample_scene, tokenize
 from stagevar.scenes.render import render_batch

@@ -8,8 +8,8 @@ import torch
 from data import render
 from torch import Tensor
 
-from stagevar.loop.contract import token_rows
 from stagevar.loop.latent import resize
+from stagevar.loop.rows import token_rows
 from stagevar.models.scenes import CHANNELS, PatchQuantizer
 from stagevar.scenes.captions import sample_scene
 

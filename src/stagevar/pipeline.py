@@ -16,11 +16,12 @@ from torch import Tensor
 import stagevar
 from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.errors import NumericError, OptionError
-from stagevar.loop.contract import Condition, ScaleModel, Text
+from stagevar.loop.contract import Condition, ScaleModel
 from stagevar.loop.network import Tap
 from stagevar.loop.plan import Branch, Plan, Schedule
 from stagevar.loop.run import Revise, run
 from stagevar.loop.sizes import native_size
+from stagevar.loop.text import Text
 from stagevar.loop.trace import Trace
 from stagevar.models.place import read_device, read_dtype
 from stagevar.models.published import Where

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Generator, Tensor
 
-    from stagevar.loop.contract import Text
     from stagevar.loop.plan import Plan
+    from stagevar.loop.text import Text
     from stagevar.loop.trace import Trace
 
 OutputType = Literal["pil", "np", "pt", "latent"]

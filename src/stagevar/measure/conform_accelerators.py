@@ -14,10 +14,10 @@ from stagevar.accelerators.baselines import DropLast, GuidanceOff
 from stagevar.accelerators.sketch import Sketch
 from stagevar.accelerators.stagevar_official import StageVARPaper, StageVARReleased
 from stagevar.errors import OptionError
-from stagevar.loop.contract import Text
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.loop.tokens import TokenContext
 from stagevar.measure.conform import Probe, reading_config, require
 from stagevar.measure.conform_infinity import greedy_plan

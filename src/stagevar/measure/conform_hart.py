@@ -8,9 +8,11 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from stagevar.loop.contract import Condition, Noise, Text, token_map, token_rows
+from stagevar.loop.contract import Condition, Noise
 from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.rows import token_map, token_rows
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.measure.conform import Probe, Recorder, reading_config
 from stagevar.measure.conform_vq import check_tokenizer, tokenizer_config
 from stagevar.models.hart import Hart, HartCondition

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from stagevar.errors import ForeignCheckpointError
-from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 from stagevar.measure.conform import Probe, Recorder, reading_config, require
 from stagevar.models.bsq import TokenizerConfig
 from stagevar.models.infinity import Infinity, InfinityConfig

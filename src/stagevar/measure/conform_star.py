@@ -6,8 +6,8 @@ import re
 
 import torch
 
-from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.text import Text
 from stagevar.measure.conform import Probe, reading_config
 from stagevar.measure.conform_vq import (
     check_forced,

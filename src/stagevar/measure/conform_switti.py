@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from stagevar.loop.contract import Text
 from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.text import Text
 from stagevar.measure.conform import Probe, reading_config, require
 from stagevar.measure.conform_vq import (
     check_forced,

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError
-from stagevar.loop.contract import Condition, Text, token_map
+from stagevar.loop.contract import Condition
 from stagevar.loop.plan import Branch, Plan, Schedule
+from stagevar.loop.rows import token_map
 from stagevar.loop.run import run
 from stagevar.loop.sample import keep_top_k, keep_top_p, sharpness
+from stagevar.loop.text import Text
 from stagevar.measure.conform import Probe, Recorder, reading_config, require
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import VQModel

@@ -20,9 +20,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stagevar.loop.contract import ScaleModel, Text
+from stagevar.loop.contract import ScaleModel
 from stagevar.loop.plan import Grid, Plan, Schedule
 from stagevar.loop.run import run
+from stagevar.loop.text import Text
 
 TEXT_LENGTH = 40
 """Tokens of an ordinary prompt."""

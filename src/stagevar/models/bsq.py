@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stagevar.loop.contract import spread, token_map, token_rows
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
+from stagevar.loop.rows import spread, token_map, token_rows
 from stagevar.models.autoencoder import Decoder, Encoder
 
 

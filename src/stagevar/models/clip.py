@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError
-from stagevar.loop.contract import Text
+from stagevar.loop.text import Text
 from stagevar.models.text import TextEncoder
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import Any, Protocol, get_args, get_type_hints
 
 from torch import Tensor
 
-from stagevar.loop.contract import Defaults, ScaleModel, Text
+from stagevar.loop.contract import Defaults, ScaleModel
+from stagevar.loop.text import Text
 from stagevar.models.text import TextEncoder
 
 

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, PromptError
-from stagevar.loop.contract import Condition, Defaults, Noise, Text, expand_rows, spread, token_map
+from stagevar.loop.contract import Condition, Defaults, Noise
 from stagevar.loop.plan import Schedule
+from stagevar.loop.rows import expand_rows, spread, token_map
+from stagevar.loop.text import Text
 from stagevar.models.blocks import rms_norm
 from stagevar.models.diffusion import ResidualHead
 from stagevar.models.family import Family, Part, Size

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.errors import MissingFileError, PromptError, SizeError
-from stagevar.loop.contract import Block, Condition, Defaults, ScaleModel, Text, expand_rows
+from stagevar.loop.contract import Block, Condition, Defaults, ScaleModel
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
+from stagevar.loop.rows import expand_rows
+from stagevar.loop.text import Text
 from stagevar.models.blocks import (
     AdaptiveHead,
     CrossAttention,

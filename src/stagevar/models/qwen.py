@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import PromptError
-from stagevar.loop.contract import Text
+from stagevar.loop.text import Text
 from stagevar.models.text import TextEncoder
 
 INSTRUCTION = """\

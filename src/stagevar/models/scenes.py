@@ -17,19 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.errors import PromptError, SizeError
-from stagevar.loop.contract import (
-    Block,
-    Condition,
-    Defaults,
-    ScaleModel,
-    Text,
-    expand_rows,
-    spread,
-    token_map,
-    token_rows,
-)
+from stagevar.loop.contract import Block, Condition, Defaults, ScaleModel
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Grid, Schedule
+from stagevar.loop.rows import expand_rows, spread, token_map, token_rows
+from stagevar.loop.text import Text
 from stagevar.models.blocks import AdaptiveHead, CrossAttention, FeedForward, SelfAttention, SharedModulation
 from stagevar.models.family import Family, Size
 from stagevar.scenes.captions import MAX_WORDS, VOCABULARY, tokenize

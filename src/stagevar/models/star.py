@@ -24,9 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.errors import MissingFileError, PromptError
-from stagevar.loop.contract import Block, Condition, Defaults, Text, expand_rows
+from stagevar.loop.contract import Block, Condition, Defaults
 from stagevar.loop.plan import ScalePlan, Schedule
+from stagevar.loop.rows import expand_rows
 from stagevar.loop.sample import Uniforms
+from stagevar.loop.text import Text
 from stagevar.models.blocks import FeedForward, SelfAttention, layer_norm, padded_text
 from stagevar.models.clip import ClipEncoder
 from stagevar.models.family import Family, Part, Size

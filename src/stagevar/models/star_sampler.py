@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stagevar.loop.contract import Block, BlockContext, Condition, expand_rows
+from stagevar.loop.contract import Block, BlockContext, Condition
 from stagevar.loop.plan import ScalePlan
+from stagevar.loop.rows import expand_rows
 from stagevar.loop.sample import draw, keep_top_k, keep_top_p
 from stagevar.models.blocks import FeedForward, SelfAttention, layer_norm
 

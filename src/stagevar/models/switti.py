@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, PromptError
-from stagevar.loop.contract import Block, Condition, Defaults, Text, expand_rows
+from stagevar.loop.contract import Block, Condition, Defaults
 from stagevar.loop.plan import Branch, Schedule
+from stagevar.loop.rows import expand_rows
+from stagevar.loop.text import Text
 from stagevar.models.blocks import AdaptiveHead, padded_text
 from stagevar.models.clip import ClipPair
 from stagevar.models.family import Family, Part, Size

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, PromptError
 from stagevar.files import replacing_folder
-from stagevar.loop.contract import Text
+from stagevar.loop.text import Text
 from stagevar.models.hub import errors_only
 
 CACHED_PROMPTS = 64

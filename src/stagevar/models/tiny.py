@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from stagevar.errors import PromptError, UnknownModelError
-from stagevar.loop.contract import Defaults, ScaleModel, Text
+from stagevar.loop.contract import Defaults, ScaleModel
 from stagevar.loop.plan import Schedule
+from stagevar.loop.text import Text
 from stagevar.models.bsq import TokenizerConfig
 from stagevar.models.hart import Hart
 from stagevar.models.hart_config import HartConfig

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.errors import PromptError
-from stagevar.loop.contract import Block, Condition, Defaults, Text, expand_rows, token_map, token_rows
+from stagevar.loop.contract import Block, Condition, Defaults
 from stagevar.loop.latent import resize
 from stagevar.loop.plan import Schedule
+from stagevar.loop.rows import expand_rows, token_map, token_rows
+from stagevar.loop.text import Text
 from stagevar.models.blocks import AdaptiveHead, FeedForward, SelfAttention, SharedModulation
 from stagevar.models.family import Family, Part, Size
 from stagevar.models.imagenet import COUNT, find_class
