@@ -209,16 +209,16 @@ from pathlib import Path
 import torch
 from stagevar.models.sources import load
 
-def anonymous():
+def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+    return 1024 * int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
 load("scenes")  # what it imports
-before, most, done = anonymous(), [0], threading.Event()
+before, most, done = resident(), [0], threading.Event()
 
 def watch():
     while not done.is_set():
-        most[0] = max(most[0], anonymous())
+        most[0] = max(most[0], resident())
         time.sleep(0.0005)
 
 watcher = threading.Thread(target=watch)
@@ -240,4 +240,4 @@ def test_half_precision_is_loaded_without_a_copy_in_full_precision(tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown, blocks = map(int, done.stdout.split())
     assert 2 * blocks == full > 300e6
-    assert 0.9 * blocks < grown < 1.2 * blocks
+    assert 0.9 * blocks < grown < 1.3 * blocks  # all else is in float32

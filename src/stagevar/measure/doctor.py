@@ -16,7 +16,7 @@ from stagevar.models.sources import Source, outline
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
-INTERPRETER = 450 * 2**20
+INTERPRETER = 385 * 2**20
 """Python and PyTorch themselves, about."""
 
 

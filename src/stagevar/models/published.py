@@ -64,8 +64,6 @@ class Where:
             MissingFileError
         """
         source = self.encoder_source(repository, size)
-        if self.folder is not None and source == self.folder / _last(repository):
-            return Path(source)
         try:
             found = [locate(source, folder, **self.options(repository, size)) for folder in folders]
         except MissingFileError as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from stagevar.errors import ForeignCheckpointError, MissingFileError, OutputErro
 from stagevar.files import replacing
 from stagevar.models.hub import PICKLES, first_line, some
 
+MADV_PAGEOUT = 21
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -158,10 +163,24 @@ def fill(
         floating = expected[name].is_floating_point()
         target = (dtype or torch.float32) if name in compute else torch.float32
         found[name] = tensor.to(target if floating else expected[name].dtype)
+        if found[name] is not tensor:
+            _page_out(tensor)
     module.load_state_dict(found, assign=True)
     if empty := [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]:
         raise ValueError(f"{some(empty)}: not part of any checkpoint, so it must be built outside the meta device")
     module.requires_grad_(False).eval()
+
+
+def _page_out(tensor: Tensor) -> None:
+    """Tell Linux that a tensor, which has been copied, is not needed soon: pages of a mapped file leave memory at once,
+    so that a whole file and its copy in half precision never fill it together. The contents stay as they are."""
+    if sys.platform != "linux" or tensor.device.type != "cpu":
+        return
+    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    begin, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end:
+        with suppress(OSError, AttributeError):  # a hint: where it cannot be given, nothing changes
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_PAGEOUT)
 
 
 def _reshaped(reshape: Callable[[str, Tensor], Tensor] | None, name: str, tensor: Tensor) -> Tensor:
