@@ -9,8 +9,8 @@ from stagevar.accelerators.stagevar_official import FIDELITY_SHARE
 from stagevar.loop.plan import STAGES, Plan, share_of_final
 from stagevar.measure.explain import explain
 from stagevar.measure.rehearse import rehearse
-from stagevar.models.catalogue import skeleton
 from stagevar.models.infinity_grids import BUDGETS, SCHEDULES
+from stagevar.models.sources import skeleton
 from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known, parse
