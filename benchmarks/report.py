@@ -103,10 +103,10 @@ def at_speed(ours: Sequence[Row], speed: float, quality: str) -> float | None:
 
 
 def duel() -> str:
-    """Every other accelerator against our front at the same network time; the plain run is quality 1."""
+    """Every other accelerator against our front at the same network time."""
     found = result("front")["comparison"]
-    plain, *others = found["rows"]
-    ours, rows, losses = [plain, *(row for row in others if is_ours(row))], [], []
+    others = found["rows"][1:]
+    ours, rows, losses = [row for row in others if is_ours(row)], [], []
     for row in sorted((row for row in others if not is_ours(row)), key=lambda row: row["speedup"]):
         ssim, oracle = (at_speed(ours, row["speedup"], quality) for quality in ("ssim", "oracle"))
         cells = [f"`{row['accelerator']}`", f"{row['speedup']:.2f}", f"{row['ssim']:.3f}"]
@@ -207,7 +207,7 @@ def plot(found: Row, path: Path) -> None:
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots(1, 2)
     rows = found["rows"][1:]
-    ours = sorted((row for row in found["rows"] if is_ours(row) or row["speedup"] == 1), key=lambda r: r["speedup"])
+    ours = sorted((row for row in rows if is_ours(row)), key=lambda row: row["speedup"])
     for axis, quality, label in zip(axes, ("ssim", "oracle"), ("SSIM to the plain run", "oracle score"), strict=True):
         axis.plot([r["speedup"] for r in ours], [r[quality] for r in ours], "o-", label="stagevar, the dial")
         for row in rows:
