@@ -24,10 +24,10 @@ from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
 from stagevar.loop.tokens import Merge, Select, TokenContext, Tokens
 from stagevar.measure.fidelity import psnr, ssim
-from stagevar.measure.flops import plan_flops
+from stagevar.measure.flops import operations
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.scenes.captions import caption_suite
+from stagevar.scenes.captions import MAX_WORDS, caption_suite
 from stagevar.scenes.oracle import judge
 
 KEEP = 0.5, 0.3
@@ -109,7 +109,7 @@ def main() -> None:
     requests = [Request(scene.caption, seed=i) for i, scene in enumerate(scenes)]
     schedule = pipe.model.schedule()
     plain = pipe.plan(schedule, requests[0])
-    full = operations(pipe, plain)
+    cost = operations(pipe.model, schedule, MAX_WORDS)
     pictures = {"none": draw(pipe, requests, plain, options.batch_size)}
     rows = []
     for name, edit in {"none": lambda plan: plan, **VARIANTS}.items():
@@ -119,7 +119,7 @@ def main() -> None:
         rows.append(
             {
                 "variant": name,
-                "flop_ratio": full / operations(pipe, plan),
+                "flop_ratio": cost(plain) / cost(plan),
                 "ssim": ssim(drawn, pictures["none"]).mean().item(),
                 "psnr": psnr(drawn, pictures["none"]).mean().item(),
                 "oracle": fmean(float(judge(s, p).strict) for s, p in zip(scenes, pixels, strict=True)),
@@ -137,10 +137,6 @@ def main() -> None:
     }
     with replacing(options.out / f"ablations-{options.device}.json") as path:
         path.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def operations(pipe: Pipeline, plan: Plan) -> int:
-    return sum(row.total for row in plan_flops(pipe.model, pipe.model.schedule(), plan, 11))
 
 
 def draw(pipe: Pipeline, requests: list[Request], plan: Plan, batch_size: int) -> Tensor:

@@ -22,7 +22,7 @@ from stagevar.files import replacing
 from stagevar.loop.plan import Plan, Schedule
 from stagevar.loop.run import run
 from stagevar.measure.compare import compare
-from stagevar.measure.flops import plan_flops
+from stagevar.measure.flops import operations
 from stagevar.measure.rehearse import rehearse
 from stagevar.models.bsq import TokenizerConfig
 from stagevar.models.tiny import tiny
@@ -80,7 +80,7 @@ def long_schedule(device: str, repeats: int) -> dict[str, Any]:
     plain = pipe.plan(schedule, Request(PROMPT, guidance_scale=3.0))
     facts = Facts(model.depth, model.groups, model.causal)
     plans = {text: rehearse(parse(text), parse(text).plan(plain, schedule, facts), schedule) for text in LONG}
-    flops = {text: sum(row.total for row in plan_flops(model, schedule, plan, 9)) for text, plan in plans.items()}
+    cost = operations(model, schedule, 9)
     seconds: dict[str, list[float]] = {text: [] for text in LONG}
     for _ in range(repeats + 1):
         for text, plan in plans.items():
@@ -104,7 +104,7 @@ def long_schedule(device: str, repeats: int) -> dict[str, Any]:
                     "max": max(seconds[text][1:]),
                 },
                 "speedup": median(a / b for a, b in zip(seconds["none"][1:], seconds[text][1:], strict=True)),
-                "flop_ratio": flops["none"] / flops[text],
+                "flop_ratio": cost(plans["none"]) / cost(plans[text]),
                 "executed_scales": list(plans[text].executed),
                 "kept": [plan.tokens.keep if hasattr(plan.tokens, "keep") else None for plan in plans[text]],
             }

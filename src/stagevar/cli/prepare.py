@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stagevar.cli.app import DeviceOption, DtypeOption, JsonOption, WeightsOption, app, read_size
+from stagevar.cli.app import DeviceOption, DtypeOption, JsonOption, SizeOption, WeightsOption, app, read_size
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of `stagevar models`, a folder, a file or a hub repository.")
@@ -58,7 +58,7 @@ def convert(
 @app.command()
 def doctor(
     source: SourceArgument = "scenes",
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")] = None,
+    size: SizeOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from statistics import fmean, median, quantiles, variance
 from typing import Any
 
@@ -20,11 +19,11 @@ from torch import Tensor
 import stagevar
 from stagevar.accelerators.base import Accelerator
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan, Schedule
+from stagevar.loop.plan import Plan
 from stagevar.loop.trace import Trace
 from stagevar.measure.explain import text_rows
 from stagevar.measure.fidelity import band_ratio, psnr, ssim
-from stagevar.measure.flops import plan_flops
+from stagevar.measure.flops import operations
 from stagevar.measure.latency import by_accelerator
 from stagevar.measure.score import MAX_CAPTIONS
 from stagevar.pipeline import Pipeline
@@ -111,7 +110,7 @@ def compare(
             tally.add(drawn[name], drawn[PLAIN])
         if progress is not None:
             progress(start + len(batch))
-    cost = _cost(pipeline, schedule, text_rows(model, texts[:batch_size]))
+    cost = operations(model, schedule, text_rows(model, texts[:batch_size]))
     rows = [{"accelerator": name, **tally.row(tallies[PLAIN], cost)} for name, tally in tallies.items()]
     if parts:
         measured = by_accelerator(pipeline, names, requests[:batch_size])
@@ -151,16 +150,6 @@ def draw(pipeline: Pipeline, batch: Sequence[Request], accelerator: str) -> Draw
     seconds = time.perf_counter() - began
     assert last.result is not None
     return Drawn(torch.stack(last.result.images), last.result.trace, seconds, last.plans)
-
-
-def _cost(pipeline: Pipeline, schedule: Schedule, text_length: int) -> Callable[[Plan], int]:
-    """Operations of a plan; pictures mostly share theirs."""
-
-    @cache
-    def cost(plan: Plan) -> int:
-        return sum(row.total for row in plan_flops(pipeline.model, schedule, plan, text_length))
-
-    return cost
 
 
 class Tally:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan
+from stagevar.measure.compare import PLAIN, draw
 from stagevar.measure.curves import LOW, quantile
 from stagevar.measure.explain import text_rows
 from stagevar.measure.fidelity import ssim
-from stagevar.measure.flops import plan_flops
+from stagevar.measure.flops import operations
 from stagevar.pipeline import Pipeline
 from stagevar.profile import DialPoint
 from stagevar.request import PerScale, expand
@@ -49,30 +49,28 @@ def measure_dial(
     """
     if not prompts or batch_size < 1:
         raise OptionError("the dial needs at least one prompt and a batch of 1 or more")
-    schedule, done = pipeline.model.schedule(), 0
-    length = text_rows(pipeline.model, list(prompts))
+    requests = expand(list(prompts), seed=seed, guidance_scale=guidance)
+    batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
+    cost = operations(pipeline.model, pipeline.model.schedule(), text_rows(pipeline.model, list(prompts)))
+    done = 0
 
-    def cost(plan: Plan) -> int:
-        return sum(row.total for row in plan_flops(pipeline.model, schedule, plan, length))
-
-    def draw(accelerator: str) -> tuple[Tensor, float]:
+    def all_by(accelerator: str) -> tuple[Tensor, float]:
         nonlocal done
-        requests = expand(list(prompts), seed=seed, guidance_scale=guidance, accelerator=accelerator)
-        pictures, costs = [], []
-        for start in range(0, len(requests), batch_size):
-            *_, last = pipeline.events(requests[start : start + batch_size], batch_size=batch_size, output_type="pt")
-            assert last.result is not None
-            pictures += last.result.images
-            costs += [cost(plan) for plan in last.plans]
-            done += len(last.plans)
+        pictures: list[Tensor] = []
+        costs: list[int] = []
+        for batch in batches:
+            drawn = draw(pipeline, batch, accelerator)
+            pictures.append(drawn.pictures)
+            costs += map(cost, drawn.plans)
+            done += len(batch)
             if progress is not None:
                 progress(done)
-        return torch.stack(pictures), fmean(costs)
+        return torch.cat(pictures), fmean(costs)
 
-    plain, full = draw("none")
+    plain, full = all_by(PLAIN)
     points: list[DialPoint] = []
     for quality in sorted(qualities):
-        pictures, spent = draw(f"stagevar(quality={quality})")
+        pictures, spent = all_by(f"stagevar(quality={quality})")
         alike = ssim(pictures, plain).tolist()
         best = max(fmean(alike), points[-1].ssim if points else 0.0)
         points.append(DialPoint(quality, best, quantile(alike, LOW), full / spent))

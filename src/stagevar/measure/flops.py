@@ -6,8 +6,9 @@ the picture tokenizer are not. All numbers are for one image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -66,6 +67,16 @@ def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: i
     """
     way = _Way(model, schedule, plan, text_length)
     return [way.scale(k) for k in range(len(schedule))]
+
+
+def operations(model: ScaleModel, schedule: Schedule, text_length: int) -> Callable[[Plan], int]:
+    """``plan_flops`` in sum, as a function of the plan; pictures mostly share theirs, so it remembers."""
+
+    @cache
+    def total(plan: Plan) -> int:
+        return sum(row.total for row in plan_flops(model, schedule, plan, text_length))
+
+    return total
 
 
 def condition_flops(model: ScaleModel, text_length: int) -> int:

@@ -10,7 +10,7 @@ from stagevar.errors import OptionError
 from stagevar.loop.plan import Schedule
 from stagevar.models.hart_blocks import Pooling
 from stagevar.models.vq import VQConfig
-from stagevar.models.vq_model import check_schedules, squares
+from stagevar.models.vq_model import SCALES_1024, check_schedules, squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class HartConfig:
     width: int = 1536
     depth: int = 24
     heads: int = 24
-    schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),)
+    schedules: tuple[Schedule, ...] = (SCALES_1024,)
     tokenizer: VQConfig = field(default_factory=VQConfig)
     text_channels: int = 1536
     text_length: int = 300

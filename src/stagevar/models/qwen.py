@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stagevar.errors import PromptError
 from stagevar.loop.text import Text
 from stagevar.models.text import TextEncoder
 
@@ -69,12 +68,7 @@ class QwenEncoder(TextEncoder):
 
     def _tokens(self, prompt: str) -> tuple[int, ...]:
         ids = self.tokenizer(prompt, padding="max_length", max_length=self.max_length, verbose=False)["input_ids"]
-        if len(ids) > self.max_length:
-            raise PromptError(
-                f"the prompt has {len(ids)} tokens, the text encoder reads at most {self.max_length}; "
-                f"shorten it: {prompt[:40]!r}..."
-            )
-        return tuple(ids)
+        return self._within_limit(ids, prompt)
 
     @torch.inference_mode()
     def _encode(self, ids: tuple[int, ...]) -> tuple[Tensor, None]:

@@ -36,7 +36,7 @@ from stagevar.models.star_blocks import CosineCrossAttention, Sharing, StarCondi
 from stagevar.models.star_names import NETWORK, TOKENIZER, CheckpointNames
 from stagevar.models.star_sampler import SamplerConfig, SecondStage
 from stagevar.models.vq import VQConfig, VQTokenizer
-from stagevar.models.vq_model import VQModel, check_schedules, squares
+from stagevar.models.vq_model import SCALES_256, SCALES_512, SCALES_1024, VQModel, check_schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class StarConfig:
     width: int = 1920
     depth: int = 30
     heads: int = 30
-    schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 5, 6, 8, 10, 13, 16),)
+    schedules: tuple[Schedule, ...] = (SCALES_256,)
     tokenizer: VQConfig = field(default_factory=VQConfig)
     text_channels: int = 1024
     feed_forward: float = 4.0
@@ -197,8 +197,6 @@ PLAIN = Defaults(guidance=4.5, top_k=600, top_p=0.8)
 ROUNDS = Defaults(guidance=4.0, top_p=0.8)
 
 _HUB = "taocrayon/STAR"
-_512 = squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
-_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
 
 
 def _size(config: StarConfig, defaults: Defaults, file: str | None) -> Size:
@@ -208,11 +206,11 @@ def _size(config: StarConfig, defaults: Defaults, file: str | None) -> Size:
 
 
 _AUTOENCODER = "vae_ch160v4096z32.pth"
-_LARGE = StarConfig(schedules=(_1024,))
+_LARGE = StarConfig(schedules=(SCALES_1024,))
 SIZES = {
     "star-256-d16": _size(StarConfig(1024, 16, 16), PLAIN, None),
     "star-256": _size(StarConfig(), PLAIN, "star_rope_d30_256-ar-ckpt-ep3-iter20000.pth"),
-    "star-512": _size(StarConfig(schedules=(_512,)), PLAIN, "star_rope_d30_512-ar-ckpt-ep1-iter30000.pth"),
+    "star-512": _size(StarConfig(schedules=(SCALES_512,)), PLAIN, "star_rope_d30_512-ar-ckpt-ep1-iter30000.pth"),
     "star-1024": _size(_LARGE, PLAIN, "star_rope_d30_1024_drop_3-ar-ckpt-ep1-iter21000.pth"),
     "star-1024-sampler": _size(replace(_LARGE, sampler=SamplerConfig()), ROUNDS, None),
 }

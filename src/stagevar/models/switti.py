@@ -25,7 +25,7 @@ from stagevar.models.family import Family, Part, Size
 from stagevar.models.sandwich import CrossAttention, GatedFeedForward, SelfAttention
 from stagevar.models.switti_names import NETWORK, TOKENIZER, CheckpointNames
 from stagevar.models.vq import VQConfig, VQTokenizer
-from stagevar.models.vq_model import VQModel, check_schedules, squares
+from stagevar.models.vq_model import SCALES_512, SCALES_1024, VQModel, check_schedules
 
 CROP_BASE = 512
 """Short side of the pictures that the size and crop condition speaks of; generation always claims 512 x 512."""
@@ -52,7 +52,7 @@ class SwittiConfig:
     depth: int = 30
     heads: int = 30
     causal: bool = False
-    schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32),)
+    schedules: tuple[Schedule, ...] = (SCALES_512,)
     guided: tuple[int, int] = (0, 8)
     smooth_start: int = 2
     tokenizer: VQConfig = field(default_factory=VQConfig)
@@ -195,14 +195,11 @@ def _published(repository: str, causal: bool, schedule: Schedule, guided: int) -
     return Size(config, defaults, parts, TEXT_ENCODERS, "Apache-2.0 (code); see the repository")
 
 
-_512 = squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
-_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
-
 SIZES = {
-    "switti": _published("yresearch/Switti", False, _512, 8),
-    "switti-ar": _published("yresearch/Switti-AR", True, _512, 8),
-    "switti-1024": _published("yresearch/Switti-1024", False, _1024, 11),
-    "switti-1024-ar": _published("yresearch/Switti-1024-AR", True, _1024, 11),
+    "switti": _published("yresearch/Switti", False, SCALES_512, 8),
+    "switti-ar": _published("yresearch/Switti-AR", True, SCALES_512, 8),
+    "switti-1024": _published("yresearch/Switti-1024", False, SCALES_1024, 11),
+    "switti-1024-ar": _published("yresearch/Switti-1024-AR", True, SCALES_1024, 11),
 }
 
 

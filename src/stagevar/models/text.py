@@ -54,6 +54,19 @@ class TextEncoder(ABC):
     def _tokens(self, prompt: str) -> tuple[int, ...]:
         """The token ids of a prompt, at most ``max_length``."""
 
+    def _within_limit(self, ids: Sequence[int], prompt: str) -> tuple[int, ...]:
+        """The tokens as they are.
+
+        Raises:
+            PromptError: there are more than the encoder reads.
+        """
+        if len(ids) > self.max_length:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens, the text encoder reads at most {self.max_length}; "
+                f"shorten it: {prompt[:40]!r}..."
+            )
+        return tuple(ids)
+
     @abstractmethod
     def _encode(self, ids: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
         """States (T, C) and, where there is one, the summary vector (C), in float32 on the CPU."""
@@ -179,12 +192,7 @@ class T5Encoder(TextEncoder):
 
     def _tokens(self, prompt: str) -> tuple[int, ...]:
         ids = self.tokenizer(prompt, verbose=False)["input_ids"]
-        if len(ids) > self.max_length:
-            raise PromptError(
-                f"the prompt has {len(ids)} tokens, the text encoder reads at most {self.max_length}; "
-                f"shorten it: {prompt[:40]!r}..."
-            )
-        return tuple(ids)
+        return self._within_limit(ids, prompt)
 
     @torch.inference_mode()
     def _encode(self, ids: tuple[int, ...]) -> tuple[Tensor, None]:

@@ -23,7 +23,7 @@ from stagevar.models.family import Family, Part, Size
 from stagevar.models.imagenet import COUNT, find_class
 from stagevar.models.var_names import NETWORK, TOKENIZER, CheckpointNames
 from stagevar.models.vq import VQConfig, VQTokenizer
-from stagevar.models.vq_model import VQModel, check_schedules, squares
+from stagevar.models.vq_model import SCALES_256, SCALES_512, VQModel, check_schedules
 
 DEMO = Defaults(guidance=4.0, top_k=900, top_p=0.95)
 """Sampling of the authors' demonstration, for single pictures. Their FID is measured with guidance 1.5 and top-p 0.96,
@@ -49,7 +49,7 @@ class VARConfig:
     width: int
     depth: int
     heads: int
-    schedules: tuple[Schedule, ...] = (squares(1, 2, 3, 4, 5, 6, 8, 10, 13, 16),)
+    schedules: tuple[Schedule, ...] = (SCALES_256,)
     shared: bool = False
     cosine: bool = True
     classes: int = COUNT
@@ -153,14 +153,12 @@ def _size(config: VARConfig, file: str) -> Size:
     return Size(config, DEMO, parts, licence="MIT (code); see the repository", note="prompts are classes of ImageNet")
 
 
-_512 = (squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32),)
-
 SIZES = {
     "var-d16": _published(16),
     "var-d20": _published(20),
     "var-d24": _published(24),
     "var-d30": _published(30),
-    "var-d36": _size(VARConfig(width=2304, depth=36, heads=36, schedules=_512, shared=True), "var_d36.pth"),
+    "var-d36": _size(VARConfig(width=2304, depth=36, heads=36, schedules=(SCALES_512,), shared=True), "var_d36.pth"),
 }
 """All published models: 256 x 256 pixels, and 512 x 512 for the largest."""
 

@@ -16,6 +16,12 @@ def squares(*sides: int) -> Schedule:
     return tuple((side, side) for side in sides)
 
 
+SCALES_256 = squares(1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+SCALES_512 = squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
+SCALES_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
+"""The grids of published models by the side of their pictures in pixels."""
+
+
 def rotary_table(grid: Grid, pairs: int, base: float, extent: float, device: torch.device) -> Tensor:
     """Cosine and sine of each position of a grid, (h * w, pairs, 2): half of the pairs turn with the column, the others
     with the row; both axes run from 0 to ``extent``, whatever the grid (STAR, Switti)."""
