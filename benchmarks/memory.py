@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from stagevar.loop.contract import ScaleModel
-from stagevar.loop.text import Text
 from stagevar.measure.memory import run_bytes
-from stagevar.models.tiny import tiny
+from stagevar.models.tiny import noise_text, tiny
 from stagevar.models.vq import VQConfig
 from stagevar.models.vq_model import squares
 from stagevar.pipeline import Pipeline
@@ -71,16 +70,7 @@ def middle(family: str, dtype: torch.dtype) -> ScaleModel:
     if isinstance(decoder, torch.nn.Module):
         decoder.to(memory_format=torch.channels_last)
     if model.text_encoder is not None:
-        blank = model.blank_text(TOKENS)
-        features = tuple(torch.randn(states.shape) for states in blank.features)
-        pooled = None if blank.pooled is None else torch.randn(blank.pooled.shape)
-
-        def encode(prompts: list[str]) -> Text:
-            n = len(prompts)
-            masks = None if blank.masks is None else blank.masks * n
-            return Text(features * n, None if pooled is None else pooled.repeat(n, 1), masks)
-
-        model.text_encoder = encode
+        model.text_encoder = noise_text(model, TOKENS)
     return model
 
 

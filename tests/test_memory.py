@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,29 +15,14 @@ from torch.profiler import ProfilerActivity, profile
 from stagevar.loop.contract import ScaleModel
 from stagevar.loop.plan import Plan
 from stagevar.loop.run import run
-from stagevar.loop.text import Text
 from stagevar.measure.memory import TEXT_LENGTH, _measured, run_bytes, weight_bytes
 from stagevar.models.catalogue import FAMILIES
-from stagevar.models.tiny import tiny
+from stagevar.models.tiny import noise_text, tiny
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "memory.py"
 WORDS = 8
-
-
-def encoder(model: ScaleModel) -> Callable[[Sequence[str]], Text]:
-    """Prompts to random states of the shape that the prediction assumes."""
-    blank = model.blank_text(WORDS)
-    features = tuple(torch.randn(states.shape) for states in blank.features)
-    pooled = None if blank.pooled is None else torch.randn(blank.pooled.shape)
-
-    def encode(prompts: Sequence[str]) -> Text:
-        n = len(prompts)
-        masks = None if blank.masks is None else blank.masks * n
-        return Text(features * n, None if pooled is None else pooled.repeat(n, 1), masks)
-
-    return encode
 
 
 def allocated(work: Callable[[], None]) -> int:
@@ -59,7 +44,7 @@ def prepared(family: str) -> tuple[ScaleModel, Plan]:
     if isinstance(decoder, torch.nn.Module):
         decoder.to(memory_format=torch.channels_last)  # as loading lays it out
     if model.text_encoder is not None:
-        model.text_encoder = encoder(model)
+        model.text_encoder = noise_text(model, WORDS)
     return model, Pipeline(model).plan()
 
 

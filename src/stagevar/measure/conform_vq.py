@@ -17,9 +17,7 @@ from stagevar.loop.text import Text
 from stagevar.measure.conform import Probe, Recorder, reading_config, require
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import VQModel
-
-TOKENIZER = "vae."
-"""Prefix of the tokenizer's tensors in a set."""
+from stagevar.models.vq_names import TOKENIZER
 
 ENCODER_SHARE = 1e-3
 """Codes of the encoder that may differ: a feature may lie halfway between two vectors."""

@@ -8,14 +8,14 @@ them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from stagevar.models.vq import vq_layout, vq_name
+from stagevar.models.vq_names import TOKENIZER, VQNames
 from stagevar.models.weights import renamed
 
-NETWORK, TOKENIZER, DISCRIMINATOR = "hart.", "vae.", "disc."
+NETWORK = "hart."
+DISCRIMINATOR = "disc."
 
 _TOP = {
     "context_norm": "context.0",
@@ -50,18 +50,18 @@ _UNUSED = (DISCRIMINATOR, f"{TOKENIZER}decoder2.", f"{TOKENIZER}post_quant_conv2
 """Parts of the tokenizer's training."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointNames:
-    """Renames and reshapes the tensors of both parts. Unknown names come back unchanged, as unexpected ones."""
+class CheckpointNames(VQNames):
+    """See ``VQNames``."""
+
+    network = NETWORK
 
     def rename(self, key: str) -> str | None:
         """Our name of a tensor, None for one that is not needed."""
-        if key.startswith(_UNUSED) or _CONSTANT.search(key):
+        return None if key.startswith(_UNUSED) else super().rename(key)
+
+    def rename_network(self, key: str) -> str | None:
+        if _CONSTANT.search(key):
             return None
-        if key.startswith(TOKENIZER):
-            name = vq_name(key.removeprefix(TOKENIZER), encoder=False)
-            return None if name is None else f"tokenizer.{name}"
-        key = key.removeprefix(NETWORK)
         if layer := _IN_RESIDUAL.fullmatch(key):
             return f"residual_head.layers.{layer[1]}.{renamed(layer[2], _RESIDUAL)}"
         if block := _IN_BLOCK.fullmatch(key):
@@ -74,8 +74,5 @@ class CheckpointNames:
                 return f"modulation.{ours}.{number}{key.removeprefix(theirs)}"
         return f"blocks.{number}.{renamed(key, _BLOCK)}"
 
-    def reshape(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as ``name`` (ours) has it: no broadcasting axes, the decoder's convolutions in channels-last."""
-        if name.startswith("tokenizer."):
-            return vq_layout(name.removeprefix("tokenizer."), tensor)
+    def reshape_network(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.flatten() if name.endswith(".log_temperature") else tensor

@@ -33,10 +33,11 @@ from stagevar.models.blocks import FeedForward, SelfAttention, layer_norm, padde
 from stagevar.models.clip import ClipEncoder
 from stagevar.models.family import Family, Part, Size
 from stagevar.models.star_blocks import CosineCrossAttention, Sharing, StarCondition
-from stagevar.models.star_names import NETWORK, TOKENIZER, CheckpointNames
+from stagevar.models.star_names import NETWORK, CheckpointNames
 from stagevar.models.star_sampler import SamplerConfig, SecondStage
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import SCALES_256, SCALES_512, SCALES_1024, VQModel, check_schedules
+from stagevar.models.vq_names import TOKENIZER
 
 
 @dataclass(frozen=True, slots=True)

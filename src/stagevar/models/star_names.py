@@ -6,14 +6,13 @@ A published model is two files, transformer and tokenizer; a merged state carrie
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from stagevar.models.vq import vq_layout, vq_name
+from stagevar.models.vq_names import VQNames
 from stagevar.models.weights import renamed
 
-NETWORK, TOKENIZER = "var.", "vae."
+NETWORK = "var."
 
 _TOP = {
     "encoder_proj": "summary",
@@ -47,16 +46,12 @@ _UNUSED = re.compile(r"(^|\.)zero_k_bias$|^(class_emb\.weight|lvl_1L|attn_bias_f
 _IN_BLOCK = re.compile(r"(feat_extract_)?blocks\.(\d+)\.(.+)")
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointNames:
-    """Renames and reshapes the tensors of a merged state. Unknown names come back unchanged, as unexpected ones."""
+class CheckpointNames(VQNames):
+    """See ``VQNames``."""
 
-    def rename(self, key: str) -> str | None:
-        """Our name of a tensor, None for one that is not needed."""
-        if key.startswith(TOKENIZER):
-            name = vq_name(key.removeprefix(TOKENIZER), encoder=False)
-            return None if name is None else f"tokenizer.{name}"
-        key = key.removeprefix(NETWORK)
+    network = NETWORK
+
+    def rename_network(self, key: str) -> str | None:
         if _UNUSED.search(key):
             return None
         if block := _IN_BLOCK.fullmatch(key):
@@ -64,8 +59,5 @@ class CheckpointNames:
             return f"{'second.' if stage else ''}blocks.{number}.{renamed(rest, _BLOCK)}"
         return renamed(key, _TOP)
 
-    def reshape(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as ``name`` (ours) has it: no broadcasting axes, the decoder's convolutions in channels-last."""
-        if name.startswith("tokenizer."):
-            return vq_layout(name.removeprefix("tokenizer."), tensor)
+    def reshape_network(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.flatten() if name.endswith((".log_temperature", "start")) else tensor

@@ -23,9 +23,10 @@ from stagevar.models.blocks import AdaptiveHead, padded_text
 from stagevar.models.clip import ClipPair
 from stagevar.models.family import Family, Part, Size
 from stagevar.models.sandwich import CrossAttention, GatedFeedForward, SelfAttention
-from stagevar.models.switti_names import NETWORK, TOKENIZER, CheckpointNames
+from stagevar.models.switti_names import NETWORK, CheckpointNames
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import SCALES_512, SCALES_1024, VQModel, check_schedules
+from stagevar.models.vq_names import TOKENIZER
 
 CROP_BASE = 512
 """Short side of the pictures that the size and crop condition speaks of; generation always claims 512 x 512."""

@@ -7,14 +7,13 @@ A published model is two repositories, transformer and tokenizer; a merged state
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from stagevar.models.vq import vq_layout, vq_name
+from stagevar.models.vq_names import VQNames
 from stagevar.models.weights import renamed
 
-NETWORK, TOKENIZER = "switti.", "vae."
+NETWORK = "switti."
 
 _TOP = {
     "text_pooler": "pooled",
@@ -49,24 +48,17 @@ _CONSTANT = ("lvl_1L", "attn_bias_for_masking")
 _IN_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointNames:
-    """Renames and reshapes the tensors of a merged state. Unknown names come back unchanged, as unexpected ones."""
+class CheckpointNames(VQNames):
+    """See ``VQNames``."""
 
-    def rename(self, key: str) -> str | None:
-        """Our name of a tensor, None for one that is not needed."""
-        if key.startswith(TOKENIZER):
-            name = vq_name(key.removeprefix(TOKENIZER), encoder=False)
-            return None if name is None else f"tokenizer.{name}"
-        key = key.removeprefix(NETWORK)
+    network = NETWORK
+
+    def rename_network(self, key: str) -> str | None:
         if key in _CONSTANT:
             return None
         if block := _IN_BLOCK.fullmatch(key):
             return f"blocks.{block[1]}.{renamed(block[2], _BLOCK)}"
         return renamed(key, _TOP)
 
-    def reshape(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as ``name`` (ours) has it: no broadcasting axes, the decoder's convolutions in channels-last."""
-        if name.startswith("tokenizer."):
-            return vq_layout(name.removeprefix("tokenizer."), tensor)
+    def reshape_network(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.flatten() if name == "start" or name.endswith(".crop_gain") else tensor

@@ -115,6 +115,20 @@ VQ = VQConfig(base=32, multipliers=(1, 2), residual_blocks=1, channels=8, codes=
 """Their tokenizer."""
 
 
+def noise_text(model: ScaleModel, length: int) -> Callable[[Sequence[str]], Text]:
+    """A text encoder whose every prompt is the same random text, as ``blank_text`` of the model shapes it."""
+    blank = model.blank_text(length)
+    features = tuple(torch.randn(states.shape) for states in blank.features)
+    pooled = None if blank.pooled is None else torch.randn(blank.pooled.shape)
+
+    def encode(prompts: Sequence[str]) -> Text:
+        n = len(prompts)
+        masks = None if blank.masks is None else blank.masks * n
+        return Text(features * n, None if pooled is None else pooled.repeat(n, 1), masks)
+
+    return encode
+
+
 def _infinity(changes: dict[str, Any]) -> Infinity:
     tokenizer = TokenizerConfig(bits=8, stride=2, base=32, encoder=(1, 2), decoder=(1, 2), residual_blocks=1)
     config = InfinityConfig(

@@ -21,9 +21,10 @@ from stagevar.loop.text import Text
 from stagevar.models.blocks import AdaptiveHead, FeedForward, SelfAttention, SharedModulation
 from stagevar.models.family import Family, Part, Size
 from stagevar.models.imagenet import COUNT, find_class
-from stagevar.models.var_names import NETWORK, TOKENIZER, CheckpointNames
+from stagevar.models.var_names import NETWORK, CheckpointNames
 from stagevar.models.vq import VQConfig, VQTokenizer
 from stagevar.models.vq_model import SCALES_256, SCALES_512, VQModel, check_schedules
+from stagevar.models.vq_names import TOKENIZER
 
 DEMO = Defaults(guidance=4.0, top_k=900, top_p=0.95)
 """Sampling of the authors' demonstration, for single pictures. Their FID is measured with guidance 1.5 and top-p 0.96,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from stagevar.models.vq import vq_layout, vq_name
+from stagevar.models.vq_names import VQNames
 from stagevar.models.weights import renamed
 
-NETWORK, TOKENIZER = "var.", "vae."
+NETWORK = "var."
 
 _TOP = {
     "class_emb": "classes",
@@ -49,22 +48,12 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointNames:
-    """Renames and reshapes the tensors of a merged state. Unknown names come back unchanged, as unexpected ones.
+class CheckpointNames(VQNames):
+    """See ``VQNames``."""
 
-    Attributes:
-        encoder: whether the model has the tokenizer's encoder; its tensors are ignored otherwise.
-    """
+    network = NETWORK
 
-    encoder: bool = False
-
-    def rename(self, key: str) -> str | None:
-        """Our name of a tensor, None for one that is not needed."""
-        if key.startswith(TOKENIZER):
-            name = vq_name(key.removeprefix(TOKENIZER), self.encoder)
-            return None if name is None else f"tokenizer.{name}"
-        key = key.removeprefix(NETWORK)
+    def rename_network(self, key: str) -> str | None:
         if _CONSTANT.search(key):
             return None
         if not (block := _IN_BLOCK.fullmatch(key)):
@@ -73,9 +62,6 @@ class CheckpointNames:
             return f"modulation.tables.{block[1]}"
         return f"blocks.{block[1]}.{renamed(block[2], _BLOCK)}"
 
-    def reshape(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as ``name`` (ours) has it: no broadcasting axes, the decoder's convolutions in channels-last."""
-        if name.startswith("tokenizer."):
-            return vq_layout(name.removeprefix("tokenizer."), tensor)
+    def reshape_network(self, name: str, tensor: Tensor) -> Tensor:
         layout = _SHAPES.get(_NUMBER.sub("", name))
         return tensor if layout is None else layout(tensor)
