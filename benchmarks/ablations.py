@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from stagevar.accelerators.sketch import Sketch
+from stagevar.engine.loop.run import run
+from stagevar.engine.plan.merge import Merge
+from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.select import Select
+from stagevar.engine.plan.tokens import TokenContext, Tokens
 from stagevar.files import replacing
-from stagevar.loop.plan import Plan
-from stagevar.loop.run import run
-from stagevar.loop.tokens import Merge, Select, TokenContext, Tokens
-from stagevar.measure.fidelity import psnr, ssim
-from stagevar.measure.flops import operations
+from stagevar.measure.likeness.fidelity import psnr, ssim
+from stagevar.measure.predict.flops import operations
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.scenes.captions import MAX_WORDS, caption_suite

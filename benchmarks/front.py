@@ -1,6 +1,6 @@
 """Our accelerator against everything else on the shipped model: ``python benchmarks/front.py``.
 
-One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.compare``). Writes
+One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.bench.compare``). Writes
 ``results/front-<device>.json`` with two parts: ``comparison``, and ``long``: the same accelerators on the 13 scales of
 a one-megapixel Infinity schedule with random weights, where only time means anything. Online accelerators follow the
 course rehearsed for the mean picture there, since random weights give no signals.
@@ -18,14 +18,15 @@ from typing import Any
 import torch
 
 from stagevar.accelerators.base import Facts
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.loop.run import run
+from stagevar.engine.plan.plan import Plan
+from stagevar.families.tiny import tiny
+from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.files import replacing
-from stagevar.loop.plan import Plan, Schedule
-from stagevar.loop.run import run
-from stagevar.measure.compare import compare
-from stagevar.measure.flops import operations
-from stagevar.measure.rehearse import rehearse
-from stagevar.models.bsq import TokenizerConfig
-from stagevar.models.tiny import tiny
+from stagevar.measure.bench.compare import compare
+from stagevar.measure.predict.flops import operations
+from stagevar.measure.predict.rehearse import rehearse
 from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
 from stagevar.request import Request

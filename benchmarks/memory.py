@@ -1,7 +1,7 @@
 """Predicted and measured memory of random models of every family: ``python benchmarks/memory.py``.
 
 Each run is a process of its own. Measured is how much its resident set grows at most while it draws, from a state in
-which everything has been used once; predicted is ``stagevar.measure.memory``. Linux only.
+which everything has been used once; predicted is ``stagevar.measure.predict.memory``. Linux only.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from stagevar.loop.contract import ScaleModel
-from stagevar.measure.memory import run_bytes
-from stagevar.models.tiny import noise_text, tiny
-from stagevar.models.vq import VQConfig
-from stagevar.models.vq_model import squares
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.families.stand_ins import noise_text
+from stagevar.families.tiny import tiny
+from stagevar.families.tokenizers.vq import VQConfig
+from stagevar.families.vq_model import squares
+from stagevar.measure.predict.memory import run_bytes
 from stagevar.pipeline import Pipeline
 
 PLAIN_HEAP = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}

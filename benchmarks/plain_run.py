@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 import stagevar
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Schedule
+from stagevar.families.tiny import tiny
+from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.files import replacing
-from stagevar.loop.contract import ScaleModel
-from stagevar.loop.plan import Schedule
-from stagevar.models.bsq import TokenizerConfig
-from stagevar.models.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 

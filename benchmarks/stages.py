@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
+from stagevar.drawing import to_pil
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.latent import contrast
+from stagevar.engine.plan.plan import Plan, ScalePlan
+from stagevar.engine.plan.select import Select, kept
 from stagevar.files import replacing
-from stagevar.loop.latent import contrast
-from stagevar.loop.plan import Plan, ScalePlan, Schedule
-from stagevar.loop.tokens import Select, kept
-from stagevar.pipeline import Pipeline, to_pil
+from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.scenes.captions import caption_suite
 

@@ -11,7 +11,7 @@ import argparse
 from PIL import Image
 
 from stagevar import Pipeline
-from stagevar.models.tiny import tiny
+from stagevar.families.tiny import tiny
 
 parser = argparse.ArgumentParser()
 parser.add_argument("prompt")

@@ -9,7 +9,7 @@
 import argparse
 
 from stagevar import Pipeline
-from stagevar.models.tiny import tiny
+from stagevar.families.tiny import tiny
 
 parser = argparse.ArgumentParser()
 parser.add_argument("prompt")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from stagevar.measure.conform import Probe
-from stagevar.measure.conform_infinity import config_of
-from stagevar.models import infinity
-from stagevar.models.bsq import BinaryTokenizer
-from stagevar.models.infinity import InfinityConfig
-from stagevar.models.tiny import randomize
-from stagevar.models.weights import load_config, read_state
+from stagevar.families.infinity import network as infinity
+from stagevar.families.infinity.network import InfinityConfig
+from stagevar.families.tiny import randomize
+from stagevar.families.tokenizers.bsq import BinaryTokenizer
+from stagevar.loading.read import load_config, read_state
+from stagevar.measure.conform.conform import Probe
+from stagevar.measure.conform.infinity import config_of
 
 GOLDEN = Path(__file__).parent / "golden"
 SETS = {"infinity-2b": "infinity", "infinity-8b": "infinity_patchify"}

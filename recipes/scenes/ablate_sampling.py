@@ -13,7 +13,7 @@ from typing import Any
 from sheet import TEMPERATURES
 
 from stagevar.files import replacing
-from stagevar.measure.score import score
+from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
 
 LATE = 4

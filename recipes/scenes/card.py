@@ -19,11 +19,12 @@ import torch
 from data import render
 from torch import Tensor
 
+from stagevar.engine.plan.plan import Plan
+from stagevar.families.scenes.sizes import SHIPPED
+from stagevar.families.scenes.tokenizer import PatchQuantizer
 from stagevar.files import replacing
-from stagevar.loop.plan import Plan
-from stagevar.measure.fidelity import psnr, ssim
-from stagevar.measure.score import score
-from stagevar.models.scenes import SHIPPED, PatchQuantizer
+from stagevar.measure.likeness.fidelity import psnr, ssim
+from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
 from stagevar.scenes.captions import CATEGORIES, caption_suite
 from stagevar.scenes.oracle import score_suite

@@ -7,9 +7,9 @@ import random
 import torch
 from torch import Tensor
 
-from stagevar.loop.latent import resize
-from stagevar.loop.rows import token_rows
-from stagevar.models.scenes import Scenes
+from stagevar.engine.grids.latent import resize
+from stagevar.engine.grids.rows import token_rows
+from stagevar.families.scenes.network import Scenes
 from stagevar.scenes.captions import NULL_TOKENS, Scene, sample_scene, tokenize
 from stagevar.scenes.render import render_batch
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from sheet import GUIDANCE, TEMPERATURES
 
-from stagevar.loop.contract import Defaults
-from stagevar.models.folder import save_model
-from stagevar.models.scenes import SHIPPED, Scenes, ScenesConfig
+from stagevar.engine.contract.model import Defaults
+from stagevar.families.scenes.config import ScenesConfig
+from stagevar.families.scenes.network import Scenes
+from stagevar.families.scenes.sizes import SHIPPED
+from stagevar.loading.folder import save_model
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stagevar.loop.contract import Block, BlockContext, Condition
-from stagevar.models.scenes import Scenes
+from stagevar.engine.contract.block import Block, BlockContext, Condition
+from stagevar.families.scenes.network import Scenes
 
 MASKED = 5
 """The first scales share one masked attention; each later one attends to all before it without a mask."""

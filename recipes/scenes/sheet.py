@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stagevar.models.scenes import Scenes
+from stagevar.families.scenes.network import Scenes
 from stagevar.pipeline import Pipeline
 from stagevar.scenes.captions import caption_suite
 from stagevar.scenes.oracle import score_suite

@@ -8,9 +8,10 @@ import torch
 from data import render
 from torch import Tensor
 
-from stagevar.loop.latent import resize
-from stagevar.loop.rows import token_rows
-from stagevar.models.scenes import CHANNELS, PatchQuantizer
+from stagevar.engine.grids.latent import resize
+from stagevar.engine.grids.rows import token_rows
+from stagevar.families.scenes.config import CHANNELS
+from stagevar.families.scenes.tokenizer import PatchQuantizer
 from stagevar.scenes.captions import sample_scene
 
 

@@ -22,7 +22,8 @@ from sheet import sheet
 from tokenizer import fit
 from torch import Tensor, nn
 
-from stagevar.models.scenes import Scenes, ScenesConfig
+from stagevar.families.scenes.config import ScenesConfig
+from stagevar.families.scenes.network import Scenes
 from stagevar.scenes.captions import sample_scene, tokenize
 
 MIXTURE = (  # (until share of the run, {number of scales: probability})

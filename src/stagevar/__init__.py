@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from stagevar import errors
 
 if TYPE_CHECKING:
-    from stagevar.loop.plan import Plan, ScalePlan
-    from stagevar.loop.trace import ScaleRecord, Trace
+    from stagevar.engine.loop.trace import ScaleRecord, Trace
+    from stagevar.engine.plan.plan import Plan, ScalePlan
     from stagevar.pipeline import Pipeline
-    from stagevar.request import EncodedPrompt, Request, Result, ScaleEvent
+    from stagevar.request import EncodedPrompt, Request
+    from stagevar.result import Result, ScaleEvent
 
 __version__ = "0.1.0"
 
@@ -35,13 +36,13 @@ __all__ = [
 _HOMES = {
     "EncodedPrompt": "request",
     "Pipeline": "pipeline",
-    "Plan": "loop.plan",
+    "Plan": "engine.plan.plan",
     "Request": "request",
-    "Result": "request",
-    "ScaleEvent": "request",
-    "ScalePlan": "loop.plan",
-    "ScaleRecord": "loop.trace",
-    "Trace": "loop.trace",
+    "Result": "result",
+    "ScaleEvent": "result",
+    "ScalePlan": "engine.plan.plan",
+    "ScaleRecord": "engine.loop.trace",
+    "Trace": "engine.loop.trace",
 }
 
 

@@ -19,6 +19,8 @@ StagevarError                     exit  HTTP
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class StagevarError(Exception):
     """Base of all errors that are shown to users as one line without a traceback."""
@@ -91,3 +93,15 @@ class Cancelled(StagevarError):
 
     def __init__(self, message: str = "cancelled before the next scale") -> None:
         super().__init__(message)
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few of several names."""
+    names = list(names)
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest or "nothing"
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

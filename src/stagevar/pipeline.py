@@ -8,28 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 import stagevar
-from stagevar.accelerators.base import Accelerator, Facts
+from stagevar.accelerators.base import Facts
+from stagevar.drawing import MAX_BATCH, _revise, native_size, to_pil
+from stagevar.engine.contract.block import Condition
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.rows import Branch
+from stagevar.engine.loop.forward import Tap
+from stagevar.engine.loop.run import run
+from stagevar.engine.loop.trace import Trace
+from stagevar.engine.plan.plan import Plan
 from stagevar.errors import NumericError, OptionError
-from stagevar.loop.contract import Condition, ScaleModel
-from stagevar.loop.network import Tap
-from stagevar.loop.plan import Branch, Plan, Schedule
-from stagevar.loop.run import Revise, run
-from stagevar.loop.sizes import native_size
-from stagevar.loop.text import Text
-from stagevar.loop.trace import Trace
-from stagevar.models.place import read_device, read_dtype
-from stagevar.models.published import Where
-from stagevar.models.sources import load
+from stagevar.loading.place import read_device, read_dtype
+from stagevar.loading.published import Where
+from stagevar.loading.sources import load
 from stagevar.registry import parse
-from stagevar.request import OUTPUT_TYPES, EncodedPrompt, OutputType, Prompt, Request, Result, ScaleEvent, expand, whole
-
-MAX_BATCH = 16
+from stagevar.request import EncodedPrompt, Prompt, Request, expand, whole
+from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
 
 
 class Pipeline:
@@ -308,16 +309,3 @@ class Pipeline:
             seeds=tuple(request.seed for request in requests),
             versions={"stagevar": stagevar.__version__, "torch": str(torch.__version__)},
         )
-
-
-def to_pil(picture: Tensor) -> Image.Image:
-    """(3, height, width) in [0, 1] to an RGB image, rounded to 8 bits."""
-    pixels = (picture.float() * 255).round().clamp(0, 255).byte()
-    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
-
-
-def _revise(accelerators: Sequence[Accelerator], schedule: Schedule) -> Revise | None:
-    """The loop's question to each image's accelerator, None if none of them decides online."""
-    if not any(accelerator.online for accelerator in accelerators):
-        return None
-    return lambda image, plan, k, signals: accelerators[image].revise(plan, k, signals, schedule)

@@ -13,9 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from stagevar.engine.grids.grid import Schedule, share_of_final
+from stagevar.engine.plan.plan import Stage
 from stagevar.errors import MissingFileError, OptionError
 from stagevar.files import replacing
-from stagevar.loop.plan import Schedule, Stage, share_of_final
 
 FORMAT = "stagevar profile 2"
 

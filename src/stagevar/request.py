@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 import operator
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stagevar.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Generator, Tensor
+    from torch import Generator
 
-    from stagevar.loop.plan import Plan
-    from stagevar.loop.text import Text
-    from stagevar.loop.trace import Trace
+    from stagevar.engine.contract.text import Text
+    from stagevar.engine.plan.plan import Plan
 
-OutputType = Literal["pil", "np", "pt", "latent"]
-OUTPUT_TYPES: tuple[OutputType, ...] = ("pil", "np", "pt", "latent")
 
 MAX_IMAGES = 1024
 """Images of one call; more is a batch job."""
@@ -286,58 +282,3 @@ def _seeds(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[in
     if len(seeds) == prompts:
         return [first + i for first in seeds for i in range(each)]
     raise OptionError(f"{len(seeds)} seeds for {count} images; give one, one per prompt or one per image")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Pictures and the record of how they came about.
-
-    Attributes:
-        images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width)
-            in [0, 1]; or latents (D, H, W).
-        prompts, seeds: of each image.
-        sizes: height and width in pixels of each, which may differ from what was asked for.
-        trace: what really ran.
-    """
-
-    images: list[Any]
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
-    trace: Trace
-
-
-@dataclass(frozen=True, slots=True)
-class ScaleEvent:
-    """One scale of one batch has been drawn.
-
-    Attributes:
-        scale: index of the scale, 0-based; ``scales`` is how many there are.
-        grid: its height and width in tokens.
-        images: indices within the call of the pictures that this batch holds.
-        milliseconds: time of the scale.
-        latent: (n, D, H, W), decodable after every scale.
-        plans: of these pictures as they stand, for accelerators may revise them between scales.
-        result: the whole call's result, on its very last event.
-        decode: latents to pictures.
-    """
-
-    scale: int
-    scales: int
-    grid: tuple[int, int]
-    images: tuple[int, ...]
-    milliseconds: float
-    latent: Tensor = field(repr=False)
-    plans: tuple[Plan, ...] = field(repr=False)
-    result: Result | None
-    decode: Callable[[Tensor], list[Image]] = field(repr=False)
-
-    @property
-    def previews(self) -> list[Image]:
-        """The batch's pictures as they stand, decoded when asked for."""
-        return self.decode(self.latent)
-
-    @property
-    def preview(self) -> Image:
-        """The first of ``previews``."""
-        return self.decode(self.latent[:1])[0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.rows import Branch
+from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.signals import Signals
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Branch, Plan, Schedule
-from stagevar.loop.signals import Signals
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from stagevar.accelerators.base import Accelerator, Facts, last_executed, single_branch
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan, Schedule
 
 
 @dataclass(frozen=True)

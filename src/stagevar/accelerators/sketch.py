@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stagevar.engine.grids.rows import gather_rope, scatter
+from stagevar.engine.plan.memory import Kind
+from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
 from stagevar.errors import OptionError
-from stagevar.loop.memory import Kind
-from stagevar.loop.tokens import Reduced, Scope, TokenContext, gather_rope, scatter
 
 Rotary = Literal["first", "drawn"]
 

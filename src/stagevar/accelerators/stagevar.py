@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stagevar.accelerators.base import Accelerator, single_branch
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.plan.plan import Plan, Stage
+from stagevar.engine.plan.select import Select
+from stagevar.engine.plan.signals import Signals, coverage
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan, Schedule, Stage
-from stagevar.loop.signals import Signals, coverage
-from stagevar.loop.tokens import Select
 
 PRICES = 0.25, 1.6
 """Flips of codes that all tokens of a picture are worth: at quality 1 and at quality 0."""

@@ -24,8 +24,9 @@ from typing import ClassVar, Literal
 
 from stagevar.accelerators.base import Accelerator, Facts, last_executed, single_branch
 from stagevar.accelerators.sketch import Rotary, Sketch
+from stagevar.engine.grids.grid import Schedule, share_of_final
+from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError
-from stagevar.loop.plan import Plan, Schedule, share_of_final
 from stagevar.profile import StageProfile
 
 RANKS_96 = (

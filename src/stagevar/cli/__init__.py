@@ -1,5 +1,5 @@
-"""The command line. This file turns every failure into one line and one exit code; the commands are in
-``app`` and in the files that ``MORE`` names."""
+"""The command line. This file turns every failure into one line and one exit code; ``COMMANDS`` names the files of
+the commands."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from importlib import import_module
 
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, StagevarError
 
-MORE = ("study", "compare", "prepare")
-"""Files whose commands join those of ``app``."""
+COMMANDS = ("generate", "models", "accelerators", "bench", "study", "conform")
+"""Files of commands, in the order of the help."""
 
 
 def main() -> None:
@@ -27,9 +27,9 @@ def main() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with ``arguments``, or with those of the process; its exit code."""
     try:
-        from stagevar.cli.app import app
+        from stagevar.cli.options import app
 
-        for name in MORE:
+        for name in COMMANDS:
             import_module(f"stagevar.cli.{name}")
         code = app(arguments, prog_name="stagevar", standalone_mode=False)
         if sys.stdout is not None:

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from stagevar.loop.trace import Trace
-    from stagevar.measure.conform import Report
-    from stagevar.measure.doctor import Diagnosis
+    from stagevar.engine.loop.trace import Trace
+    from stagevar.measure.conform.conform import Report
+    from stagevar.measure.predict.doctor import Diagnosis
     from stagevar.profile import StageProfile
-    from stagevar.request import Result, ScaleEvent
+    from stagevar.result import Result, ScaleEvent
 
 
 UNBROKEN = 10_000
@@ -176,7 +176,7 @@ def explanation(answer: Mapping[str, Any]) -> None:
 
 def comparison(values: Mapping[str, Any]) -> None:
     """The table of a comparison and what its figures depend on."""
-    from stagevar.measure.comparison import COLUMNS, caption, cells
+    from stagevar.measure.bench.table import COLUMNS, caption, cells
 
     table = _table(*(column if column == "accelerator" else f">{column}" for column in COLUMNS))
     for row in values["rows"]:

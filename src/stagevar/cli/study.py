@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stagevar.cli.app import (
+from stagevar.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -28,8 +28,8 @@ from stagevar.errors import MissingFileError, OptionError
 if TYPE_CHECKING:
     import torch
 
-    from stagevar.measure.curves import Study
-    from stagevar.measure.scorers import Scorer
+    from stagevar.measure.likeness.scorer import Scorer
+    from stagevar.measure.study.curves import Study
     from stagevar.pipeline import Pipeline
     from stagevar.profile import StageProfile
 
@@ -84,8 +84,8 @@ def study(
     from stagevar.cli import show
     from stagevar.cli.pictures import contact_sheet
     from stagevar.files import replacing
-    from stagevar.measure.plots import available
-    from stagevar.measure.report import SHEET, write_report
+    from stagevar.measure.study.plots import available
+    from stagevar.measure.study.report import SHEET, write_report
 
     available()
     found, profile = _measured(
@@ -140,7 +140,7 @@ def calibrate(
     from dataclasses import replace
 
     from stagevar.cli import show
-    from stagevar.measure.dial import QUALITIES, measure_dial
+    from stagevar.measure.bench.dial import QUALITIES, measure_dial
 
     if ssim is not None and not dial_prompts:
         raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
@@ -175,7 +175,7 @@ def calibrate(
 
 def _captions(path: Path | None, count: int) -> list[str]:
     """The lines of a file, or our own captions."""
-    from stagevar.measure.study import default_prompts
+    from stagevar.measure.suites.scenes import default_prompts
 
     if path is None:
         return default_prompts(count)
@@ -197,7 +197,7 @@ def _scorers(
     clip: Path | None, dino: Path | None, lpips: list[Path] | None, dists: list[Path] | None, device: torch.device
 ) -> dict[str, Scorer]:
     """The learned scorers whose weights are given."""
-    from stagevar.measure import embeddings, perceptual
+    from stagevar.measure.likeness import embeddings, perceptual
 
     scorers: dict[str, Scorer] = {}
     if clip is not None:
@@ -230,8 +230,8 @@ def _measured(
     scorers: Scorers | None = None,
 ) -> tuple[Study, StageProfile]:
     from stagevar.cli import show
-    from stagevar.measure.profile import profile as settle
-    from stagevar.measure.study import study as look
+    from stagevar.measure.study.stages import profile as settle
+    from stagevar.measure.study.study import study as look
 
     height, width = read_size(size)
     likeness = scorers and scorers(pipe.model.device)

@@ -1,1 +1,1 @@
-"""What is measured around the engine: conformance with reference outputs, speed, fidelity, studies."""
+"""Everything that measures: predictions, likeness, suites, studies, conformance, benchmarks."""

@@ -1,0 +1,226 @@
+"""The contract between the loop and a model: what a model supplies, and what its blocks are given.
+
+A model supplies pure pieces; it owns no cache, no random numbers and no guidance.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import Block, Condition
+from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.noise import Uniforms
+from stagevar.engine.grids.rows import Branch
+from stagevar.engine.plan.plan import ScalePlan
+
+Noise = Callable[[int], Tensor]
+"""``noise(channels)`` -> (n, r, channels): normal numbers per image and token, keyed by seed, scale and position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """A model's own sampling settings; a tuple has one entry per scale of the longest schedule. ``smooth`` means
+    smoothed sampling as in ``ScaleModel.smooth_schedule``."""
+
+    guidance: float | tuple[float, ...] = 1.0
+    temperature: float | tuple[float, ...] = 1.0
+    top_k: int | tuple[int, ...] = 0
+    top_p: float = 1.0
+    smooth: bool = False
+
+
+class ScaleModel(nn.Module, ABC):
+    """A next-scale generator with its image tokenizer.
+
+    Names of shapes: n images, R rows (n or 2n), M = h * w tokens of a scale, C width, D latent channels, (H, W) the
+    final grid of the latent.
+    """
+
+    name: str
+    family: str
+    defaults: Defaults
+    causal: bool = True
+    """Whether a scale attends to the scales before it (else only to itself, and nothing is cached)."""
+    mixes_codes: bool = False
+    """Whether ``add_codes`` takes weights over the codes too, so that sampling can be smoothed."""
+    mixes_unlikely: bool = False
+    """Whether smoothed sampling mixes all codes, or only those that top-k and top-p keep."""
+    samples: tuple[str, ...] = (
+        "a photo of a red fox in fresh snow",
+        "an old lighthouse at dusk, oil painting",
+        "a bowl of ramen with a soft-boiled egg",
+        "two wooden chairs beside a round table",
+        "a portrait of an astronaut holding a cat",
+        "a narrow street in the rain, neon signs",
+        "a stack of books with a cup of tea on top",
+        "a glass terrarium full of moss and ferns",
+    )
+    """Prompts for demonstrations and comparisons where none are given."""
+    blocks: nn.ModuleList
+    embedding: tuple[str, ...] = ("word",)
+    """Modules that every token passes in ``embed``, for those who count operations."""
+    groups: int = 1
+    """Chunks of equally many consecutive blocks, the unit of group-wise token reduction."""
+    config: Any
+    """The frozen dataclass that the network was built from."""
+    text_encoder: Callable[[Sequence[str]], Text] | None = None
+    """Prompts to states, where that is another network's business; no ``nn.Module``, set by whoever loads the model."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype: that of the blocks' weights."""
+        return next(self.blocks.parameters()).dtype
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks in order."""
+        return [cast(Block, block) for block in self.blocks]
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    @abstractmethod
+    def sizes(self) -> list[Grid]:
+        """All (height, width) in pixels that ``schedule`` takes."""
+
+    @abstractmethod
+    def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
+        """The grids for a picture of ``height`` x ``width`` pixels (None: the default size).
+
+        Raises:
+            SizeError: the size is not in the model's table; names the nearest ones.
+        """
+
+    @abstractmethod
+    def picture_size(self, schedule: Schedule) -> tuple[int, int]:
+        """Height and width in pixels of what ``decode`` returns for ``schedule``."""
+
+    @abstractmethod
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        """Prompts to encoder states.
+
+        Raises:
+            PromptError: empty, over-long, or unknown words.
+        """
+
+    @abstractmethod
+    def blank_text(self, length: int) -> Text:
+        """One text in the shape of an encoded prompt of ``length`` tokens, where a prompt's length matters: for those
+        who measure without a text encoder."""
+
+    @abstractmethod
+    def condition(self, text: Text, negative: Text | None = None) -> Condition:
+        """The condition of n images: 2n rows, prompts first. ``negative`` replaces the model's own null text; an
+        empty feature entry in it keeps the null text for that image."""
+
+    def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
+        """The weight w per scale for a user's guidance strength (families differ: flat, or a ramp)."""
+        return (strength,) * len(schedule)
+
+    def smooth_schedule(self, schedule: Schedule) -> tuple[float | None, ...]:
+        """Per scale the strength of smoothed sampling where it is wanted (``ScalePlan.smooth``): from 0 up to 1."""
+        return tuple(k / max(len(schedule) - 1, 1) for k in range(len(schedule)))
+
+    def branches(self, schedule: Schedule) -> tuple[Branch, ...]:
+        """Which branches run per scale by default; a family may end guidance early (``cond`` from some scale on)."""
+        both: tuple[Branch, ...] = ("both",)
+        return both * len(schedule)
+
+    @abstractmethod
+    def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
+        """Zeros (n, D, H, W)."""
+
+    def rows(self, schedule: Schedule, k: int) -> int:
+        """Rows of the residual stream at scale k: its h * w tokens and, ahead of them, what is only there to be
+        attended to (a prompt that is read as part of the sequence)."""
+        return schedule[k][0] * schedule[k][1]
+
+    @abstractmethod
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        """Input of the first block at scale k: (R, ``rows``, C)."""
+
+    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor | None:
+        """(``rows``, P, 2) cosine and sine of scale k's rows, (R, ``rows``, P, 2) where they depend on the text, or
+        None."""
+        return None
+
+    @abstractmethod
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        """(R, M, V) for vector-quantised codes or (R, M, d, 2) for bits, float32."""
+
+    def draw(
+        self,
+        x_RMC: Tensor,
+        logits_nMV: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        plans: Sequence[ScalePlan],
+        seeds: Sequence[int],
+        noise: Uniforms,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        """Codes of scale k by a procedure of the model's own, or None to leave them to ``sample.sample``.
+
+        Args:
+            x_RMC: hidden states behind the last block.
+            logits_nMV: made of them, guided and divided by the temperature.
+            condition, schedule, k: as in ``logits`` and ``embed``.
+            plans, seeds, noise, index_nr: as in ``sample.sample``.
+
+        Returns:
+            Codes as ``add_codes`` takes them.
+        """
+        return None
+
+    @abstractmethod
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d); where a model
+        ``mixes_codes``, also weights over the codes, float (n, M, V).
+
+        With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.
+        """
+
+    def residual(
+        self,
+        x_RMC: Tensor,
+        codes: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        guidance: Sequence[float],
+        noise: Noise,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        """What is added to the latent behind the codes of scale k, (n, D, H, W), or None.
+
+        Args:
+            x_RMC: hidden states that the codes were drawn from.
+            codes, index_nr: as in ``add_codes``.
+            guidance: weight of each image; it counts where both branches ran (R = 2n).
+            noise: the random numbers to use.
+        """
+        return None
+
+    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
+        """Modules behind the head that every row of scale k passes in ``draw`` or ``residual``, and how often: for
+        those who count operations."""
+        return ()
+
+    @abstractmethod
+    def decode(self, latent_nDHW: Tensor) -> Tensor:
+        """Pictures (n, 3, height, width), float32 in [0, 1]."""

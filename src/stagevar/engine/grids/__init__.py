@@ -1,0 +1,1 @@
+"""Grids, rows, latents and noise: the geometry that all rooms of the engine share."""

@@ -1,0 +1,262 @@
+"""One pass of one cohort through the network: reduce, attend, restore, guide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stagevar.engine.contract.block import Block, BlockContext
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.noise import Uniforms
+from stagevar.engine.grids.rows import gather
+from stagevar.engine.loop.cache import KVCache
+from stagevar.engine.loop.cohort import Cohort
+from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.memory import LAST, Kind
+from stagevar.engine.plan.plan import Plan, ScalePlan
+from stagevar.engine.plan.signals import flipped
+from stagevar.engine.plan.tokens import Reduced, TokenContext
+
+Tap = Callable[[str, int, Tensor], None]
+"""Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
+the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a
+group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``residual`` and ``latent``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a pass yields.
+
+    Attributes:
+        hidden: (R, r, C) states that the logits were made of.
+        logits: (n, r, ...), guided and divided by the temperature.
+        index: (n, r) positions of the rows, None meaning all.
+        row_layers: how many rows went through how many blocks, in sum.
+        flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    index: Tensor | None
+    row_layers: int
+    flips: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan,
+    whether signals are wanted, whether guidance is carried later (or may be, as a plan can still be revised), and the
+    source of random numbers."""
+
+    model: ScaleModel
+    cohort: Cohort
+    schedule: Schedule
+    scale: int
+    here: Sequence[ScalePlan]
+    seeds: Sequence[int]
+    later: ScalePlan | None
+    carried_later: bool
+    measured: bool
+    noise: Uniforms
+    tap: Tap | None
+
+    @property
+    def plan(self) -> ScalePlan:
+        return self.here[0]
+
+    @property
+    def last(self) -> bool:
+        return self.later is None
+
+    @property
+    def wanted(self) -> tuple[Kind, ...]:
+        """Maps per group of blocks that the next scale restores from."""
+        return () if self.later is None or self.later.tokens is None else self.later.tokens.needs
+
+    @property
+    def reused_next(self) -> bool:
+        return self.later is not None and self.later.run == "reuse"
+
+    def show(self, name: str, tensor: Tensor) -> None:
+        if self.tap is not None:
+            self.tap(name, self.scale, tensor)
+
+
+def begin(
+    model: ScaleModel,
+    cohort: Cohort,
+    schedule: Schedule,
+    k: int,
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    measured: bool,
+    noise: Uniforms,
+    tap: Tap | None,
+) -> Pass:
+    """The pass of a cohort at scale k."""
+    plan = plans[cohort.images[0]]
+    rest = [plan[j] for j in plan.executed if j > k]
+    return Pass(
+        model,
+        cohort,
+        schedule,
+        k,
+        [plans[image][k] for image in cohort.images],
+        [seeds[image] for image in cohort.images],
+        rest[0] if rest else None,
+        bool(rest) and (measured or any(scale.carry > 0 for scale in rest)),
+        measured,
+        noise,
+        tap,
+    )
+
+
+def forward(work: Pass) -> Output:
+    """Logits of one cohort at one scale."""
+    cohort, plan, grid = work.cohort, work.plan, work.schedule[work.scale]
+    if plan.run == "reuse":
+        x, index, row_layers = cohort.memory.get("hidden", LAST, grid), None, 0
+    else:
+        x, index, row_layers = _blocks(work)
+    n, both = len(cohort.images), plan.branch == "both"
+    if work.carried_later and both and index is None:
+        cohort.memory.put("guidance", LAST, x[:n] - x[n:], grid)
+    if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
+        x = x + _carried(work, index)
+    logits = work.model.logits(x, cohort.condition, work.scale)
+    kinds: dict[Kind, bool] = {"hidden": work.reused_next, "guidance": work.carried_later}
+    cohort.memory.keep_only({*work.wanted, *(kind for kind, wanted in kinds.items() if wanted)})
+    temperature = per_image([each.temperature or 1.0 for each in work.here], logits)
+    logits = logits / temperature.repeat(len(logits) // n, *[1] * (logits.dim() - 1))
+    cond, flips = logits[:n], None
+    if both and plan.guidance_layer is None:
+        logits = _guide(logits, work.here)
+        flips = flipped(logits, cond) if work.measured else None
+    elif both:
+        logits = cond
+    return Output(x, logits, None if index is None else index[:n], row_layers, flips)
+
+
+def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
+    """The residual stream of the tokens behind the last block, their positions (None: all), and row-layers.
+
+    Only tokens are reduced, restored and remembered, not the rows ahead of them."""
+    model, cohort, k, tokens = work.model, work.cohort, work.scale, work.plan.tokens
+    x = model.embed(cohort.latent, cohort.condition, work.schedule, k)
+    rope = model.rope(work.schedule, k, cohort.condition)
+    ahead = model.rows(work.schedule, k) - work.schedule[k][0] * work.schedule[k][1]
+    work.show("embed", x)
+    index, row_layers = None, 0
+    grouping = tokens or (work.later.tokens if work.wanted and work.later is not None else None)
+    for part in segments(model, grouping):
+        before, reduced = x[:, ahead:], None
+        if tokens is not None and part.reducible:
+            context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
+            reduced = tokens.reduce(before, context)
+            work.show(f"reduced.{part.group}", reduced.x)
+            y = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced))
+        else:
+            y = _layers(work, part.layers, x, rope)
+        row_layers += y.shape[0] * y.shape[1] * len(part.layers)
+        if reduced is None:
+            x = y
+        elif tokens is not None and tokens.final:
+            x, index = y, reduced.index
+        elif tokens is not None:
+            restored = tokens.restore(before, y[:, ahead:], reduced, context)
+            x = torch.cat([y[:, :ahead], restored], 1) if ahead else restored
+        if part.reducible and index is None:
+            for kind in work.wanted:
+                own = x[:, ahead:] if kind == "hidden" else x[:, ahead:] - before
+                cohort.memory.put(kind, part.group, own, work.schedule[k])
+        work.show(f"group.{part.group}", x)
+    x = x[:, ahead:]
+    if work.reused_next:
+        cohort.memory.put("hidden", LAST, x, work.schedule[k])
+    return x, index, row_layers
+
+
+def _behind(ahead_RAC: Tensor, rope: Tensor | None, reduced: Reduced) -> tuple[Tensor, Tensor | None]:
+    """Reduced rows and their rotary factors behind those rows that are never reduced."""
+    count = ahead_RAC.shape[1]
+    if not count:
+        return reduced.x, reduced.rope
+    x = torch.cat([ahead_RAC, reduced.x], 1)
+    if rope is None or reduced.rope is None:
+        return x, None
+    first, rest = rope[..., :count, :, :], reduced.rope
+    shape = torch.broadcast_shapes(first.shape[:-3], rest.shape[:-3])
+    return x, torch.cat([part.expand(*shape, *part.shape[-3:]) for part in (first, rest)], -3)
+
+
+def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
+    cohort, branches = work.cohort, work.cohort.condition.rows // len(work.cohort.images)
+    return TokenContext(
+        scale=work.scale,
+        grid=work.schedule[work.scale],
+        group=group,
+        groups=work.model.groups,
+        rope=rope,
+        seeds=list(work.seeds) * branches,
+        latent=cohort.latent,
+        change=cohort.change,
+        memory=cohort.memory,
+    )
+
+
+def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None) -> Tensor:
+    """Run consecutive blocks over rows x."""
+    model, cohort, plan = work.model, work.cohort, work.plan
+    guide_behind = plan.guidance_layer if plan.branch == "both" else None
+    if guide_behind is not None and guide_behind < 0:
+        guide_behind += model.depth
+    blocks: list[Block] = model.layers
+    for layer in layers:
+        attend = Attend(work, cohort.cache if model.causal else None, layer)
+        context = BlockContext(layer, cohort.condition, rope, attend)
+        for part in blocks[layer].parts:
+            x = x + part(x, context)
+        if layer == guide_behind:
+            x = _guide(x, work.here).repeat(2, 1, 1)
+        work.show(f"block.{layer}", x)
+    return x
+
+
+class Attend:
+    """Self-attention of one layer at one scale over its history and itself."""
+
+    def __init__(self, work: Pass, cache: KVCache | None, layer: int) -> None:
+        self.work, self.cache, self.layer = work, cache, layer
+
+    def __call__(self, q_RHMD: Tensor, k_RHMD: Tensor, v_RHMD: Tensor, *, scale: float) -> Tensor:
+        work = self.work
+        if self.cache is not None:
+            keep = not work.last and work.plan.cache == "all"
+            k_RHMD, v_RHMD = self.cache.extend(self.layer, k_RHMD, v_RHMD, keep=keep, release=work.last)
+        work.show(f"attended.{self.layer}", k_RHMD)
+        return F.scaled_dot_product_attention(q_RHMD, k_RHMD, v_RHMD, scale=scale)
+
+
+def _guide(rows: Tensor, here: Sequence[ScalePlan]) -> Tensor:
+    """``w * cond + (1 - w) * null`` of 2n rows, w per image."""
+    cond, null = rows.chunk(2)
+    w = per_image([plan.guidance for plan in here], rows)
+    return w * cond + (1 - w) * null
+
+
+def _carried(work: Pass, index: Tensor | None) -> Tensor:
+    """``(w - 1) * beta * d``: the guidance that the last two-branch scale showed, at this scale's positions."""
+    difference = work.cohort.memory.get("guidance", LAST, work.schedule[work.scale])
+    if index is not None:
+        difference = gather(difference, index)
+    return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference
+
+
+def per_image(values: Sequence[float], like: Tensor) -> Tensor:
+    """One number per image, shaped to multiply (n, ...)."""
+    return like.new_tensor(values).view(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,130 @@
+"""The record of what really ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stagevar.engine.grids.grid import Grid
+from stagevar.engine.grids.rows import Branch
+from stagevar.engine.plan.plan import Run
+from stagevar.errors import MissingFileError, OptionError
+from stagevar.files import replacing
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRecord:
+    """One pass over one scale by the images that share its plan.
+
+    Attributes:
+        scale: index of the scale.
+        grid: its height and width in tokens.
+        images: indices within the call of the images that took part.
+        run: what the plan asked for.
+        branch: the branches that ran.
+        rows: token rows that went through the network, over all images and branches.
+        cached: positions per row that self-attention saw before this scale.
+        milliseconds: wall-clock time of the pass, device work included.
+    """
+
+    scale: int
+    grid: Grid
+    images: tuple[int, ...]
+    run: Run
+    branch: Branch
+    rows: int
+    cached: int
+    milliseconds: float
+
+
+@dataclass(slots=True)
+class Trace:
+    """All passes of one call, with what is needed to repeat it."""
+
+    model: str
+    device: str
+    dtype: str
+    seeds: tuple[int, ...]
+    versions: dict[str, str]
+    records: list[ScaleRecord] = field(default_factory=list)
+    text_milliseconds: float = 0.0
+    decode_milliseconds: float = 0.0
+
+    def executed(self, image: int) -> tuple[int, ...]:
+        """Scales that ran for one image."""
+        return tuple(r.scale for r in self.records if image in r.images and r.run != "skip")
+
+    @property
+    def network_milliseconds(self) -> float:
+        """Time of all passes, text and decoding not included."""
+        return sum(record.milliseconds for record in self.records)
+
+    def by_scale(self) -> list[dict[str, Any]]:
+        """One row per scale: grid, tokens, rows processed, images and milliseconds, summed over passes."""
+        rows: dict[int, dict[str, Any]] = {}
+        for record in self.records:
+            row = rows.setdefault(
+                record.scale,
+                {
+                    "scale": record.scale,
+                    "grid": f"{record.grid[0]}x{record.grid[1]}",
+                    "tokens": record.grid[0] * record.grid[1],
+                    "rows": 0,
+                    "run": 0,
+                    "milliseconds": 0.0,
+                },
+            )
+            row["rows"] += record.rows
+            row["run"] += len(record.images) if record.run != "skip" else 0
+            row["milliseconds"] += record.milliseconds
+        return [rows[k] for k in sorted(rows)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return asdict(self)
+
+
+def write(path: Path, traces: Sequence[Trace]) -> None:
+    """Write the traces of one or several calls; the file appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text("".join(f"{json.dumps(line)}\n" for trace in traces for line in _lines(trace)))
+
+
+def _lines(trace: Trace) -> Iterator[dict[str, Any]]:
+    fields = asdict(trace)
+    records = fields.pop("records")
+    yield {"kind": "call", **fields}
+    for record in records:
+        yield {"kind": "pass", **record}
+
+
+def read(path: Path) -> list[Trace]:
+    """The traces of a file, equal to those that were written.
+
+    Raises:
+        MissingFileError: there is no such file.
+        OptionError: a line that is no record; names it.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise MissingFileError(f"cannot read trace {path}: {error.strerror}") from None
+    traces: list[Trace] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = json.loads(line)
+            if fields.pop("kind") == "call":
+                traces.append(Trace(**fields | {"seeds": tuple(fields["seeds"])}))
+            else:
+                lists = {name: tuple(fields[name]) for name in ("grid", "images")}
+                traces[-1].records.append(ScaleRecord(**fields | lists))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise OptionError(f"{path}, line {number}: not a record of a trace") from None
+    return traces

@@ -1,0 +1,1 @@
+"""What runs at each scale, as plain data."""

@@ -1,0 +1,180 @@
+"""What runs at each scale, as plain comparable data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from stagevar.engine.grids.rows import Branch
+from stagevar.errors import OptionError
+
+if TYPE_CHECKING:
+    from stagevar.engine.plan.tokens import Tokens
+
+
+Run = Literal["full", "skip", "reuse"]
+Keep = Literal["all", "none"]
+Stage = Literal["semantic", "structure", "fidelity"]
+STAGES: tuple[Stage, ...] = ("semantic", "structure", "fidelity")
+
+
+@dataclass(frozen=True, slots=True)
+class ScalePlan:
+    """One scale of one image. The defaults mean the plain run.
+
+    Attributes:
+        run: ``full``; ``skip`` (nothing is computed and the latent stays as it is); or ``reuse`` (no pass through the
+            network: the head reads the upsampled last hidden states of the scale that ran before).
+        branch: prompt and empty prompt (``both``), or one of them. Once single, always single.
+        guidance: weight w in ``w * cond + (1 - w) * null``; read where both branches run or guidance is carried.
+        guidance_layer: None guides the logits; n guides the hidden states behind block n (negative
+            counts from the end), after which both branches carry the guided state (Infinity's
+            ``cfg_insertion_layer``).
+        carry: with branch ``cond``, beta in ``head(x + (w - 1) * beta * upsampled(d))``, where d is the difference of
+            the branches' last hidden states at the last scale where both ran; 0 carries nothing.
+        tokens: how the rows of a scale are reduced; None processes all.
+        cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``).
+            Nothing is ever kept at the last scale that runs.
+        temperature: divisor of the logits; 0 takes the most likely code.
+        top_k: number of most likely codes that may be drawn; 0 means all.
+        top_p: share of probability mass that may be drawn; 1 means all.
+        smooth: None draws one code per token; a strength in [0, 1] mixes the codebook by a Gumbel softmax instead,
+            the sharper the larger (models with ``mixes_codes`` only).
+        stage: what an accelerator took the scale for; a label.
+    """
+
+    run: Run = "full"
+    branch: Branch = "both"
+    guidance: float = 1.0
+    guidance_layer: int | None = None
+    carry: float = 0.0
+    tokens: Tokens | None = None
+    cache: Keep = "all"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    smooth: float | None = None
+    stage: Stage | None = None
+
+    def __post_init__(self) -> None:
+        if self.run not in ("full", "skip", "reuse"):
+            raise OptionError(f"run must be 'full', 'skip' or 'reuse', not {self.run!r}")
+        if self.branch not in ("both", "cond", "null"):
+            raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
+        if self.cache not in ("all", "none"):
+            raise OptionError(f"cache must be 'all' or 'none', not {self.cache!r}")
+        for name in ("guidance", "carry", "temperature", "top_p"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise OptionError(f"{name} must be a finite number, not {value!r}")
+        if not (self.guidance_layer is None or isinstance(self.guidance_layer, int)):
+            raise OptionError(f"guidance_layer must be a whole number or None, not {self.guidance_layer!r}")
+        if self.carry and self.branch != "cond":
+            raise OptionError(f"guidance can be carried on branch 'cond' only, not on {self.branch!r}")
+        if self.temperature < 0:
+            raise OptionError(f"temperature must be 0 or more, not {self.temperature}")
+        if not isinstance(self.top_k, int) or self.top_k < 0:
+            raise OptionError(f"top_k must be 0 (all codes) or a larger whole number, not {self.top_k!r}")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
+        number = isinstance(self.smooth, int | float) and not isinstance(self.smooth, bool)
+        if self.smooth is not None and not (number and 0 <= self.smooth <= 1):
+            raise OptionError(f"smooth must be None or lie in [0, 1], not {self.smooth!r}")
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What decides which rows are computed and what kind of codes; images of one shape can share a pass."""
+        smooth = self.smooth is not None
+        return self.run, self.branch, self.guidance_layer, self.carry > 0, self.tokens, self.cache, smooth
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One ``ScalePlan`` per scale of the schedule."""
+
+    scales: tuple[ScalePlan, ...]
+
+    def __post_init__(self) -> None:
+        if all(scale.run == "skip" for scale in self.scales):
+            raise OptionError("the plan runs no scale at all; let at least one run")
+        if self.scales[self.executed[0]].run == "reuse":
+            raise OptionError(f"scale {self.executed[0]} cannot reuse anything, as no scale runs before it")
+        first = self.scales[self.executed[0]].tokens
+        if first is not None and first.needs:
+            raise OptionError(f"scale {self.executed[0]} cannot restore rows from a scale before it, as none runs")
+        for earlier, later in pairwise(self.executed):
+            _check_needs(self.scales[earlier], self.scales[later], later)
+        single: Branch | None = None
+        for k, scale in enumerate(self.scales):
+            if single is not None and scale.branch != single:
+                raise OptionError(
+                    f"scale {k} wants branch {scale.branch!r} after an earlier scale ran {single!r} alone; "
+                    "a branch that was dropped cannot come back"
+                )
+            if scale.branch != "both":
+                single = scale.branch
+
+    @classmethod
+    def uniform(cls, length: int, **fields: Any) -> Plan:
+        """The same plan at every scale; a list or tuple as value gives one entry per scale.
+
+        Raises:
+            OptionError: a value per scale of another length, a field that does not exist, or a bad value.
+        """
+        _check_fields(fields)
+        scales = []
+        for name, value in fields.items():
+            if isinstance(value, (list, tuple)) and len(value) != length:
+                raise OptionError(f"{name} has {len(value)} entries but the schedule has {length} scales")
+        for k in range(length):
+            here = {name: v[k] if isinstance(v, (list, tuple)) else v for name, v in fields.items()}
+            scales.append(ScalePlan(**here))
+        return cls(tuple(scales))
+
+    def replace(self, scales: Iterable[int], **fields: Any) -> Plan:
+        """A copy with other fields at some scales (negative ones count from the end), checked as a whole."""
+        _check_fields(fields)
+        edited = list(self.scales)
+        for k in scales:
+            if not -len(edited) <= k < len(edited):
+                raise OptionError(f"there is no scale {k}; the plan has {len(edited)}")
+            edited[k] = replace(edited[k], **fields)
+        return Plan(tuple(edited))
+
+    @property
+    def executed(self) -> tuple[int, ...]:
+        """Indices of the scales that run."""
+        return tuple(k for k, scale in enumerate(self.scales) if scale.run != "skip")
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def __getitem__(self, k: int) -> ScalePlan:
+        return self.scales[k]
+
+    def __iter__(self) -> Iterator[ScalePlan]:
+        return iter(self.scales)
+
+
+def _check_fields(names: Iterable[str]) -> None:
+    known = [f.name for f in dataclass_fields(ScalePlan)]
+    if unknown := [name for name in names if name not in known]:
+        raise OptionError(f"a plan has no {unknown[0]}; its fields are {', '.join(known)}")
+
+
+def _check_needs(earlier: ScalePlan, later: ScalePlan, k: int) -> None:
+    """A scale that restores from the one before needs that one's full maps, in the same groups of blocks."""
+    if later.run == "reuse" and earlier.tokens is not None and earlier.tokens.final:
+        raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
+    if later.run != "full" or later.tokens is None or not later.tokens.needs:
+        return
+    if earlier.run == "reuse":
+        raise OptionError(f"scale {k} restores rows from the scale before it, which did not pass through the network")
+    if earlier.tokens is not None and (
+        earlier.tokens.final or (earlier.tokens.scope, earlier.tokens.dense) != (later.tokens.scope, later.tokens.dense)
+    ):
+        raise OptionError(f"scale {k} restores rows from the scale before it, whose tokens must be grouped alike")

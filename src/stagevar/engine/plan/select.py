@@ -1,0 +1,112 @@
+"""Process the rows of highest score only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stagevar.engine.grids.grid import Grid
+from stagevar.engine.grids.latent import contrast, resize
+from stagevar.engine.grids.rows import gather, gather_rope, scatter
+from stagevar.engine.plan.memory import Kind
+from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
+from stagevar.errors import OptionError
+
+Score = Literal["contrast", "change", "norm", "distance"]
+
+Restore = Literal["increment", "hidden", "nearest", "lowrank", "zero_code"]
+
+
+def kept(keep: float, count: int) -> int:
+    """Rows of ``count`` that a share stands for: at least one."""
+    return max(1, min(count, math.floor(keep * count + 0.5)))
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Process the rows of highest score.
+
+    Attributes:
+        keep: share of the rows, in (0, 1].
+        score: ``contrast``: energy of the latent's differences to the neighbouring positions; ``change``: energy of
+            the last codes' update at the token; ``norm``: squared norm of the row; ``distance``: squared distance from
+            the mean row (FastVAR). The first two are the same for both branches.
+        restore_by: what the other rows get. ``increment``: their own stream plus the group's increment at the scale
+            before; ``hidden``: the group's hidden state at the scale before; ``nearest``: the increment of the nearest
+            kept row; ``lowrank``: increments mixed by the least-squares weights that write the input rows in terms of
+            the kept ones; ``zero_code``: nothing, they add no codes.
+        scope, dense: see ``Tokens``.
+    """
+
+    keep: float
+    score: Score = "contrast"
+    restore_by: Restore = "increment"
+    scope: Scope = "network"
+    dense: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise OptionError(f"keep must lie in (0, 1], not {self.keep}")
+        if not (min(self.dense) >= 0 and sum(self.dense) < 1):
+            raise OptionError(f"dense must be two shares of the layers below 1 in sum, not {self.dense}")
+        if self.restore_by == "zero_code" and (self.scope != "network" or self.dense[1] > 0):
+            raise OptionError("zero_code leaves rows out to the end: it needs scope 'network' and no dense last layers")
+        if self.restore_by == "zero_code" and self.score not in ("contrast", "change"):
+            raise OptionError("zero_code needs the same rows in both branches: score 'contrast' or 'change'")
+
+    @property
+    def needs(self) -> tuple[Kind, ...]:
+        return {"increment": ("increment",), "hidden": ("hidden",)}.get(self.restore_by, ())  # type: ignore[return-value]
+
+    @property
+    def final(self) -> bool:
+        return self.restore_by == "zero_code"
+
+    def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
+        count = kept(self.keep, x_RMC.shape[1])
+        index = self.scores(x_RMC, context).topk(count, dim=1, sorted=False).indices.sort(1).values
+        return Reduced(gather(x_RMC, index), gather_rope(context.rope, index), index)
+
+    def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
+        """(R, M), larger is more worth processing."""
+        if self.score == "norm":
+            return x_RMC.square().sum(-1)
+        if self.score == "distance":
+            return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
+        energy = contrast(context.latent) if self.score == "contrast" else context.change.square().sum(1, keepdim=True)
+        return resize(energy, context.grid, "area").flatten(1).repeat(len(x_RMC) // len(energy), 1)
+
+    def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
+        index = reduced.index
+        assert index is not None
+        if index.shape[1] == x_RMC.shape[1]:
+            return y_RrC
+        if self.restore_by == "hidden":
+            return scatter(context.memory.get("hidden", context.group, context.grid), index, y_RrC)
+        if self.restore_by == "increment":
+            return scatter(x_RMC + context.memory.get("increment", context.group, context.grid), index, y_RrC)
+        if self.restore_by == "nearest":
+            return scatter(x_RMC + gather(y_RrC - reduced.x, nearest(index, context.grid)), index, y_RrC)
+        return scatter(x_RMC + mixture(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
+
+
+def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:
+    """For each position of the grid the kept row nearest to it on the grid: (R, M) indices into r."""
+    place = torch.arange(grid[0] * grid[1], device=index_Rr.device)
+    y, x = place // grid[1], place % grid[1]
+    ky, kx = index_Rr // grid[1], index_Rr % grid[1]
+    distance = (y[:, None] - ky[:, None]).square() + (x[:, None] - kx[:, None]).square()
+    return distance.argmin(-1)
+
+
+def mixture(x_RMC: Tensor, kept_RrC: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Weights W (R, M, r) of least squares, x ~ W kept, with a ridge relative to the mean squared norm."""
+    gram = kept_RrC @ kept_RrC.mT
+    level = ridge * gram.diagonal(dim1=1, dim2=2).mean(1)
+    gram = gram + level[:, None, None] * torch.eye(gram.shape[1], device=gram.device)
+    weights: Tensor = torch.linalg.solve(gram, kept_RrC @ x_RMC.mT).mT
+    return weights

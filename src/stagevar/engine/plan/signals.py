@@ -1,0 +1,89 @@
+"""Cheap numbers measured inside the loop after a scale, for accelerators that decide per image."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stagevar.engine.grids.latent import contrast, resize
+
+SUPPORT_ENERGIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+LOW, MIDDLE = 0.25, 0.5
+"""Upper edges of the low and middle band, as shares of the final grid's side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What one image showed at one scale.
+
+    Attributes:
+        flips: share of codes whose most likely value guidance changed; None if one branch ran.
+        confidence: mean probability of the most likely code.
+        low, middle: energy of the scale's change of the latent in a band, relative to the latent's energy in it
+            (amplitudes, so 1 means a change as large as the latent).
+        high: the same above the middle band.
+        support: per energy of ``SUPPORT_ENERGIES``, the smallest share of positions that holds that share of the
+            latent's contrast: small where a picture is plain, large where it is textured.
+    """
+
+    flips: float | None
+    confidence: float
+    low: float
+    middle: float
+    high: float
+    support: tuple[float, ...]
+
+
+def measure(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor) -> list[Signals]:
+    """The signals of n images, read from the device once."""
+    confidence = logits_nMV.float().softmax(-1).amax(-1).flatten(1).mean(1)
+    bands = [
+        change.flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1).clamp(min=1e-6)
+        for change, whole in zip(_bands(change_nDHW), _bands(latent_nDHW), strict=True)
+    ]
+    flips = torch.full_like(confidence, torch.nan) if flips_n is None else flips_n
+    numbers = torch.stack([flips, confidence, *bands], 1).tolist()
+    return [
+        Signals(None if flips_n is None else flip, sure, low, middle, high, tuple(shares))
+        for (flip, sure, low, middle, high), shares in zip(
+            numbers, support(contrast(latent_nDHW)).tolist(), strict=True
+        )
+    ]
+
+
+def support(energy_n1HW: Tensor) -> Tensor:
+    """(n, energies): smallest share of positions that holds each share of the energy."""
+    energy = energy_n1HW.flatten(1).sort(1, descending=True).values.cumsum(1)
+    wanted = torch.tensor(SUPPORT_ENERGIES, device=energy.device) * energy[:, -1:]
+    below: Tensor = (energy[:, None] < wanted[..., None]).sum(-1)
+    return (below + 1).clamp(max=energy.shape[1]) / energy.shape[1]
+
+
+def coverage(support: Sequence[float], energy: float) -> float:
+    """The share of positions that holds a share of the energy, linear between the measured ones and up to (1, 1)."""
+    place = bisect_left(SUPPORT_ENERGIES, energy)
+    low, least = (SUPPORT_ENERGIES[place - 1], support[place - 1]) if place else (0.0, 0.0)
+    high, most = (SUPPORT_ENERGIES[place], support[place]) if place < len(support) else (1.0, 1.0)
+    return least + (energy - low) / (high - low) * (most - least)
+
+
+def _bands(x_nDHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Low, middle and high band, split by area resampling to a share of the grid."""
+    h, w = x_nDHW.shape[-2:]
+    low, both = (
+        resize(x_nDHW, (max(1, round(h * share)), max(1, round(w * share))), "area") for share in (LOW, MIDDLE)
+    )
+    return (
+        low,
+        both - resize(low, (both.shape[-2], both.shape[-1]), "bilinear"),
+        x_nDHW - resize(both, (h, w), "bilinear"),
+    )
+
+
+def flipped(guided_nMV: Tensor, cond_nMV: Tensor) -> Tensor:
+    """Share of codes per image (n,) whose most likely value differs."""
+    return (guided_nMV.argmax(-1) != cond_nMV.argmax(-1)).float().flatten(1).mean(1)

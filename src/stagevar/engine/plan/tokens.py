@@ -1,0 +1,82 @@
+"""Process fewer rows: reduce the residual stream before a group of blocks, restore it behind.
+
+``Tokens`` is plain data with two pure methods; an accelerator may bring its own. Kept rows stay in raster order and
+carry the rotary positions of the dense run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from stagevar.engine.grids.grid import Grid
+from stagevar.engine.plan.memory import Kind, Memory
+
+Scope = Literal["network", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenContext:
+    """What a reduction may look at.
+
+    Attributes:
+        scale: index of the scale; ``grid`` its height and width.
+        group: index of the group of blocks; ``groups`` how many there are.
+        rope: (M, P, 2) or (R, M, P, 2) of all rows of the scale, or None.
+        seeds: per row of the residual stream.
+        latent: (n, D, H, W) of the n images; their R rows are one branch after the other.
+        change: (n, D, H, W) what the last scale that ran added to it.
+        memory: maps of the scale that ran before.
+    """
+
+    scale: int
+    grid: Grid
+    group: int
+    groups: int
+    rope: Tensor | None
+    seeds: Sequence[int]
+    latent: Tensor
+    change: Tensor
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Fewer rows.
+
+    Attributes:
+        x: (R, r, C).
+        rope: (R, r, P, 2) or (r, P, 2), or None.
+        index: (R, r) raster positions that the rows stand for, or None if they stand for regions.
+        grid: the coarser grid of such regions.
+    """
+
+    x: Tensor
+    rope: Tensor | None
+    index: Tensor | None = None
+    grid: Grid | None = None
+
+
+class Tokens(Protocol):
+    """A way to process fewer rows.
+
+    Attributes:
+        scope: ``group`` reduces and restores around each group of blocks, ``network`` once.
+        dense: share of the layers at the start and at the end that process all rows.
+        needs: maps of the scale before that ``restore`` reads.
+        final: whether the rows stay reduced up to the codes, where the others get none.
+    """
+
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def dense(self) -> tuple[float, float]: ...
+    @property
+    def needs(self) -> tuple[Kind, ...]: ...
+    @property
+    def final(self) -> bool: ...
+    def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced: ...
+    def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor: ...

@@ -1,0 +1,194 @@
+"""Transformer parts that several families share.
+
+Each part takes the residual stream (R, M, C) in float32, normalises it, computes in the dtype of its weights and
+returns the increment with its gain applied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import BlockContext
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    """Layer norm over the last axis without affine parameters, in float32."""
+    return F.layer_norm(x.float(), x.shape[-1:], eps=eps)
+
+
+def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """The norm in float32, whatever the dtype of its weight."""
+    return F.rms_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.eps)
+
+
+def modulate(x_RMC: Tensor, scale_RC: Tensor, shift_RC: Tensor, eps: float) -> Tensor:
+    """Adaptive layer norm: ``norm(x) * (1 + scale) + shift``, in float32."""
+    return layer_norm(x_RMC, eps) * (1 + scale_RC[:, None]) + shift_RC[:, None]
+
+
+def adapted(x_RMC: Tensor, context: BlockContext, part: int, eps: float) -> tuple[Tensor, Tensor | None]:
+    """The normalised input of a part and its gain (R, 1, C), from the layer's six vectors: gains are 0 and 1, scales 2
+    and 3, shifts 4 and 5. Without modulation a plain layer norm and no gain (STAR)."""
+    if not context.condition.modulation:
+        return layer_norm(x_RMC, eps), None
+    vectors_R6C = context.condition.modulation[context.layer]
+    return modulate(x_RMC, vectors_R6C[:, 2 + part], vectors_R6C[:, 4 + part], eps), vectors_R6C[:, part, None]
+
+
+def rotate(x_RHMD: Tensor, rope: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs (2i, 2i + 1) by the angles of ``rope`` (M, D/2, 2) or (R, M, D/2, 2)."""
+    if rope.dim() == 4:
+        rope = rope[:, None]
+    cos, sin = rope.unbind(-1)
+    even, odd = x_RHMD.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
+def split_heads(x_RMC: Tensor, heads: int) -> Tensor:
+    """(R, M, C) to (R, heads, M, C / heads)."""
+    return x_RMC.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x_RHMD: Tensor) -> Tensor:
+    """(R, H, M, D) to (R, M, H * D)."""
+    return x_RHMD.transpose(1, 2).flatten(2)
+
+
+def padded_text(texts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """R texts (T_i, C) to float32 states (R, T, C), T the longest of them, and the mask (R, T) of real text."""
+    rows = [states.to(device, torch.float32) for states in texts]
+    lengths = torch.tensor([len(states) for states in rows], device=device)
+    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
+
+
+def cosine_query(q_RHMD: Tensor, log_temperature_H: Tensor) -> Tensor:
+    """Queries for attention by cosine to normalised keys: of length exp(log temperature), at most 100, in float32."""
+    temperature = log_temperature_H.float().clamp(max=math.log(100.0)).exp()
+    return F.normalize(q_RHMD.float(), dim=-1) * temperature[:, None, None]
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with normalised queries and keys, a learned temperature per head and, if there are any, rotary
+    positions.
+
+    Part 0 of a block's modulation. The keys have no bias; the logarithm of the temperature is clamped at log 100 (VAR,
+    FoundationVision/VAR models/basic_var.py).
+
+    Args:
+        cosine: without it queries and keys are compared as they are, at a quarter of the usual scale.
+        modulating: whether this part makes the six vectors of its block, by ``vectors``.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float, cosine: bool = True, modulating: bool = False) -> None:
+        super().__init__()
+        self.heads, self.eps = heads, eps
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(4.0))) if cosine else None
+        self.proj = nn.Linear(width, width)
+        self.modulation = nn.Linear(width, 6 * width) if modulating else None
+
+    def vectors(self, pooled_RC: Tensor) -> Tensor:
+        """The block's adaptive-norm vectors (R, 6, C), float32, in the order of ``SharedModulation``."""
+        assert self.modulation is not None
+        h = F.silu(pooled_RC).to(self.modulation.weight.dtype)
+        return self.modulation(h).float().unflatten(-1, (6, -1))
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        h, gain = adapted(x, context, 0, self.eps)
+        h = h.to(self.qkv.weight.dtype)
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        q, k, v = (split_heads(part, self.heads) for part in F.linear(h, self.qkv.weight, bias).chunk(3, -1))
+        scale = 0.25 * q.shape[-1] ** -0.5
+        if self.log_temperature is not None:
+            q, k, scale = cosine_query(q, self.log_temperature), F.normalize(k.float(), dim=-1), 1.0
+        if context.rope is not None:
+            q, k = rotate(q, context.rope), rotate(k, context.rope)
+        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=scale)
+        increment: Tensor = self.proj(merge_heads(out))
+        return increment if gain is None else gain.to(v.dtype) * increment
+
+
+class CrossAttention(nn.Module):
+    """Attention to the text, whose keys and values are computed once per image; plain softmax, no gate.
+
+    The keys have no bias (Infinity, FoundationVision/Infinity models/basic.py).
+    """
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+
+    def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (R, H, T, D) of projected text (R, T, C)."""
+        text = text_RTC.to(self.kv.weight.dtype)
+        k, v = F.linear(text, self.kv.weight, torch.cat([torch.zeros_like(self.v_bias), self.v_bias])).chunk(2, -1)
+        return split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        norm = F.layer_norm(x.float(), x.shape[-1:], self.norm.weight.float(), self.norm.bias.float(), self.norm.eps)
+        q = split_heads(self.q(norm.to(self.q.weight.dtype)), self.heads)
+        k, v = context.condition.text_kv[context.layer]
+        mask = context.condition.text_mask
+        out = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
+        return self.proj(merge_heads(out))
+
+
+class FeedForward(nn.Module):
+    """Two-layer perceptron with tanh-approximated GELU; part 1 of a block's modulation."""
+
+    def __init__(self, width: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        h, gain = adapted(x, context, 1, self.eps)
+        increment: Tensor = self.down(F.gelu(self.up(h.to(self.up.weight.dtype)), approximate="tanh"))
+        return increment if gain is None else gain.to(increment.dtype) * increment
+
+
+class AdaptiveHead(nn.Module):
+    """Layer norm modulated by (scale, shift) = Linear(SiLU(pooled)), then the output projection, all in float32."""
+
+    def __init__(self, width: int, outputs: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.modulation = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, outputs)
+
+    def forward(self, x_RMC: Tensor, pooled_RC: Tensor) -> Tensor:
+        scale, shift = self.modulation(F.silu(pooled_RC.float())).chunk(2, -1)
+        out: Tensor = self.proj(modulate(x_RMC, scale, shift, self.eps))
+        return out
+
+
+class SharedModulation(nn.Module):
+    """Adaptive-norm vectors of all layers: one projection of SiLU(pooled) plus a learned table per layer.
+
+    The six vectors of a layer are gain 1, gain 2, scale 1, scale 2, shift 1, shift 2, in this order (VAR with
+    ``shared_aln``; Infinity).
+    """
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.shared = nn.Linear(width, 6 * width)
+        self.tables = nn.ParameterList(torch.zeros(6, width) for _ in range(depth))
+
+    def forward(self, pooled_RC: Tensor) -> tuple[Tensor, ...]:
+        """Per layer (R, 6, C), float32."""
+        shared = self.shared(F.silu(pooled_RC).to(self.shared.weight.dtype)).float().unflatten(-1, (6, -1))
+        return tuple(shared + table.float() for table in self.tables)

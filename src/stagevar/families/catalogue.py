@@ -1,0 +1,108 @@
+"""All models by name: what there is, where its weights come from, and how it is loaded.
+
+A family is one file of this folder that ends with its row, a ``family.Family`` called ``FAMILY``; ``FAMILIES`` below
+is the table. To add one:
+
+1. a frozen config dataclass that refuses nonsense with ``ValueError``, and the network, a ``ScaleModel`` built by
+   ``(config, name, defaults)`` that keeps ``config``; its picture tokenizer is the attribute ``tokenizer``, its blocks
+   are ``blocks``;
+2. ``SIZES``: per published model a ``Size`` with config, sampling defaults, ``Part``s (network and tokenizer, each its
+   own repository and file), repositories of text encoders, licence;
+3. ``Names``: the published tensors' names (prefix of the part included) and shapes to ours;
+4. where encoders are other networks: a function that loads them, called with one folder for each of ``Size.text``;
+5. ``FAMILY`` at the end of the file, its module in the tuple of ``FAMILIES``, a small network in ``tiny.py``.
+
+No function here knows a family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.families.family import WEIGHTS, Family, Size
+from stagevar.families.hart import sizes as hart
+from stagevar.families.infinity import sizes as infinity
+from stagevar.families.scenes import sizes as scenes
+from stagevar.families.star import sizes as star
+from stagevar.families.switti import sizes as switti
+from stagevar.families.var import sizes as var
+
+FAMILIES: Mapping[str, Family] = {
+    module.FAMILY.name: module.FAMILY for module in (scenes, var, infinity, star, switti, hart)
+}
+
+NO_WEIGHTS = "no published weights"
+IN_PACKAGE = "inside the package"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One row of ``stagevar models``.
+
+    Attributes:
+        name: what ``Pipeline.from_pretrained`` takes.
+        family: the file under ``stagevar.families`` that defines it.
+        parameters: of the transformer.
+        sources: hub repositories of all parts, or where else the weights are.
+        files: of network and tokenizer inside their repositories; a slash at the end means a folder.
+        licence: of the weights, as far as their authors state it.
+        note: what a user should know.
+    """
+
+    name: str
+    family: str
+    parameters: int
+    sources: tuple[str, ...]
+    files: tuple[str, ...]
+    licence: str
+    note: str
+
+
+def names() -> list[str]:
+    """Of all models."""
+    return [name for family in FAMILIES.values() for name in family.sizes]
+
+
+def find(name: str) -> tuple[Family, Size] | None:
+    """The row of a model's name, None if there is none."""
+    return next(((family, family.sizes[name]) for family in FAMILIES.values() if name in family.sizes), None)
+
+
+def published() -> list[tuple[str, Size]]:
+    """All models whose weights were published."""
+    return [(name, size) for family in FAMILIES.values() for name, size in family.sizes.items() if size.parts]
+
+
+def bare(name: str) -> ScaleModel:
+    """A model of the table on the meta device: all its shapes, none of its weights."""
+    family = next(family for family in FAMILIES.values() if name in family.sizes)
+    with torch.device("meta"):
+        return family.build(family.sizes[name].config, name, family.sizes[name].defaults)
+
+
+def entries() -> tuple[ModelEntry, ...]:
+    """Every model that has a name, family by family."""
+    return tuple(_entry(family, name) for family in FAMILIES.values() for name in family.sizes)
+
+
+def _entry(family: Family, name: str) -> ModelEntry:
+    size = family.sizes[name]
+    published = list(dict.fromkeys([*(part.repository for part in size.parts), *size.text]))
+    return ModelEntry(
+        name=name,
+        family=family.name,
+        parameters=transformer_parameters(bare(name)),
+        sources=(IN_PACKAGE,) if size.shipped else tuple(published) if size.parts else (NO_WEIGHTS,),
+        files=(WEIGHTS,) if size.shipped else tuple(part.file for part in size.parts),
+        licence=size.licence,
+        note=size.note,
+    )
+
+
+def transformer_parameters(model: ScaleModel) -> int:
+    """How many there are, the picture tokenizer's not counted."""
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("tokenizer."))

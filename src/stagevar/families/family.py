@@ -1,0 +1,138 @@
+"""What a family tells the catalogue: its sizes, where their weights are published, and how to build and read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, get_args, get_type_hints
+
+from torch import Tensor
+
+from stagevar.engine.contract.model import Defaults, ScaleModel
+from stagevar.engine.contract.text import Text
+from stagevar.families.text_encoders.encoder import TextEncoder
+
+
+class TextReader(Protocol):
+    """A text encoder, or several that read every prompt together."""
+
+    @property
+    def encoders(self) -> tuple[TextEncoder, ...]:
+        """Each of them, in the order of ``Size.text``."""
+
+    def __call__(self, prompts: Sequence[str]) -> Text:
+        """The prompts' states."""
+
+
+class Names(Protocol):
+    """From the names and shapes of published tensors to those of this package."""
+
+    def rename(self, key: str) -> str | None:
+        """Our name of a tensor, its part's prefix included; None for one that is not needed. A name that the network
+        does not have comes back as it is and is reported as left over."""
+
+    def reshape(self, name: str, tensor: Tensor) -> Tensor:
+        """The tensor as ``name`` (ours) has it, whatever back end of attention wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tensors of a published model that are one file, or one folder of shards.
+
+    Attributes:
+        repository: on the Hugging Face hub, ``owner/name``.
+        file: in the repository; with a slash at its end a folder, and empty for the repository itself.
+        prefix: put before its tensors' names, so that those of two parts do not collide.
+        inside: keys under which checkpoints nest the tensors, each followed where present.
+    """
+
+    repository: str
+    file: str
+    prefix: str = ""
+    inside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One model: its shape, its authors' sampling settings and where its weights are.
+
+    Attributes:
+        config: the family's config.
+        defaults: None where they come with the weights.
+        parts: network first, then the picture tokenizer; empty where no weights were published.
+        text: hub repositories of the text encoders in the layout of transformers.
+        licence: of the weights, as far as their authors state it.
+        note: what a user should know.
+        shipped: folder inside the package that holds the weights, as ``catalogue.save_model`` writes it.
+    """
+
+    config: Any
+    defaults: Defaults | None = None
+    parts: tuple[Part, ...] = ()
+    text: tuple[str, ...] = ()
+    licence: str = ""
+    note: str = ""
+    shipped: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row of the catalogue.
+
+    Attributes:
+        name: of the family and of the file under ``stagevar.families`` that defines it.
+        about: one line for lists.
+        config: a frozen dataclass of numbers, texts, tuples and such dataclasses; one that makes no sense raises
+            ``ValueError``.
+        sizes: by the name that ``Pipeline.from_pretrained`` takes.
+        build: ``(config, name, defaults)`` to the network, without weights.
+        names: of a network's published tensors; None where only this package writes checkpoints.
+        adapt: ``(config, settings)`` to the config corrected by the ``config.json`` that lies beside the network's
+            published weights; None where there is none that matters.
+        text: ``(folders, dtype=, device=, offload=)`` to the text encoder that is set as the model's ``text_encoder``,
+            from one folder for each of ``Size.text``. None where the network itself reads the prompt.
+        text_folders: in those repositories, that encoder and tokenizer are in; "" is the root.
+        text_parameters: of each encoder, as its configuration has them.
+        tiny: changed config fields to a network of a few thousand weights, which ``families.tiny`` fills at random.
+    """
+
+    name: str
+    about: str
+    config: type[Any]
+    sizes: Mapping[str, Size]
+    build: Callable[[Any, str, Defaults | None], ScaleModel]
+    names: Callable[[Any], Names] | None = None
+    adapt: Callable[[Any, dict[str, Any]], Any] | None = None
+    text: Callable[..., TextReader] | None = None
+    text_folders: tuple[str, ...] = ("",)
+    text_parameters: tuple[int, ...] = ()
+    tiny: Callable[[dict[str, Any]], ScaleModel] | None = None
+
+
+def read_fields(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """A dataclass from what ``dataclasses.asdict`` and JSON made of it: lists are tuples, mappings dataclasses.
+
+    Raises:
+        TypeError, AttributeError: unknown or missing fields.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{name: _read(hints.get(name), value) for name, value in values.items()})
+
+
+def _read(hint: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_read(None, each) for each in value)
+    inner = next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
+    return read_fields(inner, value) if inner is not None and isinstance(value, Mapping) else value
+
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def renamed(key: str, names: Mapping[str, str]) -> str:
+    """The key with its leading module path replaced, if ``names`` has it."""
+    for old, new in names.items():
+        if key == old or key.startswith(old + "."):
+            return new + key[len(old) :]
+    return key

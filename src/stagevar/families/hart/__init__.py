@@ -1,0 +1,1 @@
+"""HART: text to pictures, with a continuous residual."""

@@ -1,0 +1,201 @@
+"""Transformer parts of HART: one norm per block, rotary factors per channel, three ways of modulation.
+
+Follows mit-han-lab/hart ``modules/networks/basic_hart.py`` where ``attn_type`` and ``mlp_type`` are ``llama``. As in
+``blocks.py``, a part takes the residual stream (R, M, C) in float32 and returns the increment.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import Block, BlockContext, Part
+from stagevar.engine.grids.grid import Grid
+from stagevar.families.blocks import merge_heads, rms_norm, split_heads
+from stagevar.families.hart.residual import WAVES, waves
+
+Pooling = Literal["max", "avg"]
+
+
+class HartBlock(Block):
+    """Self-attention, then a gated perceptron, behind one norm that both share.
+
+    If the condition has six vectors for the layer (gain 1, gain 2, scale 1, scale 2, shift 1, shift 2), they modulate
+    the two as in VAR.
+    """
+
+    norm: nn.RMSNorm
+    attention: SelfAttention
+    feed_forward: GatedFeedForward
+
+    def __init__(self, width: int, heads: int, hidden: int, cosine: bool, eps: float) -> None:
+        super().__init__(
+            norm=nn.RMSNorm(width, eps),
+            attention=SelfAttention(width, heads, cosine),
+            feed_forward=GatedFeedForward(width, hidden),
+        )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.attend, self.feed
+
+    def attend(self, x: Tensor, context: BlockContext) -> Tensor:
+        return self._modulated(x, context, 0)
+
+    def feed(self, x: Tensor, context: BlockContext) -> Tensor:
+        return self._modulated(x, context, 1)
+
+    def _modulated(self, x: Tensor, context: BlockContext, which: int) -> Tensor:
+        part = (self.attention, self.feed_forward)[which]
+        h = rms_norm(x, self.norm)
+        if not context.condition.modulation:
+            return part(h, context)
+        gain, scale, shift = context.condition.modulation[context.layer][:, which::2, None].unbind(1)
+        out = part(h * (1 + scale) + shift, context)
+        return gain.to(out.dtype) * out
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of normalised rows with rotary positions. The keys have no bias.
+
+    With ``cosine`` queries and keys are normalised and each head has a learned temperature, whose logarithm is clamped
+    at log 100; without, scores are scaled by a quarter of the usual 1 / sqrt(D).
+    """
+
+    def __init__(self, width: int, heads: int, cosine: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(4.0))) if cosine else None
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, h: Tensor, context: BlockContext) -> Tensor:
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(h.to(self.qkv.weight.dtype), self.qkv.weight, bias)
+        q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, -1))
+        q, k, scale = q.float(), k.float(), 0.25 / math.sqrt(q.shape[-1])
+        if self.log_temperature is not None:
+            temperature = self.log_temperature.float().clamp(max=math.log(100.0)).exp()
+            q, k, scale = F.normalize(q, dim=-1) * temperature[:, None, None], F.normalize(k, dim=-1), 1.0
+        assert context.rope is not None
+        q, k = mix_halves(q, context.rope), mix_halves(k, context.rope)
+        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=scale)
+        return self.proj(merge_heads(out))
+
+
+class GatedFeedForward(nn.Module):
+    """Perceptron of normalised rows with a SiLU gate."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, h: Tensor, context: BlockContext) -> Tensor:
+        h = h.to(self.up.weight.dtype)
+        return self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+def mix_halves(x_RHMD: Tensor, factors_RMD2: Tensor) -> Tensor:
+    """Mix channels i and i + D/2, each with a cosine and sine of its own.
+
+    In image tokens the two stand for the same frequency along different axes, so that this is no rotation and does not
+    keep lengths; checkpoints were trained that way.
+    """
+    cos, sin = factors_RMD2[:, None].unbind(-1)
+    first, second = x_RHMD.chunk(2, -1)
+    return x_RHMD * cos + torch.cat([-second, first], -1) * sin
+
+
+def text_factors(positions_RT: Tensor, channels: int, base: float) -> Tensor:
+    """Cosine and sine of text positions, (R, T, D, 2): D/2 frequencies, given twice."""
+    return _factors(positions_RT[..., None], channels, base, 2)
+
+
+def grid_factors(grid: Grid, final: Grid, start_R: Tensor, channels: int, base: float) -> Tensor:
+    """Cosine and sine of a grid's tokens, (R, M, D, 2): D/4 frequencies of the row, given twice, then of the column."""
+    return _factors(grid_positions(grid, final, start_R), channels, base, 4)
+
+
+def grid_positions(grid: Grid, final: Grid, start_R: Tensor) -> Tensor:
+    """Row and column of a grid's tokens in raster order, (R, M, 2), in units of the final grid, counted from
+    ``start``; they are no whole numbers in general."""
+    axes = [torch.arange(side, device=start_R.device) / side * last for side, last in zip(grid, final, strict=True)]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
+    return places + start_R[:, None, None]
+
+
+def _factors(positions: Tensor, channels: int, base: float, stride: int) -> Tensor:
+    """(R, M, axes) positions to (R, M, channels, 2), every axis with the frequencies base^(-stride j / channels)."""
+    exponents = torch.arange(0, channels, stride, device=positions.device).float() / channels
+    angles = positions[..., None].float() * (1.0 / base**exponents)
+    angles = angles.repeat(1, 1, 1, 2).flatten(2)
+    return torch.stack([angles.cos(), angles.sin()], -1)
+
+
+class WaveLevel(nn.Module):
+    """The embedding of a scale's index by a perceptron of its waves."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(WAVES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, scale: Tensor) -> Tensor:
+        return self.mlp(waves(scale))
+
+
+class TableModulation(nn.Module):
+    """Six learned vectors per layer, each plus the mean of the text (``shared_aln`` with ``disable_aln``)."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.tables = nn.ParameterList(torch.zeros(6, width) for _ in range(depth))
+
+    def forward(self, text_RTC: Tensor, mask_RT: Tensor) -> tuple[Tensor, ...]:
+        """Per layer (R, 6, C), float32."""
+        mean = pooled_text(text_RTC, mask_RT, "avg")[:, None]
+        return tuple(table.float() + mean for table in self.tables)
+
+
+class LayerModulation(nn.Module):
+    """Six projections of the pooled text per layer (without ``disable_aln``)."""
+
+    def __init__(self, width: int, depth: int, pooling: Pooling) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.layers = nn.ModuleList(nn.Linear(width, 6 * width) for _ in range(depth))
+
+    def forward(self, text_RTC: Tensor, mask_RT: Tensor) -> tuple[Tensor, ...]:
+        """Per layer (R, 6, C), float32."""
+        pooled = F.silu(pooled_text(text_RTC, mask_RT, self.pooling))
+        return tuple(layer(pooled).unflatten(-1, (6, -1)) for layer in self.layers)
+
+
+def pooled_text(text_RTC: Tensor, mask_RT: Tensor, pooling: Pooling) -> Tensor:
+    """(R, C): the mean of the real text, or the maximum over all positions, padding included."""
+    if pooling == "max":
+        return text_RTC.amax(1)
+    weights = mask_RT[..., None].float()
+    return (text_RTC * weights / weights.sum(1, keepdim=True).clamp(min=1)).sum(1)
+
+
+class RmsHead(nn.Module):
+    """Norm modulated by (scale, shift) = Linear(SiLU(pooled)), then the output projection, all in float32."""
+
+    def __init__(self, width: int, outputs: int, eps: float) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, eps)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, outputs)
+
+    def forward(self, x_RMC: Tensor, pooled_RC: Tensor) -> Tensor:
+        scale, shift = self.modulation(F.silu(pooled_RC))[:, None].chunk(2, -1)
+        out: Tensor = self.proj(rms_norm(x_RMC, self.norm) * (1 + scale) + shift)
+        return out

@@ -1,0 +1,204 @@
+"""HART: text to image, discrete codes at every scale and a continuous residual behind the last (arXiv 2410.10812).
+
+The prompt's states are the first scale: its padded positions are attended to by all later scales, and the last of them
+stands for the 1x1 grid. The network follows mit-han-lab/hart ``modules/models/transformer/hart_transformer_t2i.py``;
+its shape is in ``hart_config.py``, its blocks in ``hart_blocks.py``, the residual in ``diffusion.py``, the tokenizer in
+``vq.py``, the text encoder in ``qwen.py``, the names of published checkpoints in ``hart_names.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import Condition
+from stagevar.engine.contract.model import Defaults, Noise
+from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.rows import expand_rows, spread, token_map
+from stagevar.errors import MissingFileError, PromptError
+from stagevar.families.blocks import rms_norm
+from stagevar.families.hart.blocks import (
+    HartBlock,
+    LayerModulation,
+    RmsHead,
+    TableModulation,
+    WaveLevel,
+    grid_factors,
+    text_factors,
+)
+from stagevar.families.hart.config import HartConfig
+from stagevar.families.hart.residual import ResidualHead
+from stagevar.families.tokenizers.vq import VQTokenizer
+from stagevar.families.vq_model import VQModel
+
+Value = TypeVar("Value")
+
+RESIDUAL_UNIT = 0.6
+"""The residual head draws vectors in units of this."""
+
+
+@dataclass(frozen=True)
+class HartCondition(Condition):
+    """A condition whose ``start`` is the text as first scale, (R, T, C).
+
+    Attributes:
+        positions: (R, T) rotary positions of the text; the pictures' begin at the last of them.
+    """
+
+    positions: Tensor = field(kw_only=True)
+
+
+class Hart(VQModel):
+    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32.
+
+    ``refined`` says whether the continuous residual is drawn; pictures of codes alone are coarser.
+    """
+
+    family = "hart"
+    refined = True
+    mixes_codes = True
+
+    def __init__(self, config: HartConfig, name: str = "hart", defaults: Defaults | None = None) -> None:
+        super().__init__()
+        self.name, self.config, self.schedules = name, config, config.schedules
+        self.groups = config.depth
+        self.defaults = defaults or sampling(len(config.schedules[0]))
+        width, depth, eps = config.width, config.depth, config.eps
+        norm = nn.RMSNorm(config.text_channels, eps) if config.text_norm else nn.Identity()
+        self.context = nn.Sequential(norm, nn.Linear(config.text_channels, width))
+        self.level = nn.Embedding(len(config.schedules[0]), width) if config.level_table else WaveLevel(width)
+        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.modulation = _modulation(config)
+        hidden = (int(width * config.feed_forward * 2 / 3) + 255) // 256 * 256
+        self.blocks = nn.ModuleList(HartBlock(width, config.heads, hidden, config.cosine, eps) for _ in range(depth))
+        self.head = RmsHead(width, config.tokenizer.codes, eps)
+        self.residual_norm = nn.RMSNorm(width, eps)
+        self.residual_head = ResidualHead(
+            config.tokenizer.channels, width, config.residual_width, config.residual_depth, config.residual_steps
+        )
+        self.tokenizer = VQTokenizer(config.tokenizer)
+
+    def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
+        """VAR's ramp, but for the last scale, which keeps the weight of the one before."""
+        return _last_repeated(super().guidance_schedule(strength, schedule))
+
+    def smooth_schedule(self, schedule: Schedule) -> tuple[float | None, ...]:
+        return _last_repeated(super().smooth_schedule(schedule))
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        if self.text_encoder is None:
+            raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
+        return self.text_encoder(prompts)
+
+    def blank_text(self, length: int) -> Text:
+        full = self.config.text_length
+        return Text((torch.zeros(full, self.config.text_channels),), masks=(torch.arange(full) < length,))
+
+    def condition(self, text: Text, negative: Text | None = None) -> HartCondition:
+        """See ``ScaleModel.condition``. The null text is zeros with one real position.
+
+        Raises:
+            PromptError: states of another length than the model reads.
+        """
+        length = self.config.text_length
+        null = Text((torch.zeros(length, self.config.text_channels),), masks=(torch.arange(length) == 0,))
+        nulls = null.spread([0], len(text)) if negative is None else _with_masks(negative)
+        rows = [_with_masks(text), nulls.filled(null)]
+        for states in (states for part in rows for states in part.features):
+            if len(states) != length:
+                raise PromptError(
+                    f"the text has {len(states)} states; model {self.name} reads exactly {length}, padding included"
+                )
+        states = torch.stack([states for part in rows for states in part.features]).to(self.device, torch.float32)
+        mask = torch.stack([mask for part in rows for mask in part.masks or ()]).to(self.device, torch.bool)
+        context = self.context(states)
+        return HartCondition(
+            start=context + self.level(torch.tensor(0, device=self.device)),
+            pooled=context.amax(1),
+            modulation=() if self.modulation is None else self.modulation(context, mask),
+            positions=mask.long().cumsum(1) - 1,
+        )
+
+    def rows(self, schedule: Schedule, k: int) -> int:
+        return self.config.text_length if k == 0 else super().rows(schedule, k)
+
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        if k == 0:
+            return condition.start
+        level = self.level(torch.tensor(k, device=self.device))
+        return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + level, condition.rows)
+
+    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
+        """(R, rows, D, 2): HART has a factor per channel, not per pair of them."""
+        assert isinstance(condition, HartCondition)
+        channels, base = self.config.width // self.config.heads, self.config.rotary_base
+        if k == 0:
+            return text_factors(condition.positions, channels, base)
+        return grid_factors(schedule[k], schedule[-1], condition.positions[:, -1], channels, base)
+
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        return self.head(x_RMC, condition.pooled)
+
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        last = k == len(schedule) - 1
+        return latent_nDHW + self.tokenizer.upsampled(codes, schedule, k, index_nr, phi=not last)
+
+    def residual(
+        self,
+        x_RMC: Tensor,
+        codes: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        guidance: Sequence[float],
+        noise: Noise,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        """Of the final scale: drawn given its hidden states and its codes; of mixed codes the likeliest ones."""
+        if k < len(schedule) - 1 or not self.refined:
+            return None
+        head, (h, w) = self.residual_head, schedule[k]
+        states = self.residual_condition(x_RMC, codes.argmax(-1) if codes.is_floating_point() else codes)
+        numbers = noise(head.steps * head.channels).unflatten(-1, (head.steps, head.channels))
+        vectors = RESIDUAL_UNIT * head.draw(states, numbers, guidance)
+        return token_map(vectors if index_nr is None else spread(vectors, index_nr, h * w), (h, w))
+
+    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
+        if k < len(schedule) - 1 or not self.refined:
+            return ()
+        head = self.residual_head
+        every_step = (head.input, head.layers, head.modulation, head.output)
+        return *((module, head.steps) for module in every_step), (head.condition, 1), (self.word, 1)
+
+    def residual_condition(self, x_RMC: Tensor, codes_nM: Tensor) -> Tensor:
+        """What the residual head sees: (R, M, C)."""
+        words = self.word(self.tokenizer.embed(codes_nM))
+        return rms_norm(x_RMC + expand_rows(words, len(x_RMC)), self.residual_norm)
+
+
+def _modulation(config: HartConfig) -> TableModulation | LayerModulation | None:
+    if config.modulation == "table":
+        return TableModulation(config.width, config.depth)
+    return LayerModulation(config.width, config.depth, config.pooling) if config.modulation == "layer" else None
+
+
+def _with_masks(text: Text) -> Text:
+    if text.masks is not None:
+        return text
+    return replace(text, masks=tuple(torch.ones(len(states), dtype=torch.bool) for states in text.features))
+
+
+def _last_repeated(ramp: tuple[Value, ...]) -> tuple[Value, ...]:
+    return (*ramp[:-1], *ramp[-2:-1]) if len(ramp) > 1 else ramp
+
+
+def sampling(scales: int) -> Defaults:
+    """The authors' settings (``sample.py``); the number of candidates is part of their network's code."""
+    return Defaults(guidance=4.5, top_k=tuple(600 if k < 7 else 300 for k in range(scales)), smooth=True)

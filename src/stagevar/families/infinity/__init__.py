@@ -1,0 +1,1 @@
+"""Infinity: text to pictures, in bits."""

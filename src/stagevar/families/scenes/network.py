@@ -1,0 +1,148 @@
+"""The small text-to-image model that ships with the package: 64 x 64 pictures of the ``stagevar.scenes`` world.
+
+Built from the parts of the large families (cosine attention with rotary positions, cross-attention to the words,
+shared adaptive norms) around a tokenizer that needs no network: 2 x 2 patches in their principal axes, quantised
+residually with one codebook per scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import Block, Condition
+from stagevar.engine.contract.model import Defaults, ScaleModel
+from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.latent import resize
+from stagevar.engine.grids.rows import expand_rows, token_rows
+from stagevar.errors import PromptError, SizeError
+from stagevar.families.blocks import AdaptiveHead, CrossAttention, FeedForward, SelfAttention, SharedModulation
+from stagevar.families.scenes.config import CHANNELS, EPS, PATCH, ScenesConfig
+from stagevar.families.scenes.text import TextEncoder
+from stagevar.families.scenes.tokenizer import PatchQuantizer
+from stagevar.scenes.captions import MAX_WORDS, VOCABULARY, tokenize
+
+
+class Scenes(ScaleModel):
+    """Text to 64 x 64 pictures in ten scales, 1x1 to 32x32."""
+
+    family = "scenes"
+    samples = (
+        "a red circle to the left of a blue square",
+        "three green stars",
+        "a yellow ring above a pink cross",
+        "a cyan triangle and a red star",
+    )
+    embedding = ("window", "place")
+
+    def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
+        super().__init__()
+        self.name, self.config = name, config
+        self.groups = config.depth
+        self.defaults = defaults or Defaults()
+        width, scales = config.width, len(config.grids)
+        self.tokenizer = PatchQuantizer(config)
+        self.text = TextEncoder(config)
+        self.modulation = SharedModulation(width, config.depth)
+        self.window = nn.Conv2d(CHANNELS, width, 5, padding=2)
+        self.register_buffer("input_scale", torch.ones(CHANNELS))
+        self.input_scale: Tensor
+        self.level = nn.Embedding(scales, width)
+        self.place = nn.Linear(32, width, bias=False)
+        self.blocks = nn.ModuleList(
+            Block(
+                attention=SelfAttention(width, config.heads, EPS),
+                cross=CrossAttention(width, config.heads, EPS),
+                feed_forward=FeedForward(width, 4 * width, EPS),
+            )
+            for _ in range(config.depth)
+        )
+        self.head = AdaptiveHead(width, max(config.codes), EPS)
+        self.level_bias = nn.Parameter(torch.zeros(scales, max(config.codes)))
+        self._places: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def sizes(self) -> list[Grid]:
+        side = PATCH * self.config.grids[-1]
+        return [(side, side)]
+
+    def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
+        side = PATCH * self.config.grids[-1]
+        if (height or side, width or side) != (side, side):
+            raise SizeError(f"model {self.name} draws {side}x{side} pictures only, not {height}x{width}")
+        return tuple((g, g) for g in self.config.grids)
+
+    def picture_size(self, schedule: Schedule) -> tuple[int, int]:
+        return PATCH * schedule[-1][0], PATCH * schedule[-1][1]
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        features = []
+        for prompt in prompts:
+            try:
+                features.append(torch.tensor(tokenize(prompt)))
+            except ValueError as error:
+                raise PromptError(str(error)) from None
+        return Text(tuple(features))
+
+    def blank_text(self, length: int) -> Text:
+        return self.encode_text(["a red circle"])
+
+    def condition(self, text: Text, negative: Text | None = None) -> Condition:
+        null = torch.zeros(MAX_WORDS, dtype=torch.int64)
+        null[0] = VOCABULARY.index("<null>")
+        nulls = [null] * len(text) if negative is None else [f if len(f) else null for f in negative.features]
+        return self.words_condition(torch.stack([*text.features, *nulls]).to(self.device))
+
+    def words_condition(self, words_RT: Tensor) -> Condition:
+        """The condition of R rows of word indices (R, MAX_WORDS)."""
+        states, pooled = self.text(words_RT)
+        return Condition(
+            start=pooled,
+            pooled=pooled,
+            modulation=self.modulation(pooled),
+            text_kv=tuple(
+                part.keys_values(states) for part in self.blocks.modules() if isinstance(part, CrossAttention)
+            ),
+        )
+
+    def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
+        return torch.zeros(n, CHANNELS, *schedule[-1], device=self.device)
+
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        where = self.place(self._place(schedule[k])[0]) + self.level.weight[k]
+        if k == 0:
+            return condition.start[:, None] + where
+        x = resize(latent_nDHW, schedule[k], "area") / self.input_scale[:, None, None]
+        return expand_rows(token_rows(self.window(x)).float() + where, condition.rows)
+
+    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
+        return self._place(schedule[k])[1]
+
+    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
+    def _place(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Positions of a grid in [0, 1]^2 as wave features (M, 32) and as rotary factors (M, head_dim / 2, 2)."""
+        key = grid, self.device
+        if key not in self._places:
+            y, x = ((torch.arange(side, device=self.device) + 0.5) / side for side in grid)
+            rows = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).view(-1, 2, 1)
+            waves = rows * (math.pi / 2 * 2.0 ** torch.arange(8, device=self.device))
+            pairs = self.config.width // self.config.heads // 2
+            angles = rows * (math.pi * torch.logspace(-1, 4, pairs // 2, base=2, device=self.device))
+            features = torch.cat([waves.sin(), waves.cos()], -1).flatten(1)
+            angles = angles.flatten(1)
+            self._places[key] = features, torch.stack([angles.cos(), angles.sin()], -1)
+        return self._places[key]
+
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        return self.head(x_RMC, condition.pooled).float() + self.level_bias[k]
+
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr)
+
+    def decode(self, latent_nDHW: Tensor) -> Tensor:
+        return self.tokenizer.decode(latent_nDHW)

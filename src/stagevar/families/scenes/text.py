@@ -1,0 +1,35 @@
+"""The text encoder of the shipped model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.families.scenes.config import EPS, ScenesConfig
+from stagevar.scenes.captions import MAX_WORDS, VOCABULARY
+
+
+class TextEncoder(nn.Module):
+    """A caption's words in order: a small bidirectional transformer, and one summary vector of all positions."""
+
+    def __init__(self, config: ScenesConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.words = nn.Embedding(len(VOCABULARY), width)
+        self.positions = nn.Parameter(torch.zeros(MAX_WORDS, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, config.heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(config.text_depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.summary = nn.Linear(MAX_WORDS * width, width)
+
+    def forward(self, words_RT: Tensor) -> tuple[Tensor, Tensor]:
+        """Word indices (R, T) to states (R, T, C) and summaries (R, C)."""
+        x = self.words(words_RT) + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        x = self.norm(x)
+        return x, self.summary(x.flatten(1))

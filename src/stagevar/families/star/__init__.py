@@ -1,0 +1,1 @@
+"""STAR: text to pictures."""

@@ -1,0 +1,84 @@
+"""STAR's cross-attention, which rows of a batch share, and the condition that says which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import BlockContext, Condition
+from stagevar.families.blocks import cosine_query, layer_norm, merge_heads, split_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Whose cross-attention a row takes.
+
+    Attributes:
+        readers: (r,) the rows that attend to their text.
+        places: (R,) which of these each row takes.
+    """
+
+    readers: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, sources: Tensor) -> Self:
+        """Row i takes the cross-attention of row ``sources[i]``."""
+        return cls(*sources.unique(return_inverse=True))
+
+    def take(self, rows: Tensor) -> Self:
+        """The given rows only; one whose reader is not among them takes its own."""
+        found = self.readers[self.places[rows]][:, None] == rows
+        own = torch.arange(len(rows), device=rows.device)
+        return self.of(torch.where(found.any(1), found.int().argmax(1), own))
+
+
+@dataclass(frozen=True)
+class StarCondition(Condition):
+    """A condition whose rows share cross-attention; ``pooled`` is the text's summary as the encoder gives it."""
+
+    sharing: Sharing = field(kw_only=True)
+
+    def take(self, rows: Tensor) -> Self:
+        return replace(super().take(rows), sharing=self.sharing.take(rows))
+
+
+class CosineCrossAttention(nn.Module):
+    """Attention to the text with normalised queries and keys and a learned temperature per head, shared by rows.
+
+    The keys have no bias.
+    """
+
+    shared = True
+    """One branch computes it for both."""
+
+    def __init__(self, width: int, heads: int, text: int, eps: float) -> None:
+        super().__init__()
+        self.heads, self.eps = heads, eps
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(text, 2 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.log_temperature = nn.Parameter(torch.zeros(heads))
+        self.proj = nn.Linear(width, width)
+
+    def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (R, H, T, D) of the text encoder's states (R, T, C)."""
+        k, v = self.kv(text_RTC.to(self.kv.weight.dtype)).chunk(2, -1)
+        k, v = split_heads(k, self.heads), split_heads(v + self.v_bias, self.heads)
+        return F.normalize(k.float(), dim=-1).to(v.dtype), v
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        condition = context.condition
+        assert isinstance(condition, StarCondition)
+        readers, mask = condition.sharing.readers, condition.text_mask
+        k, v = (each[readers] for each in condition.text_kv[context.layer])
+        h = layer_norm(x[readers], self.eps).to(v.dtype)
+        q = split_heads(F.linear(h, self.q.weight, self.q_bias), self.heads)
+        mask = None if mask is None else mask[readers, None, None]
+        out = F.scaled_dot_product_attention(cosine_query(q, self.log_temperature).to(v.dtype), k, v, mask, scale=1.0)
+        return self.proj(merge_heads(out))[condition.sharing.places]

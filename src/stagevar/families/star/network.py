@@ -1,0 +1,193 @@
+"""STAR: text to image by scales of a vector-quantised latent (Ma et al., arXiv 2406.10797).
+
+VAR's transformer without adaptive norms, with cross-attention to CLIP states and rotary positions that run over the
+same range on every grid; follows Davinci-XLab/STAR-T2I, ``models/var_drop.py`` and ``models/basic_var.py``. The
+cross-attention is in ``star_blocks.py``, the second stage in ``star_sampler.py``, the names of published checkpoints in
+``star_names.py``.
+
+The released network gives every row of a batch the cross-attention of the batch's first row, and was trained so. With
+one prompt and its empty prompt, as the authors sample, both branches thus follow the prompt; with several prompts, all
+follow the first. Here each picture's two branches share, so that a picture is the released one of batch size 1 in every
+batch. Two things follow: a negative prompt acts through its summary vector alone, and a null branch that runs alone
+takes its own cross-attention, as it does in the released StageVAR on STAR, which is why ``null`` alone differs from
+guidance 0 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import Block, Condition
+from stagevar.engine.contract.model import Defaults
+from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.noise import Uniforms
+from stagevar.engine.grids.rows import expand_rows
+from stagevar.engine.plan.plan import ScalePlan
+from stagevar.errors import MissingFileError, PromptError
+from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm, padded_text
+from stagevar.families.star.attention import CosineCrossAttention, Sharing, StarCondition
+from stagevar.families.star.second_stage import SamplerConfig, SecondStage
+from stagevar.families.tokenizers.vq import VQConfig, VQTokenizer
+from stagevar.families.vq_model import SCALES_256, VQModel, check_schedules
+
+
+@dataclass(frozen=True, slots=True)
+class StarConfig:
+    """Shape of the network and its tokenizer.
+
+    Attributes:
+        width, depth, heads: of the transformer.
+        schedules: grids of each picture size, equally many; the first is the default size.
+        tokenizer: the image tokenizer.
+        text_channels: width of the text encoder's states and summary.
+        feed_forward: hidden width of the perceptrons as a multiple of ``width``.
+        rotary_base, rotary_range: base of the frequencies; both axes of every grid run from 0 to the range.
+        eps: of the norms.
+        sampler: the second stage, None without.
+    """
+
+    width: int = 1920
+    depth: int = 30
+    heads: int = 30
+    schedules: tuple[Schedule, ...] = (SCALES_256,)
+    tokenizer: VQConfig = field(default_factory=VQConfig)
+    text_channels: int = 1024
+    feed_forward: float = 4.0
+    rotary_base: float = 10000.0
+    rotary_range: float = 64.0
+    eps: float = 1e-6
+    sampler: SamplerConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width % (4 * self.heads):
+            raise ValueError(f"width {self.width} is no multiple of 4 times {self.heads} heads")
+        check_schedules(self.schedules)
+
+
+AS_PUBLISHED = Defaults(guidance=4.5, top_k=600, top_p=0.8)
+
+
+class Star(VQModel):
+    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32.
+
+    Attributes:
+        second_stage: whether the second stage draws the scales that it was trained for, where the model has one.
+    """
+
+    family = "star"
+
+    def __init__(self, config: StarConfig, name: str = "star", defaults: Defaults | None = None) -> None:
+        super().__init__()
+        self.name, self.config = name, config
+        self.schedules, self.groups = config.schedules, config.depth
+        self.defaults = defaults or AS_PUBLISHED
+        self.second_stage = config.sampler is not None
+        width, heads, eps = config.width, config.heads, config.eps
+        text, codes, scales = config.text_channels, config.tokenizer.codes, len(config.schedules[0])
+        hidden = round(config.feed_forward * width)
+        self.summary = nn.Linear(text, width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.level = nn.Embedding(scales, width)
+        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.blocks = nn.ModuleList(
+            Block(
+                attention=SelfAttention(width, heads, eps),
+                cross=CosineCrossAttention(width, heads, text, eps),
+                feed_forward=FeedForward(width, hidden, eps),
+            )
+            for _ in range(config.depth)
+        )
+        self.head = nn.Linear(width, codes)
+        self.second = None
+        if config.sampler is not None:
+            channels = config.tokenizer.channels
+            self.second = SecondStage(config.sampler, width, heads, hidden, text, channels, codes, scales, eps)
+        self.tokenizer = VQTokenizer(config.tokenizer)
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        if self.text_encoder is None:
+            raise MissingFileError(f"model {self.name} has no text encoder; pass encoded text, or load the encoder too")
+        return self.text_encoder(prompts)
+
+    def blank_text(self, length: int) -> Text:
+        channels = self.config.text_channels
+        return Text((torch.zeros(length, channels),), torch.zeros(1, channels))
+
+    def condition(self, text: Text, negative: Text | None = None, *, across_batch: bool = False) -> StarCondition:
+        """See ``ScaleModel.condition``. The null text is the empty prompt.
+
+        Args:
+            text, negative: with summary vectors.
+            across_batch: let all rows take the first row's cross-attention, as the released network does. A picture
+                then depends on its batch; this is for comparison with the released network only.
+
+        Raises:
+            MissingFileError: the null text is needed and there is no text encoder.
+            PromptError: text without summary vectors.
+        """
+        n = len(text)
+        if negative is None or not all(map(len, negative.features)):
+            null = self.encode_text([""])
+            negative = (negative or null.spread([0], n)).filled(null)
+        if text.pooled is None or negative.pooled is None:
+            raise PromptError(f"model {self.name} reads a summary vector of each prompt; pass Text with pooled")
+        states, mask = padded_text([*text.features, *negative.features], self.device)
+        pooled = torch.cat([text.pooled, negative.pooled]).to(self.device, torch.float32)
+        rows = torch.arange(2 * n, device=self.device)
+        return StarCondition(
+            start=self.summary(pooled) + self.start,
+            pooled=pooled,
+            text_kv=tuple(p.keys_values(states) for p in self.blocks.modules() if isinstance(p, CosineCrossAttention)),
+            text_mask=None if mask.all() else mask,
+            sharing=Sharing(rows[:1], torch.zeros_like(rows)) if across_batch else Sharing(rows[:n], rows % n),
+        )
+
+    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
+        if k == 0:
+            return (condition.start + self.level.weight[0])[:, None]
+        x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
+        return expand_rows(x_nMC, condition.rows)
+
+    def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
+        config = self.config
+        pairs = config.width // config.heads // 2
+        return self.rotary(schedule[k], pairs, config.rotary_base, config.rotary_range)
+
+    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+        return self.head(layer_norm(x_RMC, self.config.eps))
+
+    def draw(
+        self,
+        x_RMC: Tensor,
+        logits_nMV: Tensor,
+        condition: Condition,
+        schedule: Schedule,
+        k: int,
+        plans: Sequence[ScalePlan],
+        seeds: Sequence[int],
+        noise: Uniforms,
+        index_nr: Tensor | None = None,
+    ) -> Tensor | None:
+        if self.second is None or not self.second_stage or k < self.second.config.first:
+            return None
+        if any(plan.smooth is not None for plan in plans):
+            return None
+        rope, tokens = self.rope(schedule, k), schedule[k][0] * schedule[k][1]
+        rounds = max(self.second.config.rounds, self.second.config.last_rounds)
+        uniform = torch.stack([noise(seed, k, (tokens, rounds, 2)) for seed in seeds]).to(x_RMC.device)
+        if index_nr is not None:
+            uniform = torch.stack([each[at] for each, at in zip(uniform, index_nr, strict=True)])
+            rope = rope[index_nr].repeat(len(x_RMC) // len(index_nr), 1, 1, 1)
+        return self.second.draw(
+            x_RMC, logits_nMV, condition, self.tokenizer.codebook, rope, k, len(schedule), plans, uniform
+        )
+
+    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
+        if self.second is None or not self.second_stage or k < self.second.config.first:
+            return ()
+        return ((self.second, self.second.config.passes(k == len(schedule) - 1)),)

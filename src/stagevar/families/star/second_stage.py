@@ -1,0 +1,179 @@
+"""STAR's second stage: the tokens of a large scale are revealed in rounds, each drawn in view of those before.
+
+A scale's tokens are drawn independently of one another, which lets neighbours contradict each other. The second stage
+(Ma et al., arXiv 2406.10797v3, "causal-driven stable sampling"; Davinci-XLab/STAR-T2I ``models/var_drop.py`` with
+``w_mask`` and ``sample_version="1024"``) is three more blocks over the trunk's last hidden states and the tokens
+revealed so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import Block, BlockContext, Condition
+from stagevar.engine.contract.sampling import draw, keep_top_k, keep_top_p
+from stagevar.engine.grids.rows import expand_rows
+from stagevar.engine.plan.plan import ScalePlan
+from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerConfig:
+    """Where and how tokens are revealed in rounds.
+
+    Attributes:
+        first: index of the first scale that is.
+        rounds, last_rounds: at the scales before the last one, and at the last one.
+        early: rounds that reveal at random; before the last scale these draw from the trunk's own logits, and reveal
+            the most certain tokens too.
+        depth: blocks of the second stage.
+    """
+
+    first: int = 9
+    rounds: int = 8
+    last_rounds: int = 15
+    early: int = 5
+    depth: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.first, self.depth) < 1 or min(self.rounds, self.last_rounds) < 2 or self.early < 0:
+            raise ValueError("a second stage needs first and depth of 1 or more, 2 or more rounds, early of 0 or more")
+
+    def passes(self, last: bool) -> int:
+        """How often the second stage runs at a scale if all rounds are needed."""
+        return self.last_rounds if last else max(self.rounds - self.early, 0)
+
+
+def round_sizes(rounds: int, tokens: int) -> list[int]:
+    """How many tokens each round reveals: along an arc cosine, few at first, at least one; the last takes the rest."""
+    share = torch.arccos(torch.linspace(1, 0, rounds)) / (math.pi * 0.5)
+    sizes = (share / share.sum() * tokens).round().int()
+    sizes[sizes == 0] = 1
+    sizes[-1] += tokens - sizes.sum()
+    found: list[int] = sizes.tolist()
+    return found
+
+
+class SecondStage(nn.Module):
+    """The second stage's blocks, without cross-attention and without memory of earlier scales.
+
+    Shapes: R rows (both branches), r tokens at hand, C width, D latent channels, V codes.
+    """
+
+    def __init__(
+        self,
+        config: SamplerConfig,
+        width: int,
+        heads: int,
+        hidden: int,
+        text: int,
+        channels: int,
+        codes: int,
+        scales: int,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.config, self.eps = config, eps
+        self.summary = nn.Linear(text, width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.level = nn.Embedding(scales, width)
+        self.word = nn.Linear(channels, width)
+        self.mix = nn.Linear(2 * width, width)
+        self.blocks = nn.ModuleList(
+            Block(attention=SelfAttention(width, heads, eps), feed_forward=FeedForward(width, hidden, eps))
+            for _ in range(config.depth)
+        )
+        self.head = nn.Linear(width, codes)
+
+    def forward(self, x_RrC: Tensor, vectors_nrD: Tensor, condition: Condition, rope: Tensor, k: int) -> Tensor:
+        """Logits (R, r, V), not guided.
+
+        Args:
+            x_RrC: hidden states behind the trunk.
+            vectors_nrD: codebook vectors of the tokens revealed so far, zero at the others.
+            condition: of the rows; its text summaries are read.
+            rope: (r, P, 2) or (R, r, P, 2) of the tokens.
+            k: the scale.
+        """
+        known = expand_rows(self.word(vectors_nrD), len(x_RrC)) + self.level.weight[k]
+        text = (self.summary(condition.pooled) + self.start)[:, None]
+        h = self.mix(torch.cat([torch.cat([text, known], 1), torch.cat([text, x_RrC.float()], 1)], -1))
+        origin = torch.zeros_like(rope[..., :1, :, :])
+        origin[..., 0] = 1.0
+        rope = torch.cat([origin, rope], -3)
+        for layer, block in enumerate(self.blocks):
+            h = block(h, BlockContext(layer, condition, rope, F.scaled_dot_product_attention))
+        logits: Tensor = self.head(layer_norm(h[:, 1:], self.eps))
+        return logits
+
+    def draw(
+        self,
+        x_RrC: Tensor,
+        logits_nrV: Tensor,
+        condition: Condition,
+        codebook: nn.Embedding,
+        rope: Tensor,
+        k: int,
+        scales: int,
+        plans: Sequence[ScalePlan],
+        noise_nrT2: Tensor,
+    ) -> Tensor:
+        """Codes (n, r) of scale k.
+
+        The second stage is guided with the whole strength, of which the ramp gives scale k the share k / (S - 1).
+
+        Args:
+            logits_nrV: the trunk's, guided and divided by the temperature.
+            noise_nrT2: per token and round the uniform number that draws its code and the one that orders it.
+            Others as in ``forward``.
+        """
+        n, r = logits_nrV.shape[:2]
+        last = k == scales - 1
+        weights = logits_nrV.new_tensor([1 + (plan.guidance - 1) * (scales - 1) / k for plan in plans])
+        temperature = logits_nrV.new_tensor([plan.temperature or 1.0 for plan in plans])
+        codes = torch.zeros(n, r, dtype=torch.long, device=x_RrC.device)
+        known = torch.zeros_like(codes, dtype=torch.bool)
+        for t, size in enumerate(round_sizes(self.config.last_rounds if last else self.config.rounds, r)):
+            early = t < self.config.early
+            if not early or last:
+                vectors = codebook(codes) * known[..., None]
+                logits_RrV = self(x_RrC, vectors, condition, rope, k)
+                logits = logits_RrV[:n]
+                if len(logits_RrV) > n:
+                    logits = logits + (weights - 1)[:, None, None] * (logits - logits_RrV[n:])
+                logits = logits / temperature[:, None, None]
+            else:
+                logits = logits_nrV
+            drawn, certainty = _draw(logits, plans, noise_nrT2[:, :, t, 0])
+            before = known
+            if early and not last:
+                known = known | _largest(certainty, size)
+            order = noise_nrT2[:, :, t, 1] if early else certainty
+            known = known | _largest(order.masked_fill(known, -1.0), size)
+            codes = torch.where(before, codes, drawn)
+            if bool(known.all()):
+                break
+        return codes
+
+
+def _draw(logits_nrV: Tensor, plans: Sequence[ScalePlan], uniform_nr: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (n, r) and their probabilities among those that might have been drawn."""
+    codes, certainty = [], []
+    for logits, plan, uniform in zip(logits_nrV, plans, uniform_nr, strict=True):
+        kept = keep_top_p(keep_top_k(logits, plan.top_k), plan.top_p)
+        greedy = plan.temperature == 0 or plan.top_k == 1
+        codes.append(logits.argmax(-1) if greedy else draw(kept, uniform))
+        certainty.append((logits if greedy else kept).softmax(-1).gather(-1, codes[-1][:, None])[:, 0])
+    return torch.stack(codes), torch.stack(certainty)
+
+
+def _largest(score_nr: Tensor, count: int) -> Tensor:
+    """True at the ``count`` largest entries of each row."""
+    index = score_nr.topk(min(max(count, 0), score_nr.shape[1]), dim=1).indices
+    return torch.zeros_like(score_nr, dtype=torch.bool).scatter(1, index, True)

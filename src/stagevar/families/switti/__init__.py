@@ -1,0 +1,1 @@
+"""Switti: text to pictures, with and without history."""

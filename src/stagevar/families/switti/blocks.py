@@ -1,0 +1,93 @@
+"""Transformer parts between two norms, one before and one behind, as Switti stacks them.
+
+Queries and keys are normalised over all heads together (Switti, yandex-research/switti ``models/basic_switti.py``).
+As in ``blocks.py``, a part takes the residual stream (R, M, C) in float32 and returns the increment.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.engine.contract.block import BlockContext
+from stagevar.families.blocks import layer_norm, merge_heads, rms_norm, rotate, split_heads
+
+QK_EPS = 1e-6
+"""Of the norms of queries and keys, whatever that of the others is."""
+
+
+class SelfAttention(nn.Module):
+    """Self-attention between two norms; queries and keys are normalised over all heads together, then rotated.
+
+    Modulated by vectors 0 (gain), 2 (scale) and 4 (shift) of the layer's six, which this part makes for the whole
+    block out of the pooled text and of the size and crop condition, whose share is learned per channel.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = nn.Linear(width, 6 * width)
+        self.crop_gain = nn.Parameter(torch.zeros(width))
+        self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def vectors(self, pooled_RC: Tensor, crop_RC: Tensor) -> Tensor:
+        """The block's adaptive-norm vectors (R, 6, C), float32."""
+        condition = F.silu(pooled_RC + self.crop_gain.float() * crop_RC)
+        return self.modulation(condition.to(self.modulation.weight.dtype)).float().unflatten(-1, (6, -1))
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        gain, _, scale, _, shift, _ = context.condition.modulation[context.layer].unbind(1)
+        h = rms_norm(x, self.norm) * (1 + scale[:, None]) + shift[:, None]
+        q, k, v = self.qkv(h.to(self.qkv.weight.dtype)).chunk(3, -1)
+        q, k = (split_heads(layer_norm(part, QK_EPS), self.heads) for part in (q, k))
+        if context.rope is not None:
+            q, k = rotate(q, context.rope), rotate(k, context.rope)
+        v = split_heads(v, self.heads)
+        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=q.shape[-1] ** -0.5)
+        return gain[:, None] * rms_norm(self.proj(merge_heads(out)), self.norm_out)
+
+
+class CrossAttention(nn.Module):
+    """Attention to the text between two norms, with normalised queries and keys, no positions and no gate."""
+
+    def __init__(self, width: int, heads: int, text_channels: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
+        self.norm_text = nn.RMSNorm(text_channels, eps)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(text_channels, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (R, H, T, D) of text states (R, T, text channels)."""
+        k, v = self.kv(rms_norm(text_RTC, self.norm_text).to(self.kv.weight.dtype)).chunk(2, -1)
+        return split_heads(layer_norm(k, QK_EPS).to(v.dtype), self.heads), split_heads(v, self.heads)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        q = layer_norm(self.q(rms_norm(x, self.norm).to(self.q.weight.dtype)), QK_EPS)
+        k, v = context.condition.text_kv[context.layer]
+        mask = context.condition.text_mask
+        q = split_heads(q.to(v.dtype), self.heads)
+        out = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
+        return rms_norm(self.proj(merge_heads(out)), self.norm_out)
+
+
+class GatedFeedForward(nn.Module):
+    """Perceptron with a SiLU gate between two norms, modulated by vectors 1 (gain), 3 (scale) and 5 (shift)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        hidden = int(width * 8 / 3)
+        self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        _, gain, _, scale, _, shift = context.condition.modulation[context.layer].unbind(1)
+        h = (rms_norm(x, self.norm) * (1 + scale[:, None]) + shift[:, None]).to(self.up.weight.dtype)
+        return gain[:, None] * rms_norm(self.down(F.silu(self.gate(h)) * self.up(h)), self.norm_out)

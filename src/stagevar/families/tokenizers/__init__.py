@@ -1,0 +1,1 @@
+"""Picture tokenizers of the published families."""

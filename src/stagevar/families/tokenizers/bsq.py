@@ -1,0 +1,117 @@
+"""The binary tokenizer: a convolutional autoencoder whose latent is a sum of sign vectors, one per scale.
+
+The autoencoder of ``autoencoder.py`` without its attention blocks; quantisation is multi-scale binary spherical
+quantisation (Zhao et al., arXiv 2406.07548; Han et al., Infinity, arXiv 2412.04431, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.latent import resize
+from stagevar.engine.grids.rows import spread, token_map, token_rows
+from stagevar.families.tokenizers.autoencoder import Decoder, Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerConfig:
+    """Shape of the autoencoder and of its code.
+
+    Attributes:
+        bits: latent channels D, one bit each per position and scale.
+        fold: side of the square of latent positions that one token describes (1, or 2 for the "patchify" layout).
+        stride: pixels per latent position.
+        base: channels of the finest level.
+        encoder, decoder: channel multipliers from the finest to the coarsest level; None leaves that half out.
+        residual_blocks: per level of the encoder; the decoder has one more.
+    """
+
+    bits: int = 32
+    fold: int = 1
+    stride: int = 16
+    base: int = 128
+    encoder: tuple[int, ...] | None = (1, 2, 4, 4, 4)
+    decoder: tuple[int, ...] | None = (1, 2, 4, 4, 4)
+    residual_blocks: int = 2
+
+    @property
+    def token_bits(self) -> int:
+        """Bits of one token."""
+        return self.bits * self.fold**2
+
+    @property
+    def token_pixels(self) -> int:
+        """Side in pixels of one token of the final grid."""
+        return self.stride * self.fold
+
+
+class BinaryTokenizer(nn.Module):
+    """Pictures to bits and back, in float32.
+
+    Shapes: n pictures, M = h * w tokens of a scale, d bits per token, D latent channels (d = D * fold^2). The bits of a
+    token are ordered by channel, then by row and column within its fold.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape = config.base, config.residual_blocks, config.bits
+        self.encoder = None if config.encoder is None else Encoder(config.encoder, *shape)
+        self.decoder = None if config.decoder is None else Decoder(config.decoder, *shape)
+
+    def latent_grid(self, grid: Grid) -> Grid:
+        """Latent positions of a grid of tokens."""
+        return grid[0] * self.config.fold, grid[1] * self.config.fold
+
+    def fold(self, map_nDHW: Tensor) -> Tensor:
+        """(n, D, fold * h, fold * w) to tokens (n, h * w, d)."""
+        return token_rows(F.pixel_unshuffle(map_nDHW, self.config.fold))
+
+    def unfold(self, tokens_nMd: Tensor, grid: Grid) -> Tensor:
+        """Tokens (n, h * w, d) to (n, D, fold * h, fold * w)."""
+        return F.pixel_shuffle(token_map(tokens_nMd, grid), self.config.fold)
+
+    def upsampled(self, bits_nMd: Tensor, grid: Grid, final: Grid, index_nr: Tensor | None = None) -> Tensor:
+        """What the bits of one scale add to the latent: +-1 / sqrt(D), resized to the final grid (n, D, H, W).
+
+        With ``index`` the bits (n, r, d) belong to these positions and the others add nothing.
+        """
+        signs = (2 * bits_nMd.float() - 1) / self.config.bits**0.5
+        if index_nr is not None:
+            signs = spread(signs, index_nr, grid[0] * grid[1])
+        return resize(self.unfold(signs, grid), self.latent_grid(final), "bilinear")
+
+    def quantize(self, features_nDHW: Tensor, schedule: Schedule) -> tuple[list[Tensor], Tensor]:
+        """Residual quantisation, coarse to fine.
+
+        Returns:
+            Bits of every scale, int64 (n, M, d), and the sum of all scales (n, D, H, W).
+        """
+        rest, bits = features_nDHW, []
+        for grid in schedule:
+            bits.append(self.fold((resize(rest, self.latent_grid(grid), "area") > 0).float()).long())
+            rest = rest - self.upsampled(bits[-1], grid, schedule[-1])
+        return bits, self.accumulate(bits, schedule)
+
+    def accumulate(self, bits: Sequence[Tensor], schedule: Schedule) -> Tensor:
+        """The latent (n, D, H, W) that the bits of the first scales stand for."""
+        parts = [self.upsampled(b, grid, schedule[-1]) for b, grid in zip(bits, schedule, strict=False)]
+        return torch.stack(parts).sum(0)
+
+    def encode(self, pictures: Tensor, schedule: Schedule) -> tuple[list[Tensor], Tensor]:
+        """``quantize`` of pictures (n, 3, height, width) in [0, 1]."""
+        if self.encoder is None:
+            raise ValueError("this tokenizer was built without its encoder")
+        return self.quantize(self.encoder(pictures.float() * 2 - 1), schedule)
+
+    def decode(self, latent_nDHW: Tensor) -> Tensor:
+        """Pictures (n, 3, height, width) in [0, 1]."""
+        if self.decoder is None:
+            raise ValueError("this tokenizer was built without its decoder")
+        return (self.decoder(latent_nDHW.float()).clamp(-1, 1) + 1) / 2

@@ -1,0 +1,141 @@
+"""The vector-quantising tokenizer of VAR, STAR, Switti and HART: a latent is a sum of codebook vectors, scale by scale.
+
+Every scale's vectors are resized to the final grid and pass a convolution that mends the resizing (Tian et al., VAR,
+arXiv 2404.02905, section 3.2 and algorithm 1; FoundationVision/VAR ``models/quant.py`` and ``models/vqvae.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.latent import resize
+from stagevar.engine.grids.rows import spread, token_map, token_rows
+from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, conv
+
+
+@dataclass(frozen=True, slots=True)
+class VQConfig:
+    """Shape of the autoencoder and of its code; the defaults are the published ``vae_ch160v4096z32``.
+
+    Attributes:
+        base: channels of the finest level.
+        multipliers: of ``base``, from the finest to the coarsest level.
+        residual_blocks: per level of the encoder; the decoder has one more.
+        channels: latent channels D.
+        codes: vectors V of the codebook.
+        convolutions: how many convolutions the scales share.
+        blend: share r in ``(1 - r) * x + r * convolution(x)``.
+        encoder: whether the encoder is there; drawing needs the decoder alone.
+    """
+
+    base: int = 160
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    residual_blocks: int = 2
+    channels: int = 32
+    codes: int = 4096
+    convolutions: int = 4
+    blend: float = 0.5
+    encoder: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent position."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+def convolution_of(scale: int, scales: int, count: int) -> int:
+    """Which of ``count`` shared convolutions a scale uses: the one whose tick is nearest to its share of the way.
+
+    Ten scales on four convolutions have exact ties; rounding in float64 decides them, as in the published code.
+    """
+    margin = 1 / 3 / count if count == 4 else 1 / 2 / count
+    ticks = np.linspace(margin, 1 - margin, count)
+    return int(np.argmin(np.abs(ticks - scale / max(scales - 1, 1))))
+
+
+class VQTokenizer(nn.Module):
+    """Pictures to codes and back, in float32.
+
+    Shapes: n pictures, M = h * w tokens of a scale, D latent channels, V codes, (H, W) the final grid of the latent.
+    """
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.config = config
+        D = config.channels
+        shape = config.multipliers, config.base, config.residual_blocks, D
+        self.encoder = Encoder(*shape, attention=True) if config.encoder else None
+        self.quant_conv = conv(D, D) if config.encoder else None
+        self.codebook = nn.Embedding(config.codes, D)
+        self.convolutions = nn.ModuleList(conv(D, D) for _ in range(config.convolutions))
+        self.post_quant_conv = conv(D, D)
+        self.decoder = Decoder(*shape, attention=True)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Vectors (n, M, D) of codes, int64 (n, M), or the mixtures of them by weights, float (n, M, V)."""
+        return codes @ self.codebook.weight if codes.is_floating_point() else self.codebook(codes)
+
+    def upsampled(
+        self, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None, phi: bool = True
+    ) -> Tensor:
+        """What the codes of scale k add to the latent, (n, D, H, W).
+
+        Args:
+            codes: int64 (n, M), or weights over the codebook, float (n, M, V).
+            index_nr: the raster positions that codes (n, r) or (n, r, V) belong to; at all others the vector is zero.
+            phi: whether the scale's convolution is applied.
+        """
+        vectors, (h, w) = self.embed(codes), schedule[k]
+        if index_nr is not None:
+            vectors = spread(vectors, index_nr, h * w)
+        x = resize(token_map(vectors, (h, w)), schedule[-1], "bicubic")
+        return self.refine(x, k, len(schedule)) if phi else x
+
+    def refine(self, x_nDHW: Tensor, scale: int, scales: int) -> Tensor:
+        """The scale's convolution, blended with its input."""
+        r = self.config.blend
+        convolution = self.convolutions[convolution_of(scale, scales, self.config.convolutions)]
+        return (1 - r) * x_nDHW + r * convolution(x_nDHW)
+
+    def scale_input(self, latent_nDHW: Tensor, schedule: Schedule, k: int) -> Tensor:
+        """The latent as scale k > 0 sees it: resized to its grid, (n, M, D)."""
+        return token_rows(resize(latent_nDHW, schedule[k], "area"))
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Pictures (n, 3, height, width) in [0, 1] to features (n, D, H, W)."""
+        if self.encoder is None or self.quant_conv is None:
+            raise ValueError("this tokenizer was built without its encoder")
+        return self.quant_conv(self.encoder(pictures.float() * 2 - 1))
+
+    def quantize(self, features_nDHW: Tensor, schedule: Schedule) -> tuple[list[Tensor], list[Tensor]]:
+        """Residual quantisation, coarse to fine: the nearest vector at every position of every scale.
+
+        Returns:
+            Codes, int64 (n, M), and the latent (n, D, H, W) after each scale.
+        """
+        rest, latent = features_nDHW, torch.zeros_like(features_nDHW)
+        codes, latents = [], []
+        for k, grid in enumerate(schedule):
+            codes.append(self.nearest(token_rows(resize(rest, grid, "area"))))
+            part = self.upsampled(codes[-1], schedule, k)
+            rest, latent = rest - part, latent + part
+            latents.append(latent)
+        return codes, latents
+
+    def nearest(self, vectors_nMD: Tensor) -> Tensor:
+        """The codes int64 (n, M) whose vectors are nearest in Euclidean distance."""
+        table = self.codebook.weight
+        return (table.square().sum(1) - 2 * vectors_nMD @ table.T).argmin(-1)
+
+    def encode(self, pictures: Tensor, schedule: Schedule) -> list[Tensor]:
+        """Codes, int64 (n, M) per scale, of pictures (n, 3, height, width) in [0, 1]."""
+        return self.quantize(self.features(pictures), schedule)[0]
+
+    def decode(self, latent_nDHW: Tensor) -> Tensor:
+        """Pictures (n, 3, height, width) in [0, 1]."""
+        return (self.decoder(self.post_quant_conv(latent_nDHW.float())).clamp(-1, 1) + 1) / 2

@@ -1,0 +1,1 @@
+"""VAR: classes of ImageNet to pictures."""

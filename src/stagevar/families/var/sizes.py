@@ -1,0 +1,51 @@
+"""The published models of VAR and their row of the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from stagevar.engine.contract.model import Defaults
+from stagevar.families.family import Family, Part, Size
+from stagevar.families.stand_ins import SCHEDULES, VQ
+from stagevar.families.var.names import NETWORK
+from stagevar.families.var.network import DEMO, VAR, VARConfig
+from stagevar.families.vq_model import SCALES_512
+from stagevar.families.vq_names import TOKENIZER
+
+
+def _published(depth: int) -> Size:
+    config = VARConfig(width=64 * depth, depth=depth, heads=depth)
+    return _size(config, f"var_d{depth}.pth")
+
+
+def _size(config: VARConfig, file: str) -> Size:
+    hub = "FoundationVision/var"
+    parts = Part(hub, file, NETWORK, ("trainer", "var_wo_ddp")), Part(hub, "vae_ch160v4096z32.pth", TOKENIZER)
+    return Size(config, DEMO, parts, licence="MIT (code); see the repository", note="prompts are classes of ImageNet")
+
+
+SIZES = {
+    "var-d16": _published(16),
+    "var-d20": _published(20),
+    "var-d24": _published(24),
+    "var-d30": _published(30),
+    "var-d36": _size(VARConfig(width=2304, depth=36, heads=36, schedules=(SCALES_512,), shared=True), "var_d36.pth"),
+}
+"""All published models: 256 x 256 pixels, and 512 x 512 for the largest."""
+
+
+def _tiny(changes: dict[str, Any]) -> VAR:
+    config = VARConfig(width=64, depth=3, heads=2, schedules=SCHEDULES, tokenizer=VQ)
+    return VAR(replace(config, **changes), "var-tiny", Defaults(guidance=4.0, top_k=40, top_p=0.95))
+
+
+FAMILY = Family(
+    name="var",
+    about="classes of ImageNet to pictures (Tian et al., 2024)",
+    config=VARConfig,
+    sizes=SIZES,
+    build=VAR,
+    names=lambda model: model.checkpoint_names,
+    tiny=_tiny,
+)

@@ -1,0 +1,1 @@
+"""From a name, folder, file or repository to a filled network."""

@@ -1,0 +1,43 @@
+"""From any source of a model to one folder that loads by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.loading.folder import save_model
+from stagevar.loading.published import Where
+from stagevar.loading.sources import load, resolve
+
+
+def convert(
+    source: str | Path,
+    folder: Path,
+    *,
+    weights: str | Path | None = None,
+    where: Where | None = None,
+    dtype: torch.dtype = torch.float32,
+    copy_text: bool = True,
+) -> ScaleModel:
+    """Write a model as ``config.json`` and ``model.safetensors``, its text encoders beside them.
+
+    Loaded in ``dtype``, the folder gives exactly the tensors that the source gives in ``dtype``.
+
+    Args:
+        source, weights, where: as in ``sources.resolve``.
+        folder: where to; what is there of an older model is replaced.
+        dtype: of the transformer's blocks and the text encoders; all else is float32.
+        copy_text: whether the text encoders go into the folder, or are fetched from the hub when it is loaded.
+
+    Returns:
+        the model.
+
+    Raises:
+        those of ``sources.load``; OutputError: the folder cannot be written.
+    """
+    text = resolve(source, weights, where).text
+    model = load(source, weights=weights, where=where, dtype=dtype, text_encoder=copy_text)
+    save_model(model, folder, text=text)
+    return model

@@ -1,0 +1,191 @@
+"""The path of a file of weights, downloaded and checked if need be."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stagevar.errors import MissingFileError, OutputError, first_line, some
+from stagevar.loading.hub import (
+    NOT_CACHED,
+    PICKLES,
+    Listing,
+    Stored,
+    choose,
+    free_space,
+    is_cached,
+    is_folder,
+    listing,
+    transient,
+)
+from stagevar.quiet import errors_only
+
+ATTEMPTS = 2
+
+BLOCK = 1 << 24
+
+
+def locate(
+    source: str | Path,
+    file: str = "",
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """The path of a file or folder of weights, downloaded to the hub's cache if need be.
+
+    Args:
+        source: a local file, a local folder, or a hub repository ``owner/name``.
+        file: inside ``source``; with a slash at its end a folder of it; empty means all of ``source``. A safetensors
+            file of the same name is taken instead of a pickle.
+        revision: branch, tag or commit of the repository.
+        cache_dir: the hub's cache; by default where ``HF_HOME`` puts it.
+        local_files_only: look at the cache only.
+        token: for gated or private repositories.
+
+    Raises:
+        MissingFileError: neither on disk nor reachable, or damaged on the way more than once.
+        OutputError: no space for it.
+    """
+    local = Path(source).expanduser()
+    if local.is_file():
+        return local
+    if local.is_dir():
+        return _in_folder(local, file)
+    if not is_repository(source):
+        raise MissingFileError(f"{source} is neither a file or folder here nor a hub repository such as owner/name")
+    options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    return _from_hub(str(source), file, options)
+
+
+def is_repository(source: str | Path) -> bool:
+    """Whether a text could be the name of a hub repository."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) is not None
+    return named and PurePosixPath(str(source)).suffix not in {*PICKLES, ".safetensors"}
+
+
+def _in_folder(folder: Path, file: str) -> Path:
+    twin = folder / file if is_folder(file) else (folder / file).with_suffix(".safetensors")
+    found = twin if twin.exists() and PurePosixPath(file).suffix in PICKLES else folder / file
+    if not found.exists():
+        raise MissingFileError(f"{folder} has no {file}; it has {some(sorted(p.name for p in folder.iterdir()))}")
+    return found
+
+
+def _from_hub(repository: str, file: str, options: Mapping[str, Any]) -> Path:
+    try:
+        with errors_only("huggingface_hub"):
+            found = listing(repository, **options)
+            chosen = choose(found.files, file)
+            if not chosen:
+                raise MissingFileError(_absent(found, file))
+            if found.folder is None:
+                _check_space(repository, {name: found.files[name] for name in chosen}, options)
+                paths = [_download(repository, name, found.files[name], options) for name in chosen]
+            else:
+                paths = [found.folder / name for name in chosen]
+    except OutputError:
+        raise
+    except Exception as error:  # whatever the hub's client raises, the user needs the name of the file
+        at = f" at revision {options['revision']}" if options["revision"] else ""
+        remedy = _remedy(error, repository, file, options)
+        raise MissingFileError(f"{file or 'the files'} of {repository}{at}: {remedy}") from None
+    return _above(paths[0], chosen[0]) / file if is_folder(file) else paths[0]
+
+
+def _above(path: Path, name: str) -> Path:
+    """The folder that holds a repository, from the path of one of its files."""
+    return path.parents[len(PurePosixPath(name).parts) - 1]
+
+
+def _absent(found: Listing, file: str) -> str:
+    if found.folder is not None:
+        return NOT_CACHED
+    kind = "folder of weights" if is_folder(file) else "file"
+    return f"the repository has no such {kind}; it has {some(sorted(found.files))}"
+
+
+def _check_space(repository: str, files: Mapping[str, Stored], options: Mapping[str, Any]) -> None:
+    from huggingface_hub import constants
+
+    where = options["revision"], options["cache_dir"]
+    missing = sum(stored.size or 0 for name, stored in files.items() if not is_cached(repository, name, *where))
+    place, free = free_space(Path(options["cache_dir"] or constants.HF_HUB_CACHE))
+    if missing > free:
+        raise OutputError(
+            f"{repository}: {missing / 1e9:.1f} GB to download, {free / 1e9:.1f} GB free at {place}; free some space "
+            "or set HF_HOME to a folder of another disk"
+        )
+
+
+def _download(repository: str, name: str, stored: Stored, options: Mapping[str, Any]) -> Path:
+    """The path of a file in the cache. What is downloaded is compared with the hub's record of it and, if it differs or
+    breaks off, fetched once more."""
+    import huggingface_hub as hub
+
+    before = hub.try_to_load_from_cache(repository, name, options["cache_dir"], options["revision"])
+    trouble = ""
+    for _ in range(ATTEMPTS):
+        try:
+            path = Path(hub.hf_hub_download(repository, name, **options))
+        except Exception as error:
+            if not transient(error):
+                raise
+            trouble = f"the download broke off ({first_line(error)})"
+            continue
+        trouble = _damage(path, stored, whole=str(path) != before or bool(trouble))
+        if not trouble:
+            return path
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    raise MissingFileError(f"{trouble}, {ATTEMPTS} times; try again later, or check the proxy")
+
+
+def _damage(path: Path, stored: Stored, *, whole: bool) -> str:
+    """How a file differs from the hub's record, "" if it does not; its size only unless ``whole``."""
+    size = path.stat().st_size
+    if stored.size is not None and size != stored.size:
+        return f"the file has {size} bytes of {stored.size}"
+    expected = stored.sha256 or stored.sha1
+    if not whole or expected is None:
+        return ""
+    digest = hashlib.sha256() if stored.sha256 else hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return "" if digest.hexdigest() == expected else f"the file is damaged ({digest.name} differs from the hub's)"
+
+
+def _remedy(error: Exception, repository: str, file: str, options: Mapping[str, Any]) -> str:
+    """What went wrong and what to do about it."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "access has to be granted on the repository's page; then log in with `hf auth login` or pass a token"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the repository has no such revision"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository, or it is private; log in with `hf auth login` or pass a token"
+    absent = isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled)
+    if absent or (isinstance(error, MissingFileError) and str(error) == NOT_CACHED):
+        if options["local_files_only"] or constants.HF_HUB_OFFLINE:
+            return _fetch_first(repository, file)
+        return f"{NOT_CACHED}, and the hub cannot be reached; check the network, or give a folder with the files"
+    if isinstance(error, errors.EntryNotFoundError):
+        return "the repository has no such file"
+    if isinstance(error, MissingFileError):
+        return str(error)
+    return f"download failed ({type(error).__name__}: {first_line(error)})"
+
+
+def _fetch_first(repository: str, file: str) -> str:
+    part = f" --include '{file}*'" if file.endswith("/") else f" {file}" if file else ""
+    return (
+        f"{NOT_CACHED}, and downloads are off; allow them, or run `hf download {repository}{part}` where there is "
+        "a network"
+    )

@@ -1,0 +1,115 @@
+"""Fill a network from tensors: once, checked by name and shape, without a second copy in memory."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stagevar.errors import ForeignCheckpointError, ShapeError, some
+
+MADV_PAGEOUT = 21
+
+
+def fill(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    rename: Callable[[str], str | None] | None = None,
+    reshape: Callable[[str, Tensor], Tensor] | None = None,
+    source: str | Path = "",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Give a network, which may be on the meta device, the tensors of a checkpoint; then freeze it.
+
+    Args:
+        module: the network.
+        state: tensors by the checkpoint's names.
+        rename: the checkpoint's name to ours, or None to leave the tensor out.
+        reshape: our name and the tensor to the tensor in our layout.
+        source: named in errors.
+        dtype: of the parameters of ``blocks``, at any depth; all others, and all buffers of real numbers, are float32.
+
+    Raises:
+        ForeignCheckpointError: tensors missing or left over.
+        ShapeError: a tensor of another shape, or integers where real numbers belong.
+    """
+    expected = module.state_dict()
+    found: dict[str, Tensor] = {}
+    left_over: list[str] = []
+    for theirs, tensor in state.items():
+        ours = theirs if rename is None else rename(theirs)
+        if ours is None:
+            continue
+        if ours not in expected or ours in found:
+            left_over.append(theirs)
+            continue
+        found[ours] = _reshaped(reshape, ours, tensor)
+    _check(module, expected, found, left_over, str(source) or "the checkpoint")
+    compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if ".blocks." in f".{name}"}
+    for name, tensor in found.items():
+        floating = expected[name].is_floating_point()
+        target = (dtype or torch.float32) if name in compute else torch.float32
+        found[name] = tensor.to(target if floating else expected[name].dtype)
+        if found[name] is not tensor:
+            _page_out(tensor)
+    module.load_state_dict(found, assign=True)
+    if empty := [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]:
+        raise ValueError(f"{some(empty)}: not part of any checkpoint, so it must be built outside the meta device")
+    module.requires_grad_(False).eval()
+
+
+def _page_out(tensor: Tensor) -> None:
+    """Tell Linux that a tensor, which has been copied, is not needed soon: pages of a mapped file leave memory at once,
+    so that a whole file and its copy in half precision never fill it together. The contents stay as they are."""
+    if sys.platform != "linux" or tensor.device.type != "cpu":
+        return
+    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    begin, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end:
+        with suppress(OSError, AttributeError):  # a hint: where it cannot be given, nothing changes
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_PAGEOUT)
+
+
+def _reshaped(reshape: Callable[[str, Tensor], Tensor] | None, name: str, tensor: Tensor) -> Tensor:
+    if reshape is None:
+        return tensor
+    try:
+        return reshape(name, tensor)
+    except (RuntimeError, IndexError):  # it does not fit; the check of shapes says so with both shapes
+        return tensor
+
+
+def _check(
+    module: nn.Module,
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    left_over: list[str],
+    source: str,
+) -> None:
+    missing = [name for name in expected if name not in found]
+    misfits = [
+        f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers"
+        for name, tensor in found.items()
+        if expected[name].is_floating_point() and not tensor.is_floating_point()
+    ] + [
+        f"{name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+        for name, tensor in found.items()
+        if tensor.shape != expected[name].shape
+    ]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} of {len(expected)} tensors missing ({some(missing)})")
+    if left_over:
+        problems.append(f"{len(left_over)} left over ({some(left_over)})")
+    if misfits:
+        problems.append(f"{len(misfits)} of another shape or kind ({some(misfits)})")
+    if problems:
+        kind = ForeignCheckpointError if missing or left_over else ShapeError
+        raise kind(f"{source} does not fit {type(module).__name__}: {', '.join(problems)}; check model and size")

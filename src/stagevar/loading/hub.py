@@ -1,0 +1,167 @@
+"""Finding the files of a model: in local folders, in the hub's cache, or downloaded and checked against the hub's own
+record of their size and hash, which huggingface_hub does not do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+WORDS = (".json", ".txt", ".model")
+"""Endings of settings and vocabularies, which a folder's weights need beside them."""
+
+_SHARD = r"(-\d{5}-of-\d{5})?"
+_KINDS = (
+    re.compile(rf"model{_SHARD}\.safetensors"),
+    re.compile(rf"pytorch_model{_SHARD}\.bin"),
+    re.compile(r".*\.safetensors"),
+    re.compile(r".*\.(pth|pt|bin|ckpt)"),
+)
+"""Weights of a folder, what to prefer first: the names that transformers writes, then any other."""
+
+NOT_CACHED = "not in the cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file as the hub knows it.
+
+    Attributes:
+        size: in bytes, None if unknown.
+        sha256: of large files, else None.
+        sha1: of git's blob, for the small files; None if unknown.
+    """
+
+    size: int | None = None
+    sha256: str | None = None
+    sha1: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a repository holds.
+
+    Attributes:
+        files: by path in the repository.
+        folder: of the cached snapshot if that is what was listed, None if the hub was.
+        licence: as the repository's card states it, "" if unknown.
+    """
+
+    files: Mapping[str, Stored]
+    folder: Path | None = None
+    licence: str = ""
+
+
+def is_folder(file: str) -> bool:
+    return not file or file.endswith("/")
+
+
+def choose(paths: Iterable[str], file: str) -> list[str]:
+    """The files to take from a repository that holds ``paths``: for a file, it or its safetensors twin; for a folder
+    (slash at the end, or empty for the root), weights of the best kind with the settings and vocabularies beside them.
+    Empty if there are none."""
+    paths = list(paths)
+    if not is_folder(file):
+        twin = str(PurePosixPath(file).with_suffix(".safetensors"))
+        found = twin if twin in paths and PurePosixPath(file).suffix in PICKLES else file
+        return [found] if found in paths else []
+    names = [path.removeprefix(file) for path in paths if path.startswith(file)]
+    names = sorted(name for name in names if "/" not in name)
+    kinds = ([name for name in names if kind.fullmatch(name)] for kind in _KINDS)
+    weights = next(filter(None, kinds), [])
+    endings = {PurePosixPath(name).suffix for name in weights}
+    beside = [
+        name
+        for name in names
+        if name.endswith(WORDS) and (not (index := _indexed(name)) or index in endings) and name not in weights
+    ]
+    return [file + name for name in (*beside, *weights)]
+
+
+def _indexed(name: str) -> str:
+    """The ending of the shards that an index lists, "" of what is no index."""
+    return PurePosixPath(name.removesuffix(".index.json")).suffix if name.endswith(".index.json") else ""
+
+
+def listing(
+    repository: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Listing:
+    """What a repository holds, as the hub says, or the cache if the hub is not to be asked or not to be reached.
+
+    Raises:
+        huggingface_hub's errors; LocalEntryNotFoundError if there is nothing in the cache either.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
+
+    unreachable = None
+    if not local_files_only and not constants.HF_HUB_OFFLINE:
+        try:
+            timeout = constants.HF_HUB_ETAG_TIMEOUT
+            api = hub.HfApi(token=token)
+            info = api.model_info(repository, revision=revision, timeout=timeout, files_metadata=True)
+        except Exception as error:
+            if not transient(error):
+                raise
+            unreachable = error
+        else:
+            return Listing({s.rfilename: _stored(s) for s in info.siblings or ()}, licence=_licence(info))
+    folder = _snapshot(repository, revision, cache_dir)
+    if folder is None:
+        raise errors.LocalEntryNotFoundError(NOT_CACHED) from unreachable
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return Listing({name: Stored(path.stat().st_size) for name, path in files.items()}, folder)
+
+
+def _stored(sibling: Any) -> Stored:
+    if sibling.lfs is None:
+        return Stored(sibling.size, None, sibling.blob_id)
+    return Stored(sibling.lfs.size, sibling.lfs.sha256)
+
+
+def _licence(info: Any) -> str:
+    tags = [tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")]
+    return tags[0] if tags else ""
+
+
+def _snapshot(repository: str, revision: str | None, cache_dir: str | Path | None) -> Path | None:
+    """The folder of a repository's files in the cache, None if there is none."""
+    from huggingface_hub import constants
+
+    storage = Path(cache_dir or constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"))
+    commit = revision or "main"
+    with suppress(OSError):
+        commit = (storage / "refs" / commit).read_text().strip()
+    folder = storage / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def is_cached(repository: str, name: str, revision: str | None = None, cache_dir: str | Path | None = None) -> bool:
+    """Whether a file of a repository is in the cache."""
+    folder = _snapshot(repository, revision, cache_dir)
+    return folder is not None and (folder / name).exists()
+
+
+def free_space(folder: Path) -> tuple[Path, int]:
+    """The part of a path that exists, and the bytes free there."""
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    return place, shutil.disk_usage(place).free
+
+
+def transient(error: Exception) -> bool:
+    """Whether a failure is one of the connection or of the server, so that another attempt may do better."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return int(status) >= 500
+    client = type(error).__module__.split(".")[0] in ("httpx2", "httpx", "httpcore", "requests", "urllib3")
+    return client or "Consistency check" in str(error)

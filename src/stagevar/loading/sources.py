@@ -1,0 +1,224 @@
+"""What a name, path or repository means, and the model behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    MissingFileError,
+    OptionError,
+    ShapeError,
+    UnknownModelError,
+)
+from stagevar.families.catalogue import FAMILIES, bare, find, names, published
+from stagevar.families.family import CONFIG, WEIGHTS, Family, Size
+from stagevar.loading.download import locate
+from stagevar.loading.folder import family_of, folder_skeleton, load_folder, text_repositories
+from stagevar.loading.place import Placement
+from stagevar.loading.published import Where, load_published
+from stagevar.loading.read import read_state
+from stagevar.loading.recognise import recognise
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a name, path or repository stands for: a row of the table, or a folder that this package wrote.
+
+    Attributes:
+        name: of the model, "" where the folder knows it.
+        family: its family.
+        size: its row, None for a folder.
+        folder: that this package wrote, None for published files.
+        where: where published files and text encoders are looked for.
+        remote: hub repository, and the folder in it, that ``folder`` is a copy of; its weights come when loaded.
+    """
+
+    name: str
+    family: Family
+    size: Size | None
+    folder: Path | None
+    where: Where
+    remote: tuple[str, str] | None = None
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Hub repositories of the text encoders."""
+        if self.folder is not None:
+            return text_repositories(self.folder)
+        return () if self.size is None else self.size.text
+
+    def places(self) -> list[tuple[str | Path, str, dict[str, Any]]]:
+        """Of all files, network first: folder or repository, file or folder in it, and options for ``hub.locate``."""
+        size = self.size or Size(None, text=self.text)
+        where = self.where if self.folder is None else replace(self.where, folder=self.folder)
+        if self.remote is not None:
+            repository, inside = self.remote
+            own: list[tuple[str | Path, str]] = [(repository, f"{inside}/" if inside else "")]
+        elif self.folder is not None:
+            own = [(self.folder, name) for name in (CONFIG, WEIGHTS)]
+        else:
+            own = [(where.source(part, size, part.file), part.file) for part in size.parts]
+            if where.network is not None:
+                own[0] = where.network.parent, where.network.name
+        text = [(where.encoder_source(name, size), inside) for name in self.text for inside in self.family.text_folders]
+        return [(source, file, where.options(str(source), size)) for source, file in (*own, *text)]
+
+
+def resolve(source: str | Path, weights: str | Path | None = None, where: Where | None = None) -> Source:
+    """Find out what a user means. Nothing is downloaded but the config of a folder of ours on the hub.
+
+    Args:
+        source: a name of ``entries``; a folder that ``folder.save_model`` wrote, here or as a hub repository; a hub
+            repository of the table or a file of one; or a local file that holds a model's network.
+        weights: folder with a named model's published files, or its network's file, instead of the hub.
+        where: revision, token and whether to stay offline.
+
+    Raises:
+        UnknownModelError, OptionError, MissingFileError, ForeignCheckpointError
+    """
+    name, where = str(source), where or Where()
+    found = find(name)
+    if found is not None and not found[1].shipped:
+        return _of_table(name, where if weights is None else _at(Path(weights).expanduser(), where))
+    if weights is not None:
+        listed = ", ".join(name for name, _ in published())
+        raise OptionError(f"weights are given to a model of the hub ({listed}), not to {name!r}")
+    if found is not None:
+        return _of_table(name, where)
+    path = os.path.expanduser(name)  # noqa: PTH111 - never raises
+    if name and os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, never raises
+        return Source("", family_of(Path(path), FAMILIES), None, Path(path), where)
+    if name and os.path.isfile(path):  # noqa: PTH113
+        return _of_file(Path(path), where)
+    if repository := re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)((?:/[\w.-]+)*)/?", name):
+        return _of_repository(repository[1], repository[2].strip("/"), where)
+    raise UnknownModelError(f"there is no model, file or folder {name!r}; models are {', '.join(names())}")
+
+
+def _of_table(name: str, where: Where) -> Source:
+    found = find(name)
+    assert found is not None
+    family, size = found
+    return Source(name, family, None, size.shipped, where) if size.shipped else Source(name, family, size, None, where)
+
+
+def _at(weights: Path, where: Where) -> Where:
+    if weights.is_file():
+        return replace(where, folder=weights.parent, network=weights)
+    return replace(where, folder=weights)
+
+
+def _of_file(path: Path, where: Where) -> Source:
+    """A network's file: known by its name, else by its tensors."""
+    named = [name for name, size in published() if PurePosixPath(size.parts[0].file).stem == path.stem]
+    candidates = named or recognise(read_state(path))
+    if len(candidates) != 1:
+        which = f"could be {', '.join(candidates)}" if candidates else "has the tensors of no model here"
+        raise UnknownModelError(f"{path} {which}; give the model by name, and the file as its weights")
+    return _of_table(candidates[0], _at(path, where))
+
+
+def _of_repository(repository: str, file: str, where: Where) -> Source:
+    """A repository of the table, or one that holds a folder of ours."""
+    networks = {name: size.parts[0].file for name, size in published() if size.parts[0].repository == repository}
+    chosen = [name for name, network in networks.items() if file in ("", network.rstrip("/"))]
+    if len(chosen) == 1:
+        return _of_table(chosen[0], where)
+    if networks:
+        raise UnknownModelError(f"{repository} holds several models; give one by name: {', '.join(networks)}")
+
+    folder = _fetch(repository, file, CONFIG, where).parent
+    return Source("", family_of(folder, FAMILIES), None, folder, where, (repository, file))
+
+
+def _fetch(repository: str, file: str, name: str, where: Where) -> Path:
+    """A file or folder of a folder of ours on the hub."""
+    at = f"{file}/{name}" if file else name
+    return locate(repository, at, revision=where.revision, local_files_only=where.local_files_only, token=where.token)
+
+
+def _fetch_all(meant: Source) -> None:
+    """The weights and text encoders of a folder of ours on the hub."""
+    assert meant.remote is not None
+    _fetch(*meant.remote, "", meant.where)
+    for text in meant.text:
+        for inside in meant.family.text_folders:
+            with suppress(MissingFileError):  # then the folder refers to the encoder's own repository
+                _fetch(*meant.remote, f"{text.split('/')[-1]}/{inside}", meant.where)
+
+
+def skeleton(source: str | Path) -> ScaleModel:
+    """A model on the meta device: all its shapes, none of its weights.
+
+    Args:
+        source: as ``resolve`` takes it.
+
+    Raises:
+        UnknownModelError, MissingFileError, ForeignCheckpointError
+    """
+    return outline(resolve(source))
+
+
+def outline(meant: Source) -> ScaleModel:
+    """See ``skeleton``."""
+    if meant.folder is not None and (meant.folder / CONFIG).exists():
+        return folder_skeleton(meant.folder, meant.family)
+    return bare(meant.name)
+
+
+def load(
+    source: str | Path, *, weights: str | Path | None = None, where: Where | None = None, **place: Any
+) -> ScaleModel:
+    """A model with its weights, frozen.
+
+    Args:
+        source, weights, where: as ``resolve`` takes them.
+        place: fields of ``published.Placement``.
+
+    Raises:
+        UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError
+    """
+    meant, placed = resolve(source, weights, where), Placement(**place)
+    if meant.folder is not None:
+        if meant.remote is not None:
+            _fetch_all(meant)
+        return load_folder(meant.folder, meant.family, meant.where, placed)
+    assert meant.size is not None
+    try:
+        return load_published(meant.name, meant.family, meant.size, meant.where, placed)
+    except (ForeignCheckpointError, ShapeError) as error:
+        raise type(error)(f"{error}{_other_model(meant)}") from None
+
+
+def _other_model(meant: Source) -> str:
+    """Whose network a checkpoint that did not fit holds, as the end of a sentence; "" if that is not the trouble."""
+    assert meant.size is not None
+    with suppress(CheckpointError):
+        found = recognise(read_state(meant.where.find(meant.size.parts[0], meant.size)))
+        if found and meant.name not in found:
+            return f"; its tensors are those of {' or '.join(found)}"
+    return ""
+
+
+def on_disk(name: str) -> bool:
+    """Whether network and tokenizer of a model are here, in the package or in the hub's cache."""
+    found = find(name)
+    if found is None:
+        return False
+    size = found[1]
+    if size.shipped:
+        return (size.shipped / WEIGHTS).exists()
+    try:
+        for part in size.parts:
+            locate(part.repository, part.file, local_files_only=True)
+    except MissingFileError:
+        return False
+    return bool(size.parts)

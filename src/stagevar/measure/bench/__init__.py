@@ -1,0 +1,1 @@
+"""Accelerators side by side."""

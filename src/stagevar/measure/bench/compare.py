@@ -1,0 +1,118 @@
+"""Accelerators side by side in one process: the same captions and seeds, batch by batch in turn.
+
+Time drifts on every machine, so a batch is drawn by all accelerators before the next one begins, the order moves by one
+from batch to batch, each accelerator draws one untimed batch first, and speed is a ratio of times of the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+import stagevar
+from stagevar.accelerators.base import Accelerator
+from stagevar.errors import OptionError
+from stagevar.measure.bench.draw import draw
+from stagevar.measure.bench.latency import by_accelerator
+from stagevar.measure.bench.tally import Tally
+from stagevar.measure.predict.explain import text_rows
+from stagevar.measure.predict.flops import operations
+from stagevar.measure.suites.score import MAX_CAPTIONS
+from stagevar.pipeline import Pipeline
+from stagevar.registry import parse
+from stagevar.request import Request
+from stagevar.scenes.captions import caption_suite
+
+PLAIN = "none"
+
+
+def compare(
+    pipeline: Pipeline,
+    accelerators: Sequence[str],
+    *,
+    captions: int = 60,
+    prompts: Sequence[str] = (),
+    guidance: float | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    height: int | None = None,
+    width: int | None = None,
+    parts: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Draw the same captions with every accelerator; measure time, closeness to the plain run and the oracle's score.
+
+    Args:
+        accelerators: as ``stagevar.registry.parse`` reads them; ``none`` is added, and comes first.
+        captions: pictures per accelerator; picture i has seed ``seed + i``.
+        prompts: taken in turn instead of the scenes family's held-out captions; the oracle cannot read them.
+        guidance: strength; the model's default if None.
+        height, width: pixels; the model's default size if None.
+        parts: also measure latency by part, in batches of their own.
+        progress: told how many captions every accelerator has drawn.
+
+    Returns:
+        What was run and where, and ``rows``, one per accelerator. Seconds are sums over all captions; ``speedup`` is
+        the median over batches of plain over accelerated network seconds; ``executed_scales`` are those of most
+        pictures, in a share ``executed_share``; ``rows_processed`` and ``flops`` are means per picture; ``oracle`` and
+        ``relaxed`` are null where the oracle cannot read.
+
+    Raises:
+        OptionError: an accelerator that does not exist or fit, or a number out of range.
+    """
+    if not 1 <= captions <= MAX_CAPTIONS:
+        raise OptionError(f"captions must lie between 1 and {MAX_CAPTIONS}, not {captions}")
+    if batch_size < 1:
+        raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
+    model = pipeline.model
+    names = _distinct([PLAIN, *accelerators])
+    scenes = caption_suite(captions) if model.family == "scenes" and not prompts else []
+    lines = prompts or model.samples
+    texts = [scene.caption for scene in scenes] or [lines[i % len(lines)] for i in range(captions)]
+    sampling: dict[str, Any] = {"height": height, "width": width, "guidance_scale": guidance}
+    requests = [Request(text, seed=seed + i, **sampling) for i, text in enumerate(texts)]
+    schedule = model.schedule(height, width)
+    tallies = {name: Tally(scenes) for name in names}
+    for name in names:
+        draw(pipeline, requests[:batch_size], name)
+    starts = range(0, captions, batch_size)
+    for number, start in enumerate(starts):
+        turn = number % len(names)
+        batch = requests[start : start + batch_size]
+        model.encode_text([request.prompt for request in batch])  # some encoders remember; then for all alike
+        drawn = {name: draw(pipeline, batch, name) for name in names[turn:] + names[:turn]}
+        for name, tally in tallies.items():
+            tally.add(drawn[name], drawn[PLAIN])
+        if progress is not None:
+            progress(start + len(batch))
+    cost = operations(model, schedule, text_rows(model, texts[:batch_size]))
+    rows = [{"accelerator": name, **tally.row(tallies[PLAIN], cost)} for name, tally in tallies.items()]
+    if parts:
+        measured = by_accelerator(pipeline, names, requests[:batch_size])
+        rows = [row | {"parts": measured[row["accelerator"]]} for row in rows]
+    return {
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "model": model.name,
+        "captions": captions,
+        "batch": min(batch_size, captions),
+        "size": list(model.picture_size(schedule)),
+        "scales": len(schedule),
+        "guidance": model.defaults.guidance if guidance is None else guidance,
+        "seed": seed,
+        "warm_up": "one untimed batch each",
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "stagevar": stagevar.__version__,
+        "rows": rows,
+    }
+
+
+def _distinct(accelerators: Sequence[str]) -> list[str]:
+    """The texts as they were written, without those that say the same as an earlier one."""
+    first: dict[Accelerator, str] = {}
+    for text in accelerators:
+        first.setdefault(parse(text), text.strip())
+    return list(first.values())

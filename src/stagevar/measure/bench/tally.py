@@ -1,0 +1,104 @@
+"""What one accelerator did over all captions, against the plain run of the same captions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, median, quantiles, variance
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stagevar.engine.plan.plan import Plan
+from stagevar.measure.bench.draw import Drawn
+from stagevar.measure.likeness.fidelity import band_ratio, psnr, ssim
+from stagevar.scenes.captions import Scene
+from stagevar.scenes.oracle import Verdict, judge
+
+
+class Tally:
+    """What one accelerator has drawn so far."""
+
+    def __init__(self, scenes: Sequence[Scene]) -> None:
+        self.scenes = scenes
+        self.network: list[float] = []
+        self.total: list[float] = []
+        self.closeness: dict[str, list[float]] = {"ssim": [], "psnr": []}
+        self.bands: list[Tensor] = []
+        self.verdicts: list[Verdict] = []
+        self.executed: Counter[tuple[int, ...]] = Counter()
+        self.plans: Counter[Plan] = Counter()
+        self.rows = 0
+
+    def add(self, drawn: Drawn, plain: Drawn) -> None:
+        """Count a batch in, beside the plain run's of the same noise."""
+        self.network.append(drawn.trace.network_milliseconds / 1e3)
+        self.total.append(drawn.seconds)
+        self.closeness["ssim"] += ssim(drawn.pictures, plain.pictures).tolist()
+        self.closeness["psnr"] += psnr(drawn.pictures, plain.pictures).tolist()
+        self.bands.append(band_ratio(drawn.pictures, plain.pictures))
+        self.executed.update(drawn.trace.executed(image) for image in range(len(drawn.plans)))
+        self.plans.update(drawn.plans)
+        self.rows += sum(record.rows for record in drawn.trace.records)
+        if self.scenes:
+            pixels = (drawn.pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+            chosen = self.scenes[len(self.verdicts) : len(self.verdicts) + len(pixels)]
+            self.verdicts += [judge(scene, picture) for scene, picture in zip(chosen, pixels, strict=True)]
+
+    def row(self, plain: Tally, cost: Callable[[Plan], int]) -> dict[str, Any]:
+        """All figures; see ``compare``."""
+        pictures = self.plans.total()
+        executed, most = self.executed.most_common(1)[0]
+        strict, relaxed = ([float(getattr(v, kind)) for v in self.verdicts] for kind in ("strict", "relaxed"))
+        gain = [own - float(v.strict) for own, v in zip(strict, plain.verdicts, strict=True)]
+        ratios = [slow / fast for slow, fast in zip(plain.network, self.network, strict=True)]
+        return {
+            "network_seconds": sum(self.network),
+            "total_seconds": sum(self.total),
+            "speedup": median(ratios),
+            "oracle": self._by_category(strict),
+            "relaxed": self._by_category(relaxed),
+            **{name: fmean(values) for name, values in self.closeness.items()},
+            "executed_scales": list(executed),
+            "rows_processed": self.rows / pictures,
+            "flops": sum(cost(plan) * count for plan, count in self.plans.items()) / pictures,
+            "executed_share": most / pictures,
+            "speedup_quartiles": _quartiles(ratios),
+            "total_speedup": median(slow / fast for slow, fast in zip(plain.total, self.total, strict=True)),
+            "network_batch": _spread(self.network),
+            "total_batch": _spread(self.total),
+            "bands": torch.cat(self.bands).median(0).values.tolist(),
+            "oracle_difference": self._by_category(gain),
+            "oracle_difference_error": self._error(gain),
+        }
+
+    def _by_category(self, values: Sequence[float]) -> float | None:
+        """The oracle's mean: over captions of a category, then over categories."""
+        return fmean(fmean(group) for group in self._categories(values).values()) if values else None
+
+    def _error(self, gain: Sequence[float]) -> float | None:
+        """Standard error of the paired difference to the plain run; None with one caption in a category."""
+        groups = self._categories(gain)
+        if not groups or any(len(group) < 2 for group in groups.values()):
+            return None
+        return sum(variance(group) / len(group) for group in groups.values()) ** 0.5 / len(groups)
+
+    def _categories(self, values: Sequence[float]) -> Mapping[str, list[float]]:
+        groups: dict[str, list[float]] = {}
+        for scene, value in zip(self.scenes, values, strict=False):
+            groups.setdefault(scene.category, []).append(value)
+        return groups
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Of the batches' seconds."""
+    return {"median": median(seconds), "min": min(seconds), "max": max(seconds)}
+
+
+def _quartiles(values: Sequence[float]) -> list[float]:
+    """First and third quartile."""
+    if len(values) == 1:
+        return [values[0], values[0]]
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return [low, high]

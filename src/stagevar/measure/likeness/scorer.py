@@ -1,0 +1,16 @@
+"""What a picture means, compared with what another means: the oracle's reading, and a place for learned scorers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Scorer(Protocol):
+    """``(pictures, references) -> (n,)``: how alike pictures (n, 3, h, w) in [0, 1] are, 1 for equal ones.
+
+    Higher is more alike; an adaptor of a distance such as LPIPS returns one minus it.
+    """
+
+    def __call__(self, pictures: Tensor, references: Tensor) -> Tensor: ...

@@ -1,0 +1,104 @@
+"""What an accelerator will do to a model: its plan as a table with operations, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, cast
+
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.plan.tokens import Tokens
+from stagevar.errors import MissingFileError
+from stagevar.measure.predict.flops import condition_flops, plan_flops
+from stagevar.measure.predict.rehearse import rehearse
+from stagevar.pipeline import Pipeline
+from stagevar.registry import parse
+from stagevar.request import Request
+
+TEXT_LENGTH = 32
+"""Text tokens of a prompt where no tokenizer is at hand to count them."""
+
+NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"
+ONLINE = (
+    "this accelerator decides per picture while it runs: shown is its course for the mean signals of scenes pictures"
+)
+
+
+def explain(
+    model: ScaleModel,
+    accelerator: str,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    text_length: int | None = None,
+) -> dict[str, Any]:
+    """A request's plan, scale by scale, and what it saves; that of an online accelerator is rehearsed.
+
+    Args:
+        model: with or without weights (``stagevar.loading.sources.skeleton``).
+        accelerator: as ``stagevar.registry.parse`` reads it.
+        height, width: pixels; the model's default size if None.
+        text_length: text tokens; those of the model where it takes a fixed number, else 32.
+
+    Returns:
+        ``rows`` with one entry per scale, ``gflop`` (of one image: all scales), ``plain_gflop``, ``condition_gflop``
+        (spent once per image besides), ``flop_ratio`` (plain over accelerated) and what the figures hold for.
+
+    Raises:
+        OptionError: an unknown accelerator or field, or one that does not fit the schedule.
+        SizeError: a size that the model does not draw.
+    """
+    chosen, pipeline = parse(accelerator), Pipeline(model)
+    schedule = model.schedule(height, width)
+    length = text_length or text_rows(model, model.samples[:1])
+    plain = pipeline.plan(schedule, Request("plain"))
+    start = pipeline.plan(schedule, Request("accelerated", accelerator=str(chosen)))
+    plan = rehearse(chosen, start, schedule)
+    flops = plan_flops(model, schedule, plan, length)
+    total = sum(row.total for row in flops)
+    reference = sum(row.total for row in plan_flops(model, schedule, plain, length))
+    rows = [
+        {
+            "scale": row.scale,
+            "grid": f"{row.grid[0]}x{row.grid[1]}",
+            "stage": scale.stage,
+            "run": scale.run,
+            "branch": scale.branch,
+            "tokens": brief(scale.tokens),
+            "kept": row.share,
+            "guidance": scale.guidance if scale.branch == "both" or scale.carry else None,
+            "rows": row.rows,
+            "gflop": row.total / 1e9,
+            "share": row.total / total,
+        }
+        for row, scale in zip(flops, plan, strict=True)
+    ]
+    return {
+        "model": model.name,
+        "accelerator": str(chosen),
+        "size": list(model.picture_size(schedule)),
+        "text_length": length,
+        "rows": rows,
+        "gflop": total / 1e9,
+        "plain_gflop": reference / 1e9,
+        "condition_gflop": condition_flops(model, length) / 1e9,
+        "flop_ratio": reference / total,
+        "note": f"{ONLINE}; {NOTE}" if chosen.online else NOTE,
+    }
+
+
+def brief(tokens: Tokens | None) -> str:
+    """A reduction by name and by the settings that are not its defaults; how many rows it keeps is another column."""
+    if tokens is None:
+        return "all"
+    settings = ((getattr(tokens, f.name), f.default) for f in fields(cast(Any, tokens)))
+    shown = ", ".join(value for value, usual in settings if isinstance(value, str) and value != usual)
+    return type(tokens).__name__.lower() + (f"({shown})" if shown else "")
+
+
+def text_rows(model: ScaleModel, prompts: Sequence[str]) -> int:
+    """Text tokens of the longest prompt; ``TEXT_LENGTH`` if the model has no text encoder."""
+    try:
+        return max(len(states) for states in model.encode_text(prompts).features)
+    except MissingFileError:
+        return TEXT_LENGTH

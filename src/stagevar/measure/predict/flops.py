@@ -1,0 +1,248 @@
+"""Floating-point operations of a plan, from shapes alone: a model on the meta device will do.
+
+Matrix products and convolutions are counted, a multiply-add as two operations; element-wise work, the text encoder and
+the picture tokenizer are not. All numbers are for one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stagevar.engine.contract.block import Block
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.tokens import TokenContext
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFlops:
+    """Operations of one scale.
+
+    Attributes:
+        scale: index of the scale; ``grid`` its height and width.
+        rows: token rows that go through the network over all branches, a mean over its blocks.
+        share: rows processed relative to all rows of the branches that run.
+        embed: input of the first block.
+        linear: linear layers of the blocks.
+        attention: self-attention over cache and new rows.
+        cross: attention to the text.
+        tokens: reducing rows and restoring them.
+        head: scores of the codes.
+        finish: what a family does with them besides, at most: a second stage that draws, a continuous residual.
+    """
+
+    scale: int
+    grid: Grid
+    rows: int = 0
+    share: float = 0.0
+    embed: int = 0
+    linear: int = 0
+    attention: int = 0
+    cross: int = 0
+    tokens: int = 0
+    head: int = 0
+    finish: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.embed + self.linear + self.attention + self.cross + self.tokens + self.head + self.finish
+
+
+def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> list[ScaleFlops]:
+    """Operations of each scale for one image.
+
+    Args:
+        model: of any family, on any device.
+        schedule: grids of the scales.
+        plan: as long as the schedule.
+        text_length: keys of cross-attention.
+    """
+    way = _Way(model, schedule, plan, text_length)
+    return [way.scale(k) for k in range(len(schedule))]
+
+
+def operations(model: ScaleModel, schedule: Schedule, text_length: int) -> Callable[[Plan], int]:
+    """``plan_flops`` in sum, as a function of the plan; pictures mostly share theirs, so it remembers."""
+
+    @cache
+    def total(plan: Plan) -> int:
+        return sum(row.total for row in plan_flops(model, schedule, plan, text_length))
+
+    return total
+
+
+def condition_flops(model: ScaleModel, text_length: int) -> int:
+    """Operations spent once per image, prompt and null text: keys and values of the text, adaptive norms."""
+    layers = [_Layer.of(block) for block in model.layers]
+    shared = sum(_weights(module) for name, module in model.named_children() if name == "modulation")
+    once = sum(layer.once_weights for layer in layers) + shared
+    return 2 * 2 * (sum(layer.text_weights for layer in layers) * text_length + once)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Shapes of one block.
+
+    Attributes:
+        weights: of the linear layers that every row passes.
+        text_weights: of those that the text passes, once per image: children named ``kv``.
+        once_weights: of those that a vector per image passes: children named ``modulation``.
+        self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
+        shared_weights, shared_width: what of ``weights`` and ``cross_width`` one branch computes for both.
+    """
+
+    weights: int
+    text_weights: int
+    once_weights: int
+    self_width: int
+    cross_width: int
+    shared_weights: int
+    shared_width: int
+
+    @classmethod
+    def of(cls, block: Block) -> _Layer:
+        text, once, self_width, cross_width, shared_weights, shared_width = 0, 0, 0, 0, 0, 0
+        for part in block.children():
+            kv, modulation = getattr(part, "kv", None), getattr(part, "modulation", None)
+            once += 0 if modulation is None else _weights(modulation)
+            width = part.proj.in_features if hasattr(part, "heads") and isinstance(part.proj, nn.Linear) else 0
+            if kv is None:
+                self_width += width
+            else:
+                cross_width, text = cross_width + width, text + _weights(kv)
+            if kv is not None and getattr(part, "shared", False):
+                shared_weights, shared_width = shared_weights + _weights(part) - _weights(kv), shared_width + width
+        weights = _weights(block) - text - once
+        return cls(weights, text, once, self_width, cross_width, shared_weights, shared_width)
+
+
+def _row(module: nn.Module, rows: int) -> int:
+    """Operations of one row in a module whose attentions see so many rows."""
+    parts: Iterator[Any] = module.modules()
+    return 2 * _weights(module) + 4 * rows * sum(part.proj.in_features for part in parts if hasattr(part, "heads"))
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(linear.weight.numel() for linear in module.modules() if isinstance(linear, nn.Linear))
+
+
+class _Way:
+    """A plan's way through the scales: what each layer's cache holds, and which scale ran last."""
+
+    def __init__(self, model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> None:
+        self.model, self.schedule, self.plan, self.text_length = model, schedule, plan, text_length
+        self.layers = [_Layer.of(block) for block in model.layers]
+        self.cached = [0] * model.depth
+        self.width = self.layers[0].self_width
+        self.latent = torch.empty_like(model.empty_latent(1, schedule), device="meta")
+        head = model.get_submodule("head")
+        self.head_row = _weights(head)
+        self.head_once = sum(_weights(part) for name, part in head.named_modules() if name == "modulation")
+        embeddings = [parameter for name in model.embedding for parameter in model.get_submodule(name).parameters()]
+        self.embed_row = sum(parameter.numel() for parameter in embeddings if parameter.dim() > 1)
+
+    def scale(self, k: int) -> ScaleFlops:
+        """Operations of scale k, after those before it."""
+        here, count = self.plan[k], self.schedule[k][0] * self.schedule[k][1]
+        ahead = self.model.rows(self.schedule, k) - count
+        if here.run == "skip":
+            return ScaleFlops(k, self.schedule[k])
+        branches = 2 if here.branch == "both" else 1
+        spared = branches - 1
+        row_layers, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
+        for group, layers in self._segments(k):
+            rows = count
+            if group is not None:
+                rows, overhead = self._reduction(k, group)
+                tokens += overhead
+            for layer in layers:
+                shape, run = self.layers[layer], rows + ahead
+                row_layers += run
+                linear += 2 * run * (branches * shape.weights - spared * shape.shared_weights)
+                attention += 4 * run * self._keys(k, layer, run) * shape.self_width
+                cross += 4 * run * self.text_length * (branches * shape.cross_width - spared * shape.shared_width)
+        read = rows if here.tokens is not None and here.tokens.final else count
+        depth, finishing = self.model.depth, self.model.finishing(self.schedule, k)
+        return ScaleFlops(
+            k,
+            self.schedule[k],
+            rows=round(branches * row_layers / depth),
+            share=row_layers / (depth * (count + ahead)),
+            embed=2 * count * self.embed_row if k and here.run == "full" else 0,
+            linear=linear,
+            attention=branches * attention,
+            cross=cross,
+            tokens=branches * tokens,
+            head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once),
+            finish=branches * read * sum(times * _row(module, read) for module, times in finishing),
+        )
+
+    def _segments(self, k: int) -> Iterator[tuple[int | None, range]]:
+        """The groups of blocks with the index of those that reduce their rows; none if the network does not run."""
+        here = self.plan[k]
+        if here.run == "full":
+            for part in segments(self.model, here.tokens):
+                yield part.group if part.reducible else None, part.layers
+
+    def _keys(self, k: int, layer: int, rows: int) -> int:
+        """Positions that self-attention of a layer sees; the rows stay in its cache if the plan says so."""
+        if not self.model.causal:
+            return rows
+        keys = self.cached[layer] + rows
+        if self.plan[k].cache == "all" and k != self.plan.executed[-1]:
+            self.cached[layer] = keys
+        return keys
+
+    def _reduction(self, k: int, group: int) -> tuple[int, int]:
+        """Rows that a group processes, and the operations of reducing to them and restoring from them."""
+        tokens, grid = self.plan[k].tokens, self.schedule[k]
+        assert tokens is not None
+        x = torch.empty(1, grid[0] * grid[1], self.width, device="meta")
+        context = TokenContext(
+            scale=k,
+            grid=grid,
+            group=group,
+            groups=self.model.groups,
+            rope=None,
+            seeds=[0],
+            latent=self.latent,
+            change=self.latent,
+            memory=self._memory(k, group),
+        )
+        with FlopCounterMode(display=False, custom_mapping=_SOLVING) as counter, torch.no_grad():
+            reduced = tokens.reduce(x, context)
+            if not tokens.final:
+                tokens.restore(x, reduced.x, reduced, context)
+        return reduced.x.shape[1], counter.get_total_flops()
+
+    def _memory(self, k: int, group: int) -> Memory:
+        """The maps that a restoration reads, of the scale that ran before."""
+        memory, tokens = Memory(), self.plan[k].tokens
+        before = [j for j in self.plan.executed if j < k]
+        if tokens is not None and before:
+            grid = self.schedule[before[-1]]
+            for kind in tokens.needs:
+                memory.put(kind, group, torch.empty(1, grid[0] * grid[1], self.width, device="meta"), grid)
+        return memory
+
+
+def _solve(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+    """Systems of r equations for m right-hand sides: elimination, then two substitutions."""
+    *batch, r, m = right
+    count = 1
+    for size in batch:
+        count *= size
+    return count * (2 * r**3 // 3 + 2 * r * r * m)
+
+
+_SOLVING = {torch.ops.aten._linalg_solve_ex: _solve}

@@ -1,0 +1,234 @@
+"""Memory of a run before anything is loaded: the engine itself runs on tensors without data, and a ledger sums up the
+sizes of those that are alive.
+
+What is counted is what PyTorch allocates, to the byte, and the buffers of the noise. Not counted is what libraries take
+inside one operation (the scratch space of a convolution, a rounding up of the allocator), nor Python and PyTorch
+themselves, which take some hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.loop.run import run
+from stagevar.engine.plan.plan import Plan
+
+TEXT_LENGTH = 40
+"""Tokens of an ordinary prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleBytes:
+    """One scale of a batch.
+
+    Attributes:
+        scale: index of the scale; ``grid`` its height and width.
+        cache: keys and values of all layers that are kept when it is done, or were when the last scale began.
+        peak: most that is alive at once while it runs, weights not counted.
+    """
+
+    scale: int
+    grid: Grid
+    cache: int
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunBytes:
+    """A batch from prompt states to pictures, in bytes.
+
+    Attributes:
+        weights: network and picture tokenizer.
+        condition: what the text becomes, kept until the end.
+        scales: of the loop.
+        decoder: peak of turning the latents into pictures.
+    """
+
+    weights: int
+    condition: int
+    scales: tuple[ScaleBytes, ...]
+    decoder: int
+
+    @property
+    def peak(self) -> int:
+        """The most of all phases, weights not counted."""
+        return max(self.condition, self.decoder, *(scale.peak for scale in self.scales))
+
+
+def run_bytes(
+    model: ScaleModel,
+    schedule: Schedule,
+    plan: Plan,
+    batch: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    text_length: int = TEXT_LENGTH,
+) -> RunBytes:
+    """Memory of drawing ``batch`` pictures at once, which grows linearly with them.
+
+    Args:
+        model: its shapes; weights are neither needed nor touched.
+        schedule, plan: what is drawn, and how.
+        batch: pictures.
+        dtype: of the blocks; all else is float32.
+        text_length: tokens of the prompts.
+    """
+    weights = weight_bytes(model, dtype)
+    if batch <= 3:
+        return replace(_measured(model, schedule, plan, batch, dtype, text_length), weights=weights)
+    two, three = (_measured(model, schedule, plan, n, dtype, text_length) for n in (2, 3))
+
+    def line(first: int, second: int) -> int:
+        return first + (batch - 2) * (second - first)
+
+    scales = zip(two.scales, three.scales, strict=True)
+    return RunBytes(
+        weights,
+        line(two.condition, three.condition),
+        tuple(ScaleBytes(a.scale, a.grid, line(a.cache, b.cache), line(a.peak, b.peak)) for a, b in scales),
+        line(two.decoder, three.decoder),
+    )
+
+
+def weight_bytes(model: ScaleModel, dtype: torch.dtype) -> int:
+    """Of network and picture tokenizer: the blocks in ``dtype``, all else in float32 or in whole numbers."""
+    total = 0
+    for name, tensor in model.state_dict().items():
+        kind = dtype if in_blocks(name) and tensor.is_floating_point() else tensor.dtype
+        total += tensor.numel() * kind.itemsize
+    return total
+
+
+def in_blocks(name: str) -> bool:
+    """Whether a parameter has the compute dtype, as ``weights.fill`` gives it."""
+    return ".blocks." in f".{name}"
+
+
+def _measured(
+    model: ScaleModel, schedule: Schedule, plan: Plan, batch: int, dtype: torch.dtype, text_length: int
+) -> RunBytes:
+    ledger, scales, keys = Ledger(), [], dict[int, int]()
+
+    def look(name: str, k: int, tensor: Tensor) -> None:
+        if name.startswith("attended."):
+            keys[k] = keys.get(k, 0) + 2 * tensor.nbytes
+
+    with FakeTensorMode(allow_non_fake_inputs=True), _shadow(model, dtype, text_length) as ghost:
+        text = ghost.encode_text([""] * batch)
+        with ledger, torch.inference_mode():
+            condition = ghost.condition(text)
+            conditioned = ledger.lap()
+            steps = run(ghost, condition, schedule, [plan] * batch, list(range(batch)), noise=_noise, tap=look)
+            latent, cache = None, 0
+            for step in steps:
+                k = step.scale
+                if model.causal and plan[k].run == "full" and plan[k].cache == "all" and k != plan.executed[-1]:
+                    cache = keys[k]
+                scales.append(ScaleBytes(k, schedule[k], cache, ledger.lap()))
+                latent = step.latent
+            del step, steps, condition
+            assert latent is not None
+            ledger.lap()
+            pictures = ghost.decode(latent).float()
+            torch.isfinite(pictures).all()
+    return RunBytes(0, conditioned, tuple(scales), ledger.lap())
+
+
+@contextmanager
+def _shadow(model: ScaleModel, dtype: torch.dtype, text_length: int) -> Iterator[ScaleModel]:
+    """The model built anew from tensors without data, with blank texts for prompts."""
+    ghost = type(model)(model.config, model.name, model.defaults)
+    for name, parameter in ghost.named_parameters():
+        if in_blocks(name):
+            parameter.data = parameter.data.to(dtype)
+    ghost.requires_grad_(False).eval()
+    blank = ghost.blank_text(text_length)
+
+    def encode(prompts: Sequence[str]) -> Text:
+        n = len(prompts)
+        pooled = None if blank.pooled is None else blank.pooled.expand(n, -1)
+        masks = None if blank.masks is None else blank.masks * n
+        return Text(blank.features * n, pooled, masks)
+
+    ghost.encode_text = encode  # type: ignore[method-assign]
+    yield ghost
+
+
+def _scratch(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> int:
+    """What a convolution on the CPU takes besides its output: a single small picture is unfolded into a matrix, for all
+    others the weights are laid out anew."""
+    if x.device.type != "cpu":
+        return 0
+    if len(x) > 1 or x.numel() > 20480 or max(stride) > 1:
+        return weight.nbytes
+    unfolded = out[0, 0].numel() * weight[0].numel() * x.element_size()
+    return unfolded if max(weight.shape[2:]) > 1 else 0
+
+
+def _noise(seed: int, scale: int, shape: Sequence[int]) -> Tensor:
+    """The buffers of ``loop.sample.uniforms``."""
+    raw = torch.empty(tuple(shape), dtype=torch.int64)
+    return (raw >> 41).to(torch.float32) * 2.0**-23
+
+
+class Ledger(TorchDispatchMode):
+    """Bytes of the tensors that operations make, while they are alive. A question about their contents is answered as a
+    sound run finds it: yes, and that indices differ."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.most = 0
+        self._known: set[int] = set()
+
+    def lap(self) -> int:
+        """The most that was alive at once since the last call."""
+        most, self.most = self.most, self.live
+        return most
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+            return True
+        if func is torch.ops.aten._unique2.default:
+            order = torch.arange(args[0].numel(), device=args[0].device)
+            return order, order, order
+        if func is not torch.ops.prim.device.default:
+            with self:  # what is composed of other operations allocates in those
+                out = func.decompose(*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
+        self._note((args, kwargs), made=False)
+        out = func(*args, **(kwargs or {}))
+        self._note(out, made=True)
+        if func is torch.ops.aten.convolution.default:
+            self.most = max(self.most, self.live + _scratch(out, *args[:4]))
+        return out
+
+    def _note(self, values: Any, *, made: bool) -> None:
+        """Count the storages of tensors that an operation made; those that it was given are weights or the like."""
+        for tensor in tree_leaves(values):
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._known:
+                size = storage.nbytes() if made else 0
+                self._known.add(storage._cdata)
+                self.live += size
+                self.most = max(self.most, self.live)
+                weakref.finalize(storage, self._release, storage._cdata, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size

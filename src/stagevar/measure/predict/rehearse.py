@@ -1,0 +1,49 @@
+"""The course that an online accelerator would take, without drawing: its plan, revised by a mean picture's signals."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from stagevar.accelerators.base import Accelerator
+from stagevar.engine.grids.grid import Schedule, share_of_final
+from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.signals import Signals
+
+Row = tuple[float, ...]
+
+MEAN_PICTURE: tuple[Row, ...] = (
+    (0.03125, 0.30, 0.44, 1.00, 0.82, 0.83, 0.20, 0.46, 0.60, 0.69, 0.78, 0.82, 0.85, 0.87, 0.88),
+    (0.06250, 0.22, 0.66, 0.50, 0.99, 0.99, 0.23, 0.45, 0.57, 0.66, 0.75, 0.79, 0.84, 0.89, 0.92),
+    (0.09375, 0.17, 0.78, 0.61, 0.99, 0.98, 0.20, 0.41, 0.52, 0.62, 0.71, 0.77, 0.82, 0.88, 0.91),
+    (0.12500, 0.14, 0.83, 0.33, 0.66, 0.68, 0.18, 0.36, 0.47, 0.56, 0.65, 0.71, 0.77, 0.84, 0.88),
+    (0.18750, 0.13, 0.89, 0.28, 0.73, 0.78, 0.15, 0.31, 0.41, 0.48, 0.57, 0.63, 0.70, 0.79, 0.85),
+    (0.25000, 0.09, 0.93, 0.23, 0.54, 0.68, 0.12, 0.26, 0.34, 0.41, 0.49, 0.55, 0.62, 0.71, 0.78),
+    (0.37500, 0.13, 0.92, 0.10, 0.58, 0.64, 0.11, 0.22, 0.29, 0.35, 0.42, 0.48, 0.54, 0.63, 0.70),
+    (0.50000, 0.09, 0.93, 0.07, 0.49, 0.57, 0.09, 0.19, 0.24, 0.29, 0.35, 0.41, 0.46, 0.54, 0.61),
+    (0.75000, 0.12, 0.88, 0.05, 0.16, 0.42, 0.09, 0.17, 0.22, 0.27, 0.33, 0.37, 0.43, 0.50, 0.57),
+    (1.00000, 0.09, 0.90, 0.05, 0.17, 0.70, 0.07, 0.15, 0.19, 0.22, 0.26, 0.28, 0.33, 0.41, 0.49),
+)
+"""Side of a scale relative to the final one, then the signals there in the order of ``Signals``: means over 128
+held-out captions of the scenes model's plain run. Other models show others."""
+
+
+def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
+    """The plan as it would stand at the end for a picture of ``MEAN_PICTURE``; unchanged if all is decided before."""
+    if accelerator.online:
+        for k in range(len(plan)):
+            if plan[k].run != "skip":
+                signals = signals_at(share_of_final(schedule, k), both=plan[k].branch == "both")
+                plan = accelerator.revise(plan, k, signals, schedule)
+    return plan
+
+
+def signals_at(share: float, *, both: bool = True) -> Signals:
+    """The mean picture's signals at a scale of a relative side, linear between the measured ones."""
+    place = bisect_left(MEAN_PICTURE, (share,))
+    above = MEAN_PICTURE[min(place, len(MEAN_PICTURE) - 1)]
+    below = MEAN_PICTURE[max(place - 1, 0)]
+    weight = 0.0 if above is below else (share - below[0]) / (above[0] - below[0])
+    flips, confidence, low, middle, high, *support = (
+        b + weight * (a - b) for a, b in zip(above[1:], below[1:], strict=True)
+    )
+    return Signals(flips if both else None, confidence, low, middle, high, tuple(support))

@@ -1,0 +1,1 @@
+"""What every scale of a model contributes."""

@@ -1,1 +1,0 @@
-"""Model families. One family a file; what they share is in autoencoder, blocks, bsq, vq, text and weights."""

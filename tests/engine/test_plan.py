@@ -1,0 +1,71 @@
+import pytest
+
+from stagevar.engine.plan.plan import Plan, ScalePlan
+from stagevar.errors import OptionError
+
+
+def test_defaults_are_the_plain_run():
+    plain = ScalePlan()
+    assert (plain.run, plain.branch, plain.guidance, plain.temperature) == ("full", "both", 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"run": "half"},
+        {"branch": "none"},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"guidance": float("nan")},
+        {"guidance": "x"},
+        {"guidance_layer": 0.5},
+        {"top_k": 1.5},
+        {"temperature": float("inf")},
+        {"carry": float("inf")},
+        {"smooth": 1.5},
+        {"smooth": True},
+    ],
+)
+def test_values_out_of_range_are_refused(fields):
+    with pytest.raises(OptionError, match=next(iter(fields))):
+        ScalePlan(**fields)
+
+
+def test_a_dropped_branch_cannot_come_back():
+    Plan((ScalePlan(), ScalePlan(branch="cond"), ScalePlan(branch="cond")))
+    with pytest.raises(OptionError, match="cannot come back"):
+        Plan((ScalePlan(branch="cond"), ScalePlan()))
+    with pytest.raises(OptionError, match="cannot come back"):
+        Plan((ScalePlan(branch="cond"), ScalePlan(branch="null")))
+
+
+def test_a_plan_that_runs_nothing_is_refused():
+    with pytest.raises(OptionError, match="no scale"):
+        Plan.uniform(3, run="skip")
+
+
+def test_uniform_takes_one_value_or_one_per_scale():
+    plan = Plan.uniform(3, guidance=[1.0, 2.0, 3.0], temperature=0.5)
+    assert [scale.guidance for scale in plan] == [1.0, 2.0, 3.0]
+    assert {scale.temperature for scale in plan} == {0.5}
+    with pytest.raises(OptionError, match="2 entries"):
+        Plan.uniform(3, guidance=(1.0, 2.0))
+
+
+def test_replace_counts_from_the_end_and_leaves_the_original():
+    plan = Plan.uniform(4)
+    shorter = plan.replace([-1], run="skip").replace([-2], run="skip")
+    assert shorter.executed == (0, 1)
+    assert plan.executed == (0, 1, 2, 3)
+
+
+def test_fields_and_scales_that_do_not_exist():
+    with pytest.raises(OptionError, match="no colour"):
+        Plan.uniform(3, colour="red")
+    with pytest.raises(OptionError, match="no colour"):
+        Plan.uniform(3).replace([0], colour="red")
+    with pytest.raises(OptionError, match="no scale 3"):
+        Plan.uniform(3).replace([3], run="skip")

@@ -1,0 +1,116 @@
+"""What the doctor says before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stagevar.families.infinity import network as infinity
+from stagevar.families.tiny import tiny
+from stagevar.loading.folder import save_model
+from stagevar.loading.sources import load
+from stagevar.measure.predict import doctor
+
+from ..infinity_files import Published, published, text_encoder
+from ..standin import Hub
+
+__all__ = ["published", "text_encoder"]
+
+Run = Callable[..., tuple[int, str, str]]
+HUB = "FoundationVision/Infinity"
+NETWORK, TOKENIZER = "infinity_2b_reg.pth", "infinity_vae_d32reg.pth"
+
+
+@pytest.fixture
+def online(published: Published, empty_hub: Hub) -> Hub:
+    """The tiny 2B model on the hub."""
+    files = published("infinity-2b")
+    empty_hub.add(HUB, {name: (files / name).read_bytes() for name in (NETWORK, TOKENIZER)})
+    encoder = {path.name: path.read_bytes() for path in (files / "flan-t5-xl").iterdir()}
+    empty_hub.add(infinity.TEXT_ENCODER, encoder | {"pytorch_model.bin": b"x" * 5000})
+    return empty_hub
+
+
+def told(outcome: tuple[int, str, str]) -> Any:
+    assert outcome[0] == 0, outcome
+    return json.loads(outcome[1])
+
+
+def test_downloads_are_listed_with_their_sizes_and_not_begun(online: Hub, command: Run) -> None:
+    found = told(command("doctor", "infinity-2b", "--json"))
+    sizes = {(file["source"], file["name"]): file["size"] for file in found["files"]}
+    assert sizes[HUB, NETWORK] == len(online.repositories[HUB]["main"][NETWORK])
+    assert (infinity.TEXT_ENCODER, "model.safetensors") in sizes
+    assert (infinity.TEXT_ENCODER, "pytorch_model.bin") not in sizes
+    assert found["download"] == sum(sizes.values()) and not any(file["here"] for file in found["files"])
+    assert found["licence"] == "mit" and found["fits"] is True
+    assert not any(online.downloads(name) for name in (NETWORK, TOKENIZER, "model.safetensors"))
+
+
+def test_what_is_in_the_cache_need_not_be_downloaded(online: Hub, command: Run) -> None:
+    load("infinity-2b")
+    for more in ([], ["--local-files-only"]):
+        found = told(command("doctor", "infinity-2b", "--json", *more))
+        assert found["download"] == 0 and all(file["here"] and file["size"] for file in found["files"])
+
+
+def test_without_the_hub_sizes_are_unknown(published: Published, command: Run) -> None:
+    published("infinity-2b")
+    code, out, _ = command("doctor", "infinity-2b")
+    assert code == 0
+    assert "unknown" in out and "and 3 of unknown size" in out and "it fits" in out
+
+
+def test_memory_adds_up(command: Run, tmp_path: Path) -> None:
+    save_model(tiny("var"), tmp_path)
+    one, three = (told(command("doctor", tmp_path, "--batch", n, "--json")) for n in (1, 3))
+    assert one["need"] == one["run"]["weights"] + one["peak"] + doctor.INTERPRETER
+    assert three["run"]["weights"] == one["run"]["weights"]
+    assert three["peak"] > one["peak"]
+    assert [file["name"] for file in one["files"]] == ["config.json", "model.safetensors"]
+    assert one["size"] == [16, 16] and one["download"] == 0 and one["text_encoder"] == 0
+
+
+def test_text_encoders_count_in_the_dtype_of_the_blocks(published: Published, command: Run) -> None:
+    files = published("infinity-2b")
+    whole, half = (
+        told(command("doctor", "infinity-2b", "--weights", files, "--dtype", dtype, "--json"))
+        for dtype in ("float32", "bfloat16")
+    )
+    assert whole["text_encoder"] == 4 * 1_223_527_424 == 2 * half["text_encoder"]
+    assert all(file["here"] and file["size"] for file in whole["files"])
+    assert "flan-t5-xl" in str([file["source"] for file in whole["files"]])
+
+
+@pytest.mark.parametrize("short", ["free_memory", "_free_disk"])
+def test_what_does_not_fit_is_said_and_shows_in_the_exit_code(
+    short: str, online: Hub, command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, short, lambda *_: 1000)
+    code, out, _ = command("doctor", "infinity-2b")
+    assert code == 1 and "does NOT fit" in out
+
+
+def test_an_accelerator_changes_what_is_needed(command: Run, tmp_path: Path) -> None:
+    save_model(tiny("infinity"), tmp_path)
+    plain, short = (
+        told(command("doctor", tmp_path, "--accelerator", name, "--json")) for name in ("none", "drop_last(3)")
+    )
+    assert short["peak"] < plain["peak"]
+
+
+def test_the_doctor_speaks_of_the_size_that_is_drawn(command: Run, tmp_path: Path) -> None:
+    save_model(tiny("var"), tmp_path)
+    assert told(command("doctor", tmp_path, "--size", "20x30", "--json"))["size"] == [12, 24]
+
+
+def test_a_folder_of_ours_on_the_hub_is_not_downloaded_either(empty_hub: Hub, command: Run, tmp_path: Path) -> None:
+    save_model(tiny("var"), tmp_path / "own")
+    empty_hub.add("me/own", {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()})
+    found = told(command("doctor", "me/own", "--json"))
+    assert {file["name"]: file["here"] for file in found["files"]} == {"config.json": True, "model.safetensors": False}
+    assert not empty_hub.downloads("model.safetensors")

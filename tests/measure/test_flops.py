@@ -1,0 +1,172 @@
+"""Operations of plans: counted from shapes, compared with what torch counts while the loop runs."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from stagevar.engine.loop.run import run
+from stagevar.engine.plan.merge import Merge
+from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.select import Select
+from stagevar.errors import OptionError, SizeError, UnknownModelError
+from stagevar.families.catalogue import FAMILIES
+from stagevar.families.star.second_stage import SamplerConfig
+from stagevar.families.tiny import tiny
+from stagevar.families.tokenizers.vq import VQTokenizer
+from stagevar.loading.sources import skeleton
+from stagevar.measure.predict.explain import explain
+from stagevar.measure.predict.flops import _SOLVING, condition_flops, plan_flops
+from stagevar.measure.predict.rehearse import MEAN_PICTURE, signals_at
+from stagevar.pipeline import Pipeline
+from stagevar.request import Request
+
+MODELS = {family: tiny(family) for family in ("infinity", "scenes", "star", "hart", "switti", "var")}
+MODELS["star-sampler"] = tiny("star", sampler=SamplerConfig(first=5, last_rounds=3, depth=2))
+ACCELERATORS = [
+    "none",
+    "drop_last(1)",
+    "guidance_off(2)",
+    "reuse_last(1)",
+    "stagevar_released",
+    "stagevar_paper",
+    "drop_last(1)+guidance_off(2)",
+]
+TOKENS = {
+    "increment": Select(0.5),
+    "hidden in groups": Select(0.3, restore_by="hidden", scope="group"),
+    "lowrank": Select(0.25, restore_by="lowrank"),
+    "dense ends": Select(0.4, restore_by="nearest", dense=(0.2, 0.2)),
+    "zero_code": Select(0.4, restore_by="zero_code"),
+    "merge": Merge(0.25),
+}
+
+
+def counted(model, plan):
+    """What torch counts, and the rows of the trace, for one image; a tokenizer's convolutions are not looked at."""
+    if isinstance(model.tokenizer, VQTokenizer):
+        model.tokenizer.refine = lambda x, *_: x
+    schedule = model.schedule()
+    condition = model.condition(model.encode_text(["7" if model.family == "var" else "a red star"]))
+    mapping = {"display": False, "custom_mapping": _SOLVING}
+    with FlopCounterMode(**mapping) as counter, sdpa_kernel(SDPBackend.MATH):
+        steps = list(run(model, condition, schedule, [plan], [0]))
+    length = condition.text_kv[0][0].shape[2] if condition.text_kv else 0
+    return counter.get_total_flops(), [step.records[0].rows for step in steps], length
+
+
+def close_to_torch(model, plan):
+    total, rows, length = counted(model, plan)
+    own = plan_flops(model, model.schedule(), plan, length)
+    assert [row.rows for row in own] == rows
+    assert sum(row.total for row in own) == pytest.approx(total, rel=0.02)
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("text", ACCELERATORS)
+def test_accelerated_plans_cost_what_torch_counts(family, text):
+    model = MODELS[family]
+    close_to_torch(model, Pipeline(model).plan(request=Request("x", smooth=False, accelerator=text)))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("tokens", TOKENS.values(), ids=TOKENS)
+def test_reduced_plans_cost_what_torch_counts(family, tokens):
+    model = MODELS[family]
+    count = len(model.schedule())
+    close_to_torch(model, Plan.uniform(count).replace([count - 2], cache="none").replace([count - 1], tokens=tokens))
+    if not tokens.final:
+        close_to_torch(model, Plan.uniform(count).replace(range(2, count), tokens=tokens))
+
+
+def test_parts_follow_their_formulas():
+    model = MODELS["infinity"]
+    schedule, depth, width = model.schedule(), model.depth, model.config.width
+    rows = plan_flops(model, schedule, Plan.uniform(len(schedule)), 7)
+    before = 0
+    for row, (h, w) in zip(rows, schedule, strict=True):
+        M = h * w
+        assert row.rows == 2 * M and row.share == 1
+        assert row.attention == 2 * 4 * M * (before + M) * width * depth
+        assert row.cross == 2 * 4 * M * 7 * width * depth
+        assert row.linear == 2 * 2 * M * depth * (6 * width**2 + 2 * width * 256)
+        before += M
+    assert condition_flops(model, 7) == 2 * 2 * (7 * depth * 2 * width**2 + 6 * width**2)
+
+
+def test_vectors_that_a_block_makes_once_are_no_work_of_its_rows():
+    model = MODELS["var"]
+    width = model.config.width
+    rows = plan_flops(model, model.schedule(), Plan.uniform(6), 0)
+    assert [row.linear for row in rows] == [2 * 2 * h * w * 3 * 12 * width**2 for h, w in model.schedule()]
+    assert condition_flops(model, 0) == 2 * 2 * 3 * 6 * width**2
+    assert condition_flops(tiny("var", shared=True), 0) == 2 * 2 * 6 * width**2
+
+
+def test_a_scale_that_is_not_run_costs_nothing_and_one_branch_half():
+    model = MODELS["scenes"]
+    plan = Plan.uniform(5).replace([3, 4], branch="cond").replace([4], run="skip")
+    plain, rows = (plan_flops(model, model.schedule(), p, 4) for p in (Plan.uniform(5), plan))
+    assert rows[4].total == rows[4].rows == 0
+    assert (rows[3].linear, rows[3].head) == (plain[3].linear // 2, plain[3].head // 2)
+    assert rows[3].embed == plain[3].embed
+
+
+def test_the_meta_device_suffices():
+    full, bare = MODELS["scenes"], tiny("scenes").to("meta")
+    plan = Plan.uniform(5).replace([4], tokens=Select(0.5))
+    assert plan_flops(full, full.schedule(), plan, 9) == plan_flops(bare, bare.schedule(), plan, 9)
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (1248, 832)])
+def test_a_published_model_is_explained_without_weights(size):
+    model = skeleton("infinity-2b")
+    assert model.device.type == "meta"
+    answer = explain(model, "drop_last(1)+guidance_off(2)", height=size[0], width=size[1])
+    assert answer["size"] == list(size)
+    assert len(answer["rows"]) == 13
+    assert [row["branch"] for row in answer["rows"]] == ["both"] * 10 + ["cond"] * 3
+    assert answer["rows"][-1]["run"] == "skip" and answer["rows"][-1]["gflop"] == 0
+    assert sum(row["share"] for row in answer["rows"]) == pytest.approx(1)
+    assert answer["flop_ratio"] == pytest.approx(answer["plain_gflop"] / answer["gflop"]) and answer["flop_ratio"] > 2
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_is_explained_without_weights(family):
+    answer = explain(skeleton(next(iter(FAMILIES[family].sizes))), "drop_last(1)")
+    assert answer["rows"][-1]["gflop"] == 0 < answer["gflop"] < answer["plain_gflop"]
+
+
+def test_an_online_accelerator_is_rehearsed():
+    answer = explain(skeleton("infinity-2b"), "stagevar")
+    assert "per picture" in answer["note"] and answer["flop_ratio"] > 1.2
+    assert answer["rows"][-1]["branch"] == "cond"
+    assert "per picture" not in explain(skeleton("scenes"), "drop_last(1)")["note"]
+
+
+def test_the_mean_picture_is_linear_between_what_was_measured():
+    low = {row[0]: row[3] for row in MEAN_PICTURE}
+    assert signals_at(0.5).low == low[0.5] and signals_at(0.5, both=False).flips is None
+    assert signals_at(0.625).low == pytest.approx((low[0.5] + low[0.75]) / 2)
+    assert signals_at(0.01) == signals_at(0.03125) and signals_at(1.0).support == MEAN_PICTURE[-1][6:]
+
+
+def test_the_plain_run_gains_nothing():
+    answer = explain(skeleton("scenes"), "none")
+    assert answer["flop_ratio"] == 1
+    assert {row["tokens"] for row in answer["rows"]} == {"all"}
+
+
+def test_what_cannot_be_explained_is_named():
+    with pytest.raises(SizeError):
+        explain(skeleton("infinity-2b"), "none", height=100, width=100)
+    with pytest.raises(OptionError):
+        explain(skeleton("scenes"), "warp")
+    with pytest.raises(UnknownModelError):
+        skeleton("dall-e")
+
+
+def test_counting_leaves_no_trace_in_the_random_state():
+    before = torch.get_rng_state()
+    explain(skeleton("scenes"), "stagevar_paper")
+    assert torch.equal(before, torch.get_rng_state())
