@@ -245,7 +245,7 @@ def test_a_listing_has_sizes_hashes_and_the_licence(hub: Hub) -> None:
 
 
 def test_the_variables_of_the_environment_are_heeded(hub: Hub, tmp_path: Path) -> None:
-    code = "from stagevar.models.hub import locate; print(locate('owner/name', 'net.pth'))"
+    code = "from stagevar.loading.download import locate; print(locate('owner/name', 'net.pth'))"
     places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
 
     def run(**more: str) -> subprocess.CompletedProcess[str]:

@@ -207,7 +207,7 @@ import sys, threading, time
 from pathlib import Path
 
 import torch
-from stagevar.models.sources import load
+from stagevar.loading.sources import load
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -29,7 +29,7 @@ ALLOWED = {
     "engine.plan": {"errors", "engine.grids"},
     "engine.loop": {"errors", "files", "engine.grids", "engine.contract", "engine.plan"},
     "families": {"errors", "files", "quiet", "scenes", "engine.grids", "engine.contract"},
-    "loading": {"errors", "files", "quiet", "engine.grids", "engine.contract", "families"},
+    "loading": {"errors", "files", "quiet", "request", "engine.contract", "engine.plan", "families"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
