@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stagevar.families.infinity import network as infinity
+from stagevar.families.infinity import sizes as infinity
 from stagevar.families.infinity.network import InfinityConfig
 from stagevar.families.tiny import randomize
 from stagevar.families.tokenizers.bsq import BinaryTokenizer

@@ -22,7 +22,7 @@ from stagevar.errors import (
 )
 from stagevar.families import catalogue
 from stagevar.families.family import Family, read_fields
-from stagevar.families.infinity import network as infinity
+from stagevar.families.infinity import sizes as infinity
 from stagevar.families.infinity.network import Infinity
 from stagevar.families.scenes.config import ScenesConfig
 from stagevar.families.scenes.network import Scenes

@@ -17,7 +17,8 @@ from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, PromptError
 from stagevar.families import catalogue
-from stagevar.families.hart import network as hart
+from stagevar.families.hart import network
+from stagevar.families.hart import sizes as hart
 from stagevar.families.hart.blocks import grid_factors, grid_positions, mix_halves, pooled_text, text_factors
 from stagevar.families.hart.config import HartConfig, config_of
 from stagevar.families.hart.names import CheckpointNames
@@ -361,7 +362,7 @@ def test_a_residual_is_added_behind_the_final_scale_only(model):
     full = draw(model, tap=tap)
     assert [k for name, k in seen if name == "residual"] == [5]
     residual, codes = seen["residual", 5], seen["codes", 5]
-    assert 0.01 < residual.abs().max() <= hart.RESIDUAL_UNIT
+    assert 0.01 < residual.abs().max() <= network.RESIDUAL_UNIT
     vectors = model.tokenizer.codebook(codes).mT.unflatten(-1, (8, 8))
     torch.testing.assert_close(full, seen["latent", 4] + vectors + residual)
     dropped = draw(model, seeds=(7, 9))

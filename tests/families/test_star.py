@@ -20,7 +20,7 @@ from stagevar.engine.plan.select import Select
 from stagevar.errors import MissingFileError, PromptError
 from stagevar.families import catalogue
 from stagevar.families.star import names as star_names
-from stagevar.families.star import network as star
+from stagevar.families.star import sizes as star
 from stagevar.families.star.attention import Sharing, StarCondition
 from stagevar.families.star.names import CheckpointNames
 from stagevar.families.star.network import Star

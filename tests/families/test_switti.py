@@ -22,7 +22,7 @@ from stagevar.engine.plan.plan import Plan
 from stagevar.errors import ForeignCheckpointError, MissingFileError, PromptError
 from stagevar.families import catalogue
 from stagevar.families.switti import names as switti_names
-from stagevar.families.switti import network as switti
+from stagevar.families.switti import sizes as switti
 from stagevar.families.switti.names import CheckpointNames
 from stagevar.families.switti.network import Switti, crop_numbers
 from stagevar.families.switti.sizes import SIZES, adapt

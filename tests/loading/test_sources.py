@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
-from stagevar.families.infinity import network as infinity
+from stagevar.families.infinity import sizes as infinity
 from stagevar.families.tiny import tiny
 from stagevar.loading.folder import save_model
 from stagevar.loading.sources import load, resolve

@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_the_old_model_whole(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stagevar.loading.read.save_file", full)
+    monkeypatch.setattr("stagevar.loading.folder.save_file", full)
     with pytest.raises(OutputError) as error:
         save(tmp_path, {"depth": 2}, state)
     assert "No space left on device" in one_line(error)
@@ -249,7 +249,7 @@ def test_an_interrupt_leaves_the_old_model_whole(
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stagevar.loading.read.save_file", interrupt)
+    monkeypatch.setattr("stagevar.loading.folder.save_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, {"depth": 2}, state)
     assert load_config(tmp_path) == {"depth": 1}

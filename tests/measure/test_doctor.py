@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stagevar.families.infinity import network as infinity
+from stagevar.families.infinity import sizes as infinity
 from stagevar.families.tiny import tiny
 from stagevar.loading.folder import save_model
 from stagevar.loading.sources import load
