@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stagevar.accelerators.base import Accelerator
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.grid import Grid
 from stagevar.engine.loop.run import Revise
 from stagevar.errors import SizeError
 from stagevar.request import Request
@@ -63,8 +63,8 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
 
 
-def _revise(accelerators: Sequence[Accelerator], schedule: Schedule) -> Revise | None:
+def _revise(accelerators: Sequence[Accelerator]) -> Revise | None:
     """The loop's question to each image's accelerator, None if none of them decides online."""
     if not any(accelerator.online for accelerator in accelerators):
         return None
-    return lambda image, plan, k, signals: accelerators[image].revise(plan, k, signals, schedule)
+    return lambda image, plan, at, signals: accelerators[image].revise(plan, at, signals)

@@ -20,7 +20,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.grids.rows import Branch
-from stagevar.engine.loop.forward import Tap
+from stagevar.engine.loop.call import Tap
 from stagevar.engine.loop.run import run
 from stagevar.engine.loop.trace import Trace
 from stagevar.engine.plan.plan import Plan
@@ -235,7 +235,7 @@ class Pipeline:
                 condition = self.condition([requests[i] for i in indices])
             trace.text_milliseconds += (time.perf_counter() - began) * 1e3
             seeds = [requests[i].seed for i in indices]
-            revise = _revise([parse(requests[i].accelerator) for i in indices], schedule)
+            revise = _revise([parse(requests[i].accelerator) for i in indices])
             options: dict[str, Any] = {"revise": revise, "cancelled": cancelled, "tap": tap}
             for step in run(self.model, condition, schedule, plans, seeds, **options):
                 for record in step.records:

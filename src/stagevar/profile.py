@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stagevar.engine.grids.grid import Schedule, share_of_final
+from stagevar.engine.grids.grid import Schedule, scales
 from stagevar.engine.plan.plan import Stage
 from stagevar.errors import MissingFileError, OptionError
 from stagevar.files import replacing
@@ -120,7 +120,7 @@ class StageProfile:
     def stages(self, schedule: Schedule | None = None) -> tuple[Stage, ...]:
         """The stage of each scale of any schedule of the model (None: the studied one)."""
         schedule = schedule or self.schedule
-        shares = [share_of_final(schedule, k) for k in range(len(schedule))]
+        shares = [at.share for at in scales(schedule)]
         return tuple(
             "semantic" if share <= self.semantic.share else "structure" if share <= self.structure.share else "fidelity"
             for share in shares

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals
@@ -44,8 +44,8 @@ class Accelerator:
         """The plan to start with, made of the plain run's. Pure."""
         return plan
 
-    def revise(self, plan: Plan, k: int, signals: Signals, schedule: Schedule) -> Plan:
-        """One image's plan from scale k + 1 on, after scale k has run. Pure."""
+    def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
+        """One image's plan from the next scale on, after scale ``at`` has run. Pure."""
         return plan
 
     def __str__(self) -> str:
@@ -92,9 +92,9 @@ class Sum(Accelerator):
             plan = part.plan(plan, schedule, facts)
         return plan
 
-    def revise(self, plan: Plan, k: int, signals: Signals, schedule: Schedule) -> Plan:
+    def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
         for part in self.parts:
-            plan = part.revise(plan, k, signals, schedule)
+            plan = part.revise(plan, at, signals)
         return plan
 
     def __str__(self) -> str:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stagevar.accelerators.base import Accelerator, single_branch
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, scales
 from stagevar.engine.plan.plan import Plan, Stage
 from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.signals import Signals, coverage
@@ -60,10 +60,11 @@ class StageVAR(Accelerator):
         if not 0 <= self.quality <= 1:
             raise OptionError(f"stagevar: quality must lie between 0 and 1, not {self.quality}")
 
-    def revise(self, plan: Plan, k: int, signals: Signals, schedule: Schedule) -> Plan:
-        if self.quality == 1 or k + 1 == len(plan):
+    def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
+        if self.quality == 1 or at.last:
             return plan
-        price = self._between(PRICES) * tokens_share(schedule, k + 1)
+        k = at.k
+        price = self._between(PRICES) * tokens_share(Scale(at.schedule, k + 1))
         stage = _next_stage(plan[k].stage or "semantic", signals, price)
         rest = range(k + 1, len(plan))
         plan = plan.replace(rest, stage=stage)
@@ -92,6 +93,6 @@ def _next_stage(stage: Stage, signals: Signals, price: float) -> Stage:
     return stage
 
 
-def tokens_share(schedule: Schedule, k: int) -> float:
-    """Tokens of scale k over those of all scales."""
-    return schedule[k][0] * schedule[k][1] / sum(h * w for h, w in schedule)
+def tokens_share(at: Scale) -> float:
+    """Tokens of a scale over those of all scales."""
+    return at.tokens / sum(each.tokens for each in scales(at.schedule))

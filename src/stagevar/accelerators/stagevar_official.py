@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 
 from stagevar.accelerators.base import Accelerator, Facts, last_executed, single_branch
 from stagevar.accelerators.sketch import Rotary, Sketch
-from stagevar.engine.grids.grid import Schedule, share_of_final
+from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError
 from stagevar.profile import StageProfile
@@ -88,7 +88,7 @@ def sketched(
         if profile is None:
             ratios = ranks(alpha, len(plan) - k, facts.groups)
         else:
-            ratios = profile.rank_ratios(alpha, share_of_final(schedule, k))
+            ratios = profile.rank_ratios(alpha, Scale(schedule, k).share)
         if len(ratios) != facts.groups:
             raise OptionError(f"the profile has ranks of {len(ratios)} groups of blocks, the model has {facts.groups}")
         plan = plan.replace([k], tokens=Sketch(ratios, rotary=rotary))
@@ -156,7 +156,7 @@ class StageVARPaper(Accelerator):
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         profile = StageProfile.load(Path(self.profile)) if self.profile else None
         if profile is None:
-            late = [share_of_final(schedule, k) >= FIDELITY_SHARE for k in range(len(plan))]
+            late = [at.share >= FIDELITY_SHARE for at in scales(schedule)]
         else:
             late = [stage == "fidelity" for stage in profile.stages(schedule)]
         fidelity = [k for k in range(1, len(plan)) if late[k]]

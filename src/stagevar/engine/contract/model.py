@@ -14,14 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Block, Condition
+from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Grid, Schedule
-from stagevar.engine.grids.noise import Uniforms
+from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.grids.rows import Branch
-from stagevar.engine.plan.plan import ScalePlan
-
-Noise = Callable[[int], Tensor]
-"""``noise(channels)`` -> (n, r, channels): normal numbers per image and token, keyed by seed, scale and position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,8 @@ class ScaleModel(nn.Module, ABC):
     config: Any
     """The frozen dataclass that the network was built from."""
     text_encoder: Callable[[Sequence[str]], Text] | None = None
-    """Prompts to states, where that is another network's business; no ``nn.Module``, set by whoever loads the model."""
+    """Maps prompts to encoder states, if a separate network does that. Kept out of ``state_dict`` on purpose (not an
+    ``nn.Module``); the loader sets it."""
 
     @property
     def device(self) -> torch.device:
@@ -142,43 +139,31 @@ class ScaleModel(nn.Module, ABC):
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
         """Zeros (n, D, H, W)."""
 
-    def rows(self, schedule: Schedule, k: int) -> int:
-        """Rows of the residual stream at scale k: its h * w tokens and, ahead of them, what is only there to be
-        attended to (a prompt that is read as part of the sequence)."""
-        return schedule[k][0] * schedule[k][1]
+    def rows(self, at: Scale) -> int:
+        """Length of the residual stream at a scale: h * w tokens, preceded by any rows that are attended to but yield
+        no codes, such as a prompt inside the sequence (HART)."""
+        return at.tokens
 
     @abstractmethod
-    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        """Input of the first block at scale k: (R, ``rows``, C)."""
+    def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
+        """Input of the first block: (R, ``rows``, C)."""
 
-    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor | None:
-        """(``rows``, P, 2) cosine and sine of scale k's rows, (R, ``rows``, P, 2) where they depend on the text, or
+    def rope(self, at: Scale, condition: Condition) -> Tensor | None:
+        """(``rows``, P, 2) cosine and sine of the scale's rows, (R, ``rows``, P, 2) where they depend on the text, or
         None."""
         return None
 
     @abstractmethod
-    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+    def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         """(R, M, V) for vector-quantised codes or (R, M, d, 2) for bits, float32."""
 
-    def draw(
-        self,
-        x_RMC: Tensor,
-        logits_nMV: Tensor,
-        condition: Condition,
-        schedule: Schedule,
-        k: int,
-        plans: Sequence[ScalePlan],
-        seeds: Sequence[int],
-        noise: Uniforms,
-        index_nr: Tensor | None = None,
-    ) -> Tensor | None:
-        """Codes of scale k by a procedure of the model's own, or None to leave them to ``sample.sample``.
+    def draw(self, x_RMC: Tensor, logits_nMV: Tensor, drawing: Drawing) -> Tensor | None:
+        """Codes of a scale by a procedure of the model's own, or None to leave them to the loop.
 
         Args:
             x_RMC: hidden states behind the last block.
             logits_nMV: made of them, guided and divided by the temperature.
-            condition, schedule, k: as in ``logits`` and ``embed``.
-            plans, seeds, noise, index_nr: as in ``sample.sample``.
+            drawing: settings and random numbers.
 
         Returns:
             Codes as ``add_codes`` takes them.
@@ -186,38 +171,25 @@ class ScaleModel(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
-    ) -> Tensor:
-        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d); where a model
+    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
+        """A new latent: the old one plus the upsampled codes of a scale, int64 (n, M) or (n, M, d); where a model
         ``mixes_codes``, also weights over the codes, float (n, M, V).
 
         With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.
         """
 
-    def residual(
-        self,
-        x_RMC: Tensor,
-        codes: Tensor,
-        condition: Condition,
-        schedule: Schedule,
-        k: int,
-        guidance: Sequence[float],
-        noise: Noise,
-        index_nr: Tensor | None = None,
-    ) -> Tensor | None:
-        """What is added to the latent behind the codes of scale k, (n, D, H, W), or None.
+    def residual(self, x_RMC: Tensor, codes: Tensor, drawing: Drawing) -> Tensor | None:
+        """What is added to the latent behind the codes of a scale, (n, D, H, W), or None.
 
         Args:
             x_RMC: hidden states that the codes were drawn from.
-            codes, index_nr: as in ``add_codes``.
-            guidance: weight of each image; it counts where both branches ran (R = 2n).
-            noise: the random numbers to use.
+            codes: as in ``add_codes``.
+            drawing: settings and random numbers.
         """
         return None
 
-    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
-        """Modules behind the head that every row of scale k passes in ``draw`` or ``residual``, and how often: for
+    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
+        """Modules behind the head that every row of a scale passes in ``draw`` or ``residual``, and how often: for
         those who count operations."""
         return ()
 

@@ -38,7 +38,7 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     return (cumulative <= threshold).sum(-1).clamp_(max=logits.shape[-1] - 1)
 
 
-def mixture(logits: Tensor, strength: float, uniform: Tensor) -> Tensor:
+def gumbel_mixture(logits: Tensor, strength: float, uniform: Tensor) -> Tensor:
     """Weights over the codes by a Gumbel softmax, the smoothed sampling of VAR (``more_smooth`` of ``models/var.py``).
 
     Args:
@@ -58,5 +58,5 @@ def _softness(strength: float) -> float:
 
 
 def sharpness(strength: float) -> float:
-    """What ``mixture`` multiplies the logits by: 3.7 at strength 0, 148 at strength 1."""
+    """What ``gumbel_mixture`` multiplies the logits by: 3.7 at strength 0, 148 at strength 1."""
     return (1 + strength) / _softness(strength)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import Condition
-from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.loop.cache import KVCache
+from stagevar.engine.loop.call import Call
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan
 
@@ -39,23 +39,24 @@ class Cohort:
     change: Tensor
 
     @classmethod
-    def start(cls, model: ScaleModel, condition: Condition, schedule: Schedule, plans: Sequence[Plan]) -> Cohort:
+    def start(cls, call: Call, condition: Condition) -> Cohort:
         """All images of a call, both branches."""
-        latent = model.empty_latent(len(plans), schedule)
-        cache = KVCache(model.depth, capacity(model, schedule, plans))
-        return cls(tuple(range(len(plans))), "both", condition, cache, Memory(), latent, latent)
+        images = tuple(range(len(call.plans)))
+        latent = call.model.empty_latent(len(images), call.schedule)
+        cache = KVCache(call.model.depth, capacity(call, images))
+        return cls(images, "both", condition, cache, Memory(), latent, latent)
 
-    def split(self, k: int, model: ScaleModel, schedule: Schedule, plans: Sequence[Plan]) -> list[Cohort]:
+    def split(self, call: Call, k: int) -> list[Cohort]:
         """Regroup by the shape of the images' plans at scale k."""
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
-            plan = plans[image]
+            plan = call.plans[image]
             groups.setdefault((plan[k].shape, k == plan.executed[-1], after(plan, k)), []).append(position)
         if len(groups) == 1:
             return [self]
-        return [self._part(positions, model, schedule, plans) for positions in groups.values()]
+        return [self._part(positions, call) for positions in groups.values()]
 
-    def _part(self, positions: list[int], model: ScaleModel, schedule: Schedule, plans: Sequence[Plan]) -> Cohort:
+    def _part(self, positions: list[int], call: Call) -> Cohort:
         at = torch.tensor(positions, device=self.latent.device)
         rows = torch.cat([at, at + len(self.images)]) if self.branch == "both" else at
         images = tuple(self.images[position] for position in positions)
@@ -63,7 +64,7 @@ class Cohort:
             images,
             self.branch,
             self.condition.take(rows),
-            self.cache.take(rows, capacity(model, schedule, [plans[image] for image in images])),
+            self.cache.take(rows, capacity(call, images)),
             self.memory.take(rows, at),
             self.latent[at],
             self.change[at],
@@ -82,11 +83,16 @@ class Cohort:
         self.branch = branch
 
 
-def capacity(model: ScaleModel, schedule: Schedule, plans: Sequence[Plan]) -> int:
-    """Cache positions that any of the plans needs: all scales that keep their rows but the last that runs."""
-    if not model.causal:
+def capacity(call: Call, images: Sequence[int]) -> int:
+    """Cache length to preallocate: the longest over the images' plans, counting every scale that caches its rows except
+    the last executed one."""
+    if not call.model.causal:
         return 0
-    return max(sum(model.rows(schedule, k) for k in plan.executed[:-1] if plan[k].cache == "all") for plan in plans)
+
+    def length(plan: Plan) -> int:
+        return sum(call.model.rows(Scale(call.schedule, k)) for k in plan.executed[:-1] if plan[k].cache == "all")
+
+    return max(length(call.plans[image]) for image in images)
 
 
 def after(plan: Plan, k: int) -> tuple[object, ...]:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.engine.contract.block import Block, BlockContext
-from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.grid import Schedule
-from stagevar.engine.grids.noise import Uniforms
+from stagevar.engine.contract.drawing import Drawing
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
 from stagevar.engine.loop.cache import KVCache
+from stagevar.engine.loop.call import Call
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.segments import segments
 from stagevar.engine.plan.memory import LAST, Kind
-from stagevar.engine.plan.plan import Plan, ScalePlan
+from stagevar.engine.plan.plan import ScalePlan
 from stagevar.engine.plan.signals import flipped
-from stagevar.engine.plan.tokens import Reduced, TokenContext
-
-Tap = Callable[[str, int, Tensor], None]
-"""Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
-the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a
-group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``residual`` and ``latent``."""
+from stagevar.engine.plan.tokens import Reduced, TokenContext, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,78 +43,68 @@ class Output:
     flips: Tensor | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pass:
-    """What is fixed for one pass: the plans of the cohort's images here, seeds per image, the next scale's plan,
-    whether signals are wanted, whether guidance is carried later (or may be, as a plan can still be revised), and the
-    source of random numbers."""
+    """One pass of one cohort through the network at scale k."""
 
-    model: ScaleModel
+    call: Call
     cohort: Cohort
-    schedule: Schedule
-    scale: int
-    here: Sequence[ScalePlan]
-    seeds: Sequence[int]
-    later: ScalePlan | None
-    carried_later: bool
-    measured: bool
-    noise: Uniforms
-    tap: Tap | None
+    k: int
+
+    @cached_property
+    def at(self) -> Scale:
+        return Scale(self.call.schedule, self.k)
+
+    @cached_property
+    def here(self) -> list[ScalePlan]:
+        """Each image's plan at this scale."""
+        return [self.call.plans[image][self.k] for image in self.cohort.images]
 
     @property
     def plan(self) -> ScalePlan:
+        """The plan of the first image, for all that the images of a cohort have in common."""
         return self.here[0]
+
+    @cached_property
+    def rest(self) -> list[ScalePlan]:
+        """The first image's plans of the scales that still run."""
+        plan = self.call.plans[self.cohort.images[0]]
+        return [plan[j] for j in plan.executed if j > self.k]
 
     @property
     def last(self) -> bool:
-        return self.later is None
+        """Whether no scale runs behind this one."""
+        return not self.rest
 
     @property
-    def wanted(self) -> tuple[Kind, ...]:
-        """Maps per group of blocks that the next scale restores from."""
-        return () if self.later is None or self.later.tokens is None else self.later.tokens.needs
+    def next_tokens(self) -> Tokens | None:
+        """The next scale's reduction, if it restores from maps of this scale."""
+        tokens = self.rest[0].tokens if self.rest else None
+        return tokens if tokens is not None and tokens.needs else None
 
     @property
     def reused_next(self) -> bool:
-        return self.later is not None and self.later.run == "reuse"
+        """Whether the next scale reads this scale's last hidden states in place of a pass of its own."""
+        return bool(self.rest) and self.rest[0].run == "reuse"
+
+    @cached_property
+    def carried_later(self) -> bool:
+        """Whether a later scale may carry this scale's guidance difference."""
+        return bool(self.rest) and (self.call.revised or any(scale.carry for scale in self.rest))
+
+    def drawing(self, index: Tensor | None) -> Drawing:
+        """How codes are drawn from rows at the given positions."""
+        seeds = [self.call.seeds[image] for image in self.cohort.images]
+        return Drawing(self.at, self.cohort.condition, self.here, seeds, self.call.noise, index)
 
     def show(self, name: str, tensor: Tensor) -> None:
-        if self.tap is not None:
-            self.tap(name, self.scale, tensor)
-
-
-def begin(
-    model: ScaleModel,
-    cohort: Cohort,
-    schedule: Schedule,
-    k: int,
-    plans: Sequence[Plan],
-    seeds: Sequence[int],
-    measured: bool,
-    noise: Uniforms,
-    tap: Tap | None,
-) -> Pass:
-    """The pass of a cohort at scale k."""
-    plan = plans[cohort.images[0]]
-    rest = [plan[j] for j in plan.executed if j > k]
-    return Pass(
-        model,
-        cohort,
-        schedule,
-        k,
-        [plans[image][k] for image in cohort.images],
-        [seeds[image] for image in cohort.images],
-        rest[0] if rest else None,
-        bool(rest) and (measured or any(scale.carry > 0 for scale in rest)),
-        measured,
-        noise,
-        tap,
-    )
+        if self.call.tap is not None:
+            self.call.tap(name, self.k, tensor)
 
 
 def forward(work: Pass) -> Output:
     """Logits of one cohort at one scale."""
-    cohort, plan, grid = work.cohort, work.plan, work.schedule[work.scale]
+    cohort, plan, grid = work.cohort, work.plan, work.at.grid
     if plan.run == "reuse":
         x, index, row_layers = cohort.memory.get("hidden", LAST, grid), None, 0
     else:
@@ -128,32 +114,40 @@ def forward(work: Pass) -> Output:
         cohort.memory.put("guidance", LAST, x[:n] - x[n:], grid)
     if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
         x = x + _carried(work, index)
-    logits = work.model.logits(x, cohort.condition, work.scale)
-    kinds: dict[Kind, bool] = {"hidden": work.reused_next, "guidance": work.carried_later}
-    cohort.memory.keep_only({*work.wanted, *(kind for kind, wanted in kinds.items() if wanted)})
+    logits = work.call.model.logits(x, cohort.condition, work.at)
+    cohort.memory.keep_only(_kept_maps(work))
     temperature = per_image([each.temperature or 1.0 for each in work.here], logits)
     logits = logits / temperature.repeat(len(logits) // n, *[1] * (logits.dim() - 1))
     cond, flips = logits[:n], None
     if both and plan.guidance_layer is None:
         logits = _guide(logits, work.here)
-        flips = flipped(logits, cond) if work.measured else None
+        flips = flipped(logits, cond) if work.call.revised else None
     elif both:
         logits = cond
     return Output(x, logits, None if index is None else index[:n], row_layers, flips)
+
+
+def _kept_maps(work: Pass) -> set[Kind]:
+    """Kinds of maps that later scales read."""
+    kept: set[Kind] = set(work.next_tokens.needs) if work.next_tokens is not None else set()
+    if work.reused_next:
+        kept.add("hidden")
+    if work.carried_later:
+        kept.add("guidance")
+    return kept
 
 
 def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
     """The residual stream of the tokens behind the last block, their positions (None: all), and row-layers.
 
     Only tokens are reduced, restored and remembered, not the rows ahead of them."""
-    model, cohort, k, tokens = work.model, work.cohort, work.scale, work.plan.tokens
-    x = model.embed(cohort.latent, cohort.condition, work.schedule, k)
-    rope = model.rope(work.schedule, k, cohort.condition)
-    ahead = model.rows(work.schedule, k) - work.schedule[k][0] * work.schedule[k][1]
+    model, cohort, at, tokens, later = work.call.model, work.cohort, work.at, work.plan.tokens, work.next_tokens
+    x = model.embed(cohort.latent, cohort.condition, at)
+    rope = model.rope(at, cohort.condition)
+    ahead = model.rows(at) - at.tokens
     work.show("embed", x)
     index, row_layers = None, 0
-    grouping = tokens or (work.later.tokens if work.wanted and work.later is not None else None)
-    for part in segments(model, grouping):
+    for part in segments(model, tokens or later):
         before, reduced = x[:, ahead:], None
         if tokens is not None and part.reducible:
             context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
@@ -170,14 +164,14 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
         elif tokens is not None:
             restored = tokens.restore(before, y[:, ahead:], reduced, context)
             x = torch.cat([y[:, :ahead], restored], 1) if ahead else restored
-        if part.reducible and index is None:
-            for kind in work.wanted:
+        if later is not None and part.reducible and index is None:
+            for kind in later.needs:
                 own = x[:, ahead:] if kind == "hidden" else x[:, ahead:] - before
-                cohort.memory.put(kind, part.group, own, work.schedule[k])
+                cohort.memory.put(kind, part.group, own, at.grid)
         work.show(f"group.{part.group}", x)
     x = x[:, ahead:]
     if work.reused_next:
-        cohort.memory.put("hidden", LAST, x, work.schedule[k])
+        cohort.memory.put("hidden", LAST, x, at.grid)
     return x, index, row_layers
 
 
@@ -197,12 +191,12 @@ def _behind(ahead_RAC: Tensor, rope: Tensor | None, reduced: Reduced) -> tuple[T
 def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
     cohort, branches = work.cohort, work.cohort.condition.rows // len(work.cohort.images)
     return TokenContext(
-        scale=work.scale,
-        grid=work.schedule[work.scale],
+        scale=work.k,
+        grid=work.at.grid,
         group=group,
-        groups=work.model.groups,
+        groups=work.call.model.groups,
         rope=rope,
-        seeds=list(work.seeds) * branches,
+        seeds=[work.call.seeds[image] for image in cohort.images] * branches,
         latent=cohort.latent,
         change=cohort.change,
         memory=cohort.memory,
@@ -211,7 +205,7 @@ def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
 
 def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None) -> Tensor:
     """Run consecutive blocks over rows x."""
-    model, cohort, plan = work.model, work.cohort, work.plan
+    model, cohort, plan = work.call.model, work.cohort, work.plan
     guide_behind = plan.guidance_layer if plan.branch == "both" else None
     if guide_behind is not None and guide_behind < 0:
         guide_behind += model.depth
@@ -251,7 +245,7 @@ def _guide(rows: Tensor, here: Sequence[ScalePlan]) -> Tensor:
 
 def _carried(work: Pass, index: Tensor | None) -> Tensor:
     """``(w - 1) * beta * d``: the guidance that the last two-branch scale showed, at this scale's positions."""
-    difference = work.cohort.memory.get("guidance", LAST, work.schedule[work.scale])
+    difference = work.cohort.memory.get("guidance", LAST, work.at.grid)
     if index is not None:
         difference = gather(difference, index)
     return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference

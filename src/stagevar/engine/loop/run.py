@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import Condition
+from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.grid import Schedule
-from stagevar.engine.grids.noise import Uniforms, normals, uniforms
+from stagevar.engine.grids.grid import Scale, Schedule, scales
+from stagevar.engine.grids.noise import Uniforms, uniforms
+from stagevar.engine.loop.call import Call, Tap
 from stagevar.engine.loop.cohort import Cohort
-from stagevar.engine.loop.forward import Output, Pass, Tap, begin, forward
+from stagevar.engine.loop.forward import Output, Pass, forward
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.trace import ScaleRecord
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals, measure
 from stagevar.errors import Cancelled, NumericError, OptionError
 
-Revise = Callable[[int, Plan, int, Signals], Plan]
-"""``(image, its plan, scale that ran, its signals)`` to the plan from the next scale on."""
+Revise = Callable[[int, Plan, Scale, Signals], Plan]
+"""``(image, its plan, the scale that ran, its signals)`` to the plan from the next scale on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +74,32 @@ def run(
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
-    n, plans = len(plans), list(plans)
+    n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap)
     for plan in plans:
         _check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
         raise ValueError(f"{n} plans need {n} seeds and {2 * n} condition rows, not {len(seeds)} and {condition.rows}")
-    cohorts = [Cohort.start(model, condition, schedule, plans)]
-    for k in range(len(schedule)):
+    cohorts = [Cohort.start(call, condition)]
+    for at in scales(schedule):
         if cancelled is not None and cancelled():
-            raise Cancelled(f"cancelled before scale {k + 1} of {len(schedule)}")
-        records = []
+            raise Cancelled(f"cancelled before scale {at.k} of {len(schedule)}")
+        records, began = [], time.perf_counter()
         with torch.inference_mode():
-            cohorts = [part for cohort in cohorts for part in cohort.split(k, model, schedule, plans)]
+            cohorts = [part for cohort in cohorts for part in cohort.split(call, at.k)]
             for cohort in cohorts:
-                codes = forced[k][list(cohort.images)] if forced is not None and k in forced else None
-                work = begin(model, cohort, schedule, k, plans, seeds, revise is not None, noise, tap)
-                record, signals = _advance(work, codes)
-                records.append(record)
-                for image, seen in zip(cohort.images, signals, strict=False):
-                    if revise is not None:
-                        plans[image] = _revised(revise(image, plans[image], k, seen), plans[image], k)
+                known = forced[at.k][list(cohort.images)] if forced is not None and at.k in forced else None
+                work = Pass(call, cohort, at.k)
+                record, signals = _advance(work, known)
+                if revise is not None:
+                    for image, seen in zip(cohort.images, signals, strict=False):
+                        call.plans[image] = _revised(
+                            revise(image, call.plans[image], at, seen), call.plans[image], at.k
+                        )
+                ended = time.perf_counter()
+                records.append(replace(record, milliseconds=(ended - began) * 1e3))
+                began = ended
             latent = _gather(cohorts, n)
-        yield Step(k, latent, tuple(records), tuple(plans))
+        yield Step(at.k, latent, tuple(records), tuple(call.plans))
 
 
 def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
@@ -114,12 +120,10 @@ def _revised(plan: Plan, before: Plan, k: int) -> Plan:
     return plan
 
 
-def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signals]]:
-    """Run one scale for one cohort and add its codes to the latent."""
-    began = time.perf_counter()
-    signals: list[Signals] = []
-    cohort, k, grid = work.cohort, work.scale, work.schedule[work.scale]
-    cached, row_layers = cohort.cache.length(0), 0
+def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signals]]:
+    """Run one scale for one cohort and add its codes to the latent; the record's time is for the caller to fill in."""
+    model, cohort = work.call.model, work.cohort
+    cached, row_layers, signals = cohort.cache.length(0), 0, list[Signals]()
     cohort.narrow(work.plan.branch)
     if work.plan.run != "skip":
         work.show("begin", cohort.latent)
@@ -127,59 +131,43 @@ def _advance(work: Pass, codes: Tensor | None) -> tuple[ScaleRecord, list[Signal
         work.show("logits", output.logits)
         row_layers = output.row_layers
         if not bool(torch.isfinite(output.logits).all()):
-            raise NumericError(f"NaN or infinity in the logits of scale {k + 1}; run in float32, or check the weights")
-        if codes is None:
-            codes = _codes(work, output)
-        elif output.index is not None:
-            codes = torch.stack([each[at] for each, at in zip(codes, output.index, strict=True)])
+            raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
+        drawing = work.drawing(output.index)
+        codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
-        latent = work.model.add_codes(cohort.latent, codes, work.schedule, k, output.index)
-        residual = _residual(work, output, codes)
+        latent = model.add_codes(cohort.latent, codes, work.at, output.index)
+        residual = model.residual(output.hidden, codes, drawing)
         if residual is not None:
             work.show("residual", residual)
             latent = latent + residual
         cohort.latent, cohort.change = latent, latent - cohort.latent
         work.show("latent", cohort.latent)
-        if work.measured:
+        if work.call.revised:
             signals = measure(output.logits, output.flips, cohort.change, latent)
     if cohort.latent.is_cuda:
         torch.cuda.synchronize(cohort.latent.device)
     record = ScaleRecord(
-        scale=k,
-        grid=grid,
+        scale=work.k,
+        grid=work.at.grid,
         images=cohort.images,
         run=work.plan.run,
         branch=cohort.branch,
-        rows=round(row_layers / work.model.depth),
+        rows=round(row_layers / model.depth),
         cached=cached,
-        milliseconds=(time.perf_counter() - began) * 1e3,
+        milliseconds=0.0,
     )
     return record, signals
 
 
-def _codes(work: Pass, output: Output) -> Tensor:
-    """The codes of one scale, drawn by the model's own procedure if it has one there."""
-    drawing = work.here, work.seeds, work.noise, output.index
-    condition, schedule, k = work.cohort.condition, work.schedule, work.scale
-    codes = work.model.draw(output.hidden, output.logits, condition, schedule, k, *drawing)
-    if codes is None:
-        tokens = schedule[k][0] * schedule[k][1]
-        codes = sample(output.logits, work.here, work.seeds, k, tokens, output.index, work.noise)
-    return codes
+def _drawn(model: ScaleModel, output: Output, drawing: Drawing) -> Tensor:
+    """Codes by the model's own procedure if it has one at this scale, else by ``sample``."""
+    codes = model.draw(output.hidden, output.logits, drawing)
+    return sample(output.logits, drawing) if codes is None else codes
 
 
-def _residual(work: Pass, output: Output, codes: Tensor) -> Tensor | None:
-    """What the model adds behind its codes, with noise of its own."""
-    grid, device = work.schedule[work.scale], output.hidden.device
-
-    def noise(channels: int) -> Tensor:
-        return normals(work.seeds, work.scale, grid[0] * grid[1], channels, output.index, device)
-
-    guidance = [each.guidance for each in work.here]
-    condition = work.cohort.condition
-    return work.model.residual(
-        output.hidden, codes, condition, work.schedule, work.scale, guidance, noise, output.index
-    )
+def _at(codes: Tensor, index: Tensor | None) -> Tensor:
+    """Codes of all positions, reduced to those of the rows that ran."""
+    return codes if index is None else torch.stack([each[at] for each, at in zip(codes, index, strict=True)])
 
 
 def _gather(cohorts: Sequence[Cohort], n: int) -> Tensor:

@@ -27,7 +27,7 @@ class ScaleRecord:
         branch: the branches that ran.
         rows: token rows that went through the network, over all images and branches.
         cached: positions per row that self-attention saw before this scale.
-        milliseconds: wall-clock time of the pass, device work included.
+        milliseconds: wall-clock time of the pass, device work, regrouping and revised plans included.
     """
 
     scale: int

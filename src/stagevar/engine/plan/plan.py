@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,11 @@ Run = Literal["full", "skip", "reuse"]
 Keep = Literal["all", "none"]
 Stage = Literal["semantic", "structure", "fidelity"]
 STAGES: tuple[Stage, ...] = ("semantic", "structure", "fidelity")
+
+
+def _per_image(default: Any, *, only_kind: bool = False) -> Any:
+    """A field in which the images of one pass may differ; with ``only_kind`` it is set in all of them or in none."""
+    return field(default=default, metadata={"per_image": "kind" if only_kind else "value"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +54,16 @@ class ScalePlan:
 
     run: Run = "full"
     branch: Branch = "both"
-    guidance: float = 1.0
+    guidance: float = _per_image(1.0)
     guidance_layer: int | None = None
-    carry: float = 0.0
+    carry: float = _per_image(0.0)
     tokens: Tokens | None = None
     cache: Keep = "all"
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    smooth: float | None = None
-    stage: Stage | None = None
+    temperature: float = _per_image(1.0)
+    top_k: int = _per_image(0)
+    top_p: float = _per_image(1.0)
+    smooth: float | None = _per_image(None, only_kind=True)
+    stage: Stage | None = _per_image(None)
 
     def __post_init__(self) -> None:
         if self.run not in ("full", "skip", "reuse"):
@@ -88,8 +93,12 @@ class ScalePlan:
     @property
     def shape(self) -> tuple[object, ...]:
         """What decides which rows are computed and what kind of codes; images of one shape can share a pass."""
-        smooth = self.smooth is not None
-        return self.run, self.branch, self.guidance_layer, self.carry > 0, self.tokens, self.cache, smooth
+        kinds = (getattr(self, name) is not None for name in _KINDS)
+        return *(getattr(self, name) for name in _SHARED), *kinds
+
+
+_SHARED = tuple(f.name for f in dataclass_fields(ScalePlan) if "per_image" not in f.metadata)
+_KINDS = tuple(f.name for f in dataclass_fields(ScalePlan) if f.metadata.get("per_image") == "kind")
 
 
 @dataclass(frozen=True, slots=True)

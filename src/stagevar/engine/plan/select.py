@@ -91,7 +91,7 @@ class Select:
             return scatter(x_RMC + context.memory.get("increment", context.group, context.grid), index, y_RrC)
         if self.restore_by == "nearest":
             return scatter(x_RMC + gather(y_RrC - reduced.x, nearest(index, context.grid)), index, y_RrC)
-        return scatter(x_RMC + mixture(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
+        return scatter(x_RMC + least_squares(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
 
 
 def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:
@@ -103,7 +103,7 @@ def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:
     return distance.argmin(-1)
 
 
-def mixture(x_RMC: Tensor, kept_RrC: Tensor, ridge: float = 1e-3) -> Tensor:
+def least_squares(x_RMC: Tensor, kept_RrC: Tensor, ridge: float = 1e-3) -> Tensor:
     """Weights W (R, M, r) of least squares, x ~ W kept, with a ridge relative to the mean squared norm."""
     gram = kept_RrC @ kept_RrC.mT
     level = ridge * gram.diagonal(dim1=1, dim2=2).mean(1)

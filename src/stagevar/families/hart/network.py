@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Condition
-from stagevar.engine.contract.model import Defaults, Noise
+from stagevar.engine.contract.drawing import Drawing
+from stagevar.engine.contract.model import Defaults
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import expand_rows, spread, token_map
 from stagevar.errors import MissingFileError, PromptError
 from stagevar.families.blocks import rms_norm
@@ -39,7 +40,7 @@ from stagevar.families.vq_model import VQModel
 Value = TypeVar("Value")
 
 RESIDUAL_UNIT = 0.6
-"""The residual head draws vectors in units of this."""
+"""The residual head was trained on residuals divided by 0.6."""
 
 
 @dataclass(frozen=True)
@@ -124,54 +125,41 @@ class Hart(VQModel):
             positions=mask.long().cumsum(1) - 1,
         )
 
-    def rows(self, schedule: Schedule, k: int) -> int:
-        return self.config.text_length if k == 0 else super().rows(schedule, k)
+    def rows(self, at: Scale) -> int:
+        return self.config.text_length if at.k == 0 else super().rows(at)
 
-    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        if k == 0:
+    def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
+        if at.k == 0:
             return condition.start
-        level = self.level(torch.tensor(k, device=self.device))
-        return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + level, condition.rows)
+        level = self.level(torch.tensor(at.k, device=self.device))
+        return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, at)) + level, condition.rows)
 
-    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
+    def rope(self, at: Scale, condition: Condition) -> Tensor:
         """(R, rows, D, 2): HART has a factor per channel, not per pair of them."""
         assert isinstance(condition, HartCondition)
         channels, base = self.config.width // self.config.heads, self.config.rotary_base
-        if k == 0:
+        if at.k == 0:
             return text_factors(condition.positions, channels, base)
-        return grid_factors(schedule[k], schedule[-1], condition.positions[:, -1], channels, base)
+        return grid_factors(at.grid, at.final, condition.positions[:, -1], channels, base)
 
-    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+    def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled)
 
-    def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
-    ) -> Tensor:
-        last = k == len(schedule) - 1
-        return latent_nDHW + self.tokenizer.upsampled(codes, schedule, k, index_nr, phi=not last)
+    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(codes, at, index_nr, phi=not at.last)
 
-    def residual(
-        self,
-        x_RMC: Tensor,
-        codes: Tensor,
-        condition: Condition,
-        schedule: Schedule,
-        k: int,
-        guidance: Sequence[float],
-        noise: Noise,
-        index_nr: Tensor | None = None,
-    ) -> Tensor | None:
-        """Of the final scale: drawn given its hidden states and its codes; of mixed codes the likeliest ones."""
-        if k < len(schedule) - 1 or not self.refined:
+    def residual(self, x_RMC: Tensor, codes: Tensor, drawing: Drawing) -> Tensor | None:
+        """At the final scale: drawn given its hidden states and its codes; of mixed codes the likeliest ones."""
+        if not drawing.at.last or not self.refined:
             return None
-        head, (h, w) = self.residual_head, schedule[k]
+        head, (h, w) = self.residual_head, drawing.at.grid
         states = self.residual_condition(x_RMC, codes.argmax(-1) if codes.is_floating_point() else codes)
-        numbers = noise(head.steps * head.channels).unflatten(-1, (head.steps, head.channels))
-        vectors = RESIDUAL_UNIT * head.draw(states, numbers, guidance)
-        return token_map(vectors if index_nr is None else spread(vectors, index_nr, h * w), (h, w))
+        numbers = drawing.normals(head.steps * head.channels, x_RMC.device).unflatten(-1, (head.steps, head.channels))
+        vectors = RESIDUAL_UNIT * head.draw(states, numbers, drawing.guidance)
+        return token_map(vectors if drawing.index is None else spread(vectors, drawing.index, h * w), (h, w))
 
-    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
-        if k < len(schedule) - 1 or not self.refined:
+    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
+        if not at.last or not self.refined:
             return ()
         head = self.residual_head
         every_step = (head.input, head.layers, head.modulation, head.output)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stagevar.engine.contract.block import Block, Condition
 from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import expand_rows
 from stagevar.errors import MissingFileError, PromptError, SizeError
@@ -191,31 +191,29 @@ class Infinity(ScaleModel):
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
         return torch.zeros(n, self.config.tokenizer.bits, *self.tokenizer.latent_grid(schedule[-1]), device=self.device)
 
-    def scale_input(self, latent_nDHW: Tensor, schedule: Schedule, k: int) -> Tensor:
+    def scale_input(self, latent_nDHW: Tensor, at: Scale) -> Tensor:
         """The latent as scale k > 0 sees it: resized to its grid and folded, (n, M, d)."""
-        return self.tokenizer.fold(resize(latent_nDHW, self.tokenizer.latent_grid(schedule[k]), "bilinear"))
+        return self.tokenizer.fold(resize(latent_nDHW, self.tokenizer.latent_grid(at.grid), "bilinear"))
 
-    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        if k == 0:
+    def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
+        if at.k == 0:
             return (condition.start + self.level.weight[0])[:, None]
-        x_nMC = self.word(self.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
+        x_nMC = self.word(self.scale_input(latent_nDHW, at)) + self.level.weight[at.k]
         return expand_rows(x_nMC, condition.rows)
 
     @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
-    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
-        reference = self.config.rotary_reference or reference_grid(schedule)
-        key = schedule[k], reference, self.device
+    def rope(self, at: Scale, condition: Condition) -> Tensor:
+        reference = self.config.rotary_reference or reference_grid(at.schedule)
+        key = at.grid, reference, self.device
         if key not in self._rotary:
             self._rotary[key] = rotary_table(*key[:2], self.config.width // self.config.heads // 2, self.device)
         return self._rotary[key]
 
-    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+    def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled).unflatten(-1, (-1, 2))
 
-    def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
-    ) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(codes, schedule[k], schedule[-1], index_nr)
+    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(codes, at.grid, at.final, index_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

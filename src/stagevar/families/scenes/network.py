@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stagevar.engine.contract.block import Block, Condition
 from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import expand_rows, token_rows
 from stagevar.errors import PromptError, SizeError
@@ -111,15 +111,15 @@ class Scenes(ScaleModel):
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
         return torch.zeros(n, CHANNELS, *schedule[-1], device=self.device)
 
-    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        where = self.place(self._place(schedule[k])[0]) + self.level.weight[k]
-        if k == 0:
+    def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
+        where = self.place(self._place(at.grid)[0]) + self.level.weight[at.k]
+        if at.k == 0:
             return condition.start[:, None] + where
-        x = resize(latent_nDHW, schedule[k], "area") / self.input_scale[:, None, None]
+        x = resize(latent_nDHW, at.grid, "area") / self.input_scale[:, None, None]
         return expand_rows(token_rows(self.window(x)).float() + where, condition.rows)
 
-    def rope(self, schedule: Schedule, k: int, condition: Condition) -> Tensor:
-        return self._place(schedule[k])[1]
+    def rope(self, at: Scale, condition: Condition) -> Tensor:
+        return self._place(at.grid)[1]
 
     @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
     def _place(self, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -136,13 +136,11 @@ class Scenes(ScaleModel):
             self._places[key] = features, torch.stack([angles.cos(), angles.sin()], -1)
         return self._places[key]
 
-    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
-        return self.head(x_RMC, condition.pooled).float() + self.level_bias[k]
+    def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
+        return self.head(x_RMC, condition.pooled).float() + self.level_bias[at.k]
 
-    def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
-    ) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr)
+    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(at.k, codes, index_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

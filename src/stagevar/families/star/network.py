@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Block, Condition
+from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.model import Defaults
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
-from stagevar.engine.grids.noise import Uniforms
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import expand_rows
-from stagevar.engine.plan.plan import ScalePlan
 from stagevar.errors import MissingFileError, PromptError
 from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm, padded_text
 from stagevar.families.star.attention import CosineCrossAttention, Sharing, StarCondition
@@ -147,47 +146,28 @@ class Star(VQModel):
             sharing=Sharing(rows[:1], torch.zeros_like(rows)) if across_batch else Sharing(rows[:n], rows % n),
         )
 
-    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        if k == 0:
+    def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
+        if at.k == 0:
             return (condition.start + self.level.weight[0])[:, None]
-        x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
+        x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, at)) + self.level.weight[at.k]
         return expand_rows(x_nMC, condition.rows)
 
-    def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
+    def rope(self, at: Scale, condition: Condition | None = None) -> Tensor:
         config = self.config
         pairs = config.width // config.heads // 2
-        return self.rotary(schedule[k], pairs, config.rotary_base, config.rotary_range)
+        return self.rotary(at.grid, pairs, config.rotary_base, config.rotary_range)
 
-    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+    def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(layer_norm(x_RMC, self.config.eps))
 
-    def draw(
-        self,
-        x_RMC: Tensor,
-        logits_nMV: Tensor,
-        condition: Condition,
-        schedule: Schedule,
-        k: int,
-        plans: Sequence[ScalePlan],
-        seeds: Sequence[int],
-        noise: Uniforms,
-        index_nr: Tensor | None = None,
-    ) -> Tensor | None:
-        if self.second is None or not self.second_stage or k < self.second.config.first:
+    def draw(self, x_RMC: Tensor, logits_nMV: Tensor, drawing: Drawing) -> Tensor | None:
+        if self.second is None or not self.second_stage or drawing.at.k < self.second.config.first:
             return None
-        if any(plan.smooth is not None for plan in plans):
+        if any(each.smooth is not None for each in drawing.settings):
             return None
-        rope, tokens = self.rope(schedule, k), schedule[k][0] * schedule[k][1]
-        rounds = max(self.second.config.rounds, self.second.config.last_rounds)
-        uniform = torch.stack([noise(seed, k, (tokens, rounds, 2)) for seed in seeds]).to(x_RMC.device)
-        if index_nr is not None:
-            uniform = torch.stack([each[at] for each, at in zip(uniform, index_nr, strict=True)])
-            rope = rope[index_nr].repeat(len(x_RMC) // len(index_nr), 1, 1, 1)
-        return self.second.draw(
-            x_RMC, logits_nMV, condition, self.tokenizer.codebook, rope, k, len(schedule), plans, uniform
-        )
+        return self.second.draw(x_RMC, logits_nMV, self.tokenizer.codebook, self.rope(drawing.at), drawing)
 
-    def finishing(self, schedule: Schedule, k: int) -> tuple[tuple[nn.Module, int], ...]:
-        if self.second is None or not self.second_stage or k < self.second.config.first:
+    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
+        if self.second is None or not self.second_stage or at.k < self.second.config.first:
             return ()
-        return ((self.second, self.second.config.passes(k == len(schedule) - 1)),)
+        return ((self.second, self.second.config.passes(at.last)),)

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Block, BlockContext, Condition
+from stagevar.engine.contract.drawing import Drawing, Sampling
 from stagevar.engine.contract.sampling import draw, keep_top_k, keep_top_p
 from stagevar.engine.grids.rows import expand_rows
-from stagevar.engine.plan.plan import ScalePlan
 from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm
 
 
@@ -30,8 +30,9 @@ class SamplerConfig:
     Attributes:
         first: index of the first scale that is.
         rounds, last_rounds: at the scales before the last one, and at the last one.
-        early: rounds that reveal at random; before the last scale these draw from the trunk's own logits, and reveal
-            the most certain tokens too.
+        early: number of first rounds that reveal tokens in random order. At every scale but the last, these rounds
+            also sample from the trunk's logits instead of the second stage's, and additionally reveal the most
+            confident tokens.
         depth: blocks of the second stage.
     """
 
@@ -116,41 +117,46 @@ class SecondStage(nn.Module):
         self,
         x_RrC: Tensor,
         logits_nrV: Tensor,
-        condition: Condition,
         codebook: nn.Embedding,
         rope: Tensor,
-        k: int,
-        scales: int,
-        plans: Sequence[ScalePlan],
-        noise_nrT2: Tensor,
+        drawing: Drawing,
     ) -> Tensor:
-        """Codes (n, r) of scale k.
+        """Codes (n, r) of a scale.
 
-        The second stage is guided with the whole strength, of which the ramp gives scale k the share k / (S - 1).
+        The trunk's guidance at scale k is a share k / (S - 1) of the full strength; the second stage uses the full
+        strength, recovered here.
 
         Args:
+            x_RrC: hidden states behind the trunk.
             logits_nrV: the trunk's, guided and divided by the temperature.
-            noise_nrT2: per token and round the uniform number that draws its code and the one that orders it.
-            Others as in ``forward``.
+            codebook: vectors of the codes.
+            rope: (M, P, 2) of all tokens of the scale.
+            drawing: settings and random numbers: per token and round one uniform number draws its code, another one
+                orders it.
         """
         n, r = logits_nrV.shape[:2]
-        last = k == scales - 1
-        weights = logits_nrV.new_tensor([1 + (plan.guidance - 1) * (scales - 1) / k for plan in plans])
-        temperature = logits_nrV.new_tensor([plan.temperature or 1.0 for plan in plans])
+        k, last, index, settings = drawing.at.k, drawing.at.last, drawing.index, drawing.settings
+        full = (len(drawing.at.schedule) - 1) / k
+        weights = logits_nrV.new_tensor([1 + (guidance - 1) * full for guidance in drawing.guidance])
+        temperature = logits_nrV.new_tensor([each.temperature or 1.0 for each in settings])
+        rounds = max(self.config.rounds, self.config.last_rounds)
+        noise_nrT2 = torch.stack([drawing.uniforms(i, (rounds, 2), x_RrC.device) for i in range(n)])
+        if index is not None:
+            rope = rope[index].repeat(len(x_RrC) // n, 1, 1, 1)
         codes = torch.zeros(n, r, dtype=torch.long, device=x_RrC.device)
         known = torch.zeros_like(codes, dtype=torch.bool)
         for t, size in enumerate(round_sizes(self.config.last_rounds if last else self.config.rounds, r)):
             early = t < self.config.early
             if not early or last:
                 vectors = codebook(codes) * known[..., None]
-                logits_RrV = self(x_RrC, vectors, condition, rope, k)
+                logits_RrV = self(x_RrC, vectors, drawing.condition, rope, k)
                 logits = logits_RrV[:n]
                 if len(logits_RrV) > n:
                     logits = logits + (weights - 1)[:, None, None] * (logits - logits_RrV[n:])
                 logits = logits / temperature[:, None, None]
             else:
                 logits = logits_nrV
-            drawn, certainty = _draw(logits, plans, noise_nrT2[:, :, t, 0])
+            drawn, certainty = _draw(logits, settings, noise_nrT2[:, :, t, 0])
             before = known
             if early and not last:
                 known = known | _largest(certainty, size)
@@ -162,12 +168,12 @@ class SecondStage(nn.Module):
         return codes
 
 
-def _draw(logits_nrV: Tensor, plans: Sequence[ScalePlan], uniform_nr: Tensor) -> tuple[Tensor, Tensor]:
+def _draw(logits_nrV: Tensor, settings: Sequence[Sampling], uniform_nr: Tensor) -> tuple[Tensor, Tensor]:
     """Codes (n, r) and their probabilities among those that might have been drawn."""
     codes, certainty = [], []
-    for logits, plan, uniform in zip(logits_nrV, plans, uniform_nr, strict=True):
-        kept = keep_top_p(keep_top_k(logits, plan.top_k), plan.top_p)
-        greedy = plan.temperature == 0 or plan.top_k == 1
+    for logits, each, uniform in zip(logits_nrV, settings, uniform_nr, strict=True):
+        kept = keep_top_p(keep_top_k(logits, each.top_k), each.top_p)
+        greedy = each.temperature == 0 or each.top_k == 1
         codes.append(logits.argmax(-1) if greedy else draw(kept, uniform))
         certainty.append((logits if greedy else kept).softmax(-1).gather(-1, codes[-1][:, None])[:, 0])
     return torch.stack(codes), torch.stack(certainty)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stagevar.engine.contract.block import Block, Condition
 from stagevar.engine.contract.model import Defaults
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import Branch, expand_rows
 from stagevar.errors import MissingFileError, PromptError
 from stagevar.families.blocks import AdaptiveHead, padded_text
@@ -165,15 +165,15 @@ class Switti(VQModel):
         smoothed = range(self.config.smooth_start, self.config.guided[1])
         return tuple(r if k in smoothed else None for k, r in enumerate(super().smooth_schedule(schedule)))
 
-    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        if k == 0:
+    def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
+        if at.k == 0:
             return (condition.start + self.level.weight[0])[:, None]
-        x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + self.level.weight[k]
+        x_nMC = self.word(self.tokenizer.scale_input(latent_nDHW, at)) + self.level.weight[at.k]
         return expand_rows(x_nMC, condition.rows)
 
-    def rope(self, schedule: Schedule, k: int, condition: Condition | None = None) -> Tensor:
+    def rope(self, at: Scale, condition: Condition | None = None) -> Tensor:
         pairs = self.config.width // self.config.heads // 2
-        return self.rotary(schedule[k], pairs, self.config.rotary_base, self.config.rotary_range)
+        return self.rotary(at.grid, pairs, self.config.rotary_base, self.config.rotary_range)
 
-    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+    def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled)

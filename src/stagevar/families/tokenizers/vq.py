@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import spread, token_map, token_rows
 from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, conv
@@ -80,21 +80,19 @@ class VQTokenizer(nn.Module):
         """Vectors (n, M, D) of codes, int64 (n, M), or the mixtures of them by weights, float (n, M, V)."""
         return codes @ self.codebook.weight if codes.is_floating_point() else self.codebook(codes)
 
-    def upsampled(
-        self, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None, phi: bool = True
-    ) -> Tensor:
-        """What the codes of scale k add to the latent, (n, D, H, W).
+    def upsampled(self, codes: Tensor, at: Scale, index_nr: Tensor | None = None, phi: bool = True) -> Tensor:
+        """What the codes of a scale add to the latent, (n, D, H, W).
 
         Args:
             codes: int64 (n, M), or weights over the codebook, float (n, M, V).
             index_nr: the raster positions that codes (n, r) or (n, r, V) belong to; at all others the vector is zero.
             phi: whether the scale's convolution is applied.
         """
-        vectors, (h, w) = self.embed(codes), schedule[k]
+        vectors = self.embed(codes)
         if index_nr is not None:
-            vectors = spread(vectors, index_nr, h * w)
-        x = resize(token_map(vectors, (h, w)), schedule[-1], "bicubic")
-        return self.refine(x, k, len(schedule)) if phi else x
+            vectors = spread(vectors, index_nr, at.tokens)
+        x = resize(token_map(vectors, at.grid), at.final, "bicubic")
+        return self.refine(x, at.k, len(at.schedule)) if phi else x
 
     def refine(self, x_nDHW: Tensor, scale: int, scales: int) -> Tensor:
         """The scale's convolution, blended with its input."""
@@ -102,9 +100,9 @@ class VQTokenizer(nn.Module):
         convolution = self.convolutions[convolution_of(scale, scales, self.config.convolutions)]
         return (1 - r) * x_nDHW + r * convolution(x_nDHW)
 
-    def scale_input(self, latent_nDHW: Tensor, schedule: Schedule, k: int) -> Tensor:
-        """The latent as scale k > 0 sees it: resized to its grid, (n, M, D)."""
-        return token_rows(resize(latent_nDHW, schedule[k], "area"))
+    def scale_input(self, latent_nDHW: Tensor, at: Scale) -> Tensor:
+        """The latent as a scale behind the first sees it: resized to its grid, (n, M, D)."""
+        return token_rows(resize(latent_nDHW, at.grid, "area"))
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pictures (n, 3, height, width) in [0, 1] to features (n, D, H, W)."""
@@ -120,9 +118,9 @@ class VQTokenizer(nn.Module):
         """
         rest, latent = features_nDHW, torch.zeros_like(features_nDHW)
         codes, latents = [], []
-        for k, grid in enumerate(schedule):
-            codes.append(self.nearest(token_rows(resize(rest, grid, "area"))))
-            part = self.upsampled(codes[-1], schedule, k)
+        for at in scales(schedule):
+            codes.append(self.nearest(self.scale_input(rest, at)))
+            part = self.upsampled(codes[-1], at)
             rest, latent = rest - part, latent + part
             latents.append(latent)
         return codes, latents

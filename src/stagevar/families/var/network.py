@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stagevar.engine.contract.block import Block, Condition
 from stagevar.engine.contract.model import Defaults
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import expand_rows, token_map, token_rows
 from stagevar.errors import PromptError
@@ -126,17 +126,17 @@ class VAR(VQModel):
             modulation = tuple(p.vectors(pooled) for p in self.blocks.modules() if isinstance(p, SelfAttention))
         return Condition(start=pooled + self.start, pooled=pooled, modulation=modulation)
 
-    def embed(self, latent_nDHW: Tensor, condition: Condition, schedule: Schedule, k: int) -> Tensor:
-        place = self.level.weight[k] + self.position(schedule, k)
-        if k == 0:
+    def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
+        place = self.level.weight[at.k] + self.position(at)
+        if at.k == 0:
             return condition.start[:, None] + place
-        return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, schedule, k)) + place, condition.rows)
+        return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, at)) + place, condition.rows)
 
-    def position(self, schedule: Schedule, k: int) -> Tensor:
-        """Learned positions of scale k (M, C)."""
+    def position(self, at: Scale) -> Tensor:
+        """Learned positions of a scale (M, C)."""
         counts = [h * w for h, w in self.config.schedules[0]]
-        learned, grid = self.positions.split(counts)[k], self.config.schedules[0][k]
-        return token_rows(resize(token_map(learned[None], grid), schedule[k], "bilinear"))[0]
+        learned, grid = self.positions.split(counts)[at.k], self.config.schedules[0][at.k]
+        return token_rows(resize(token_map(learned[None], grid), at.grid, "bilinear"))[0]
 
-    def logits(self, x_RMC: Tensor, condition: Condition, k: int) -> Tensor:
+    def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled)

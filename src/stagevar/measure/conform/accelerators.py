@@ -14,7 +14,7 @@ from stagevar.accelerators.baselines import DropLast, GuidanceOff
 from stagevar.accelerators.sketch import Sketch
 from stagevar.accelerators.stagevar_official import StageVARPaper, StageVARReleased
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
@@ -152,12 +152,12 @@ class Observed:
 
     def shown(self, k: int) -> Tensor:
         """The positions of scale k that sets store."""
-        count = self.schedule[k][0] * self.schedule[k][1]
+        count = Scale(self.schedule, k).tokens
         return torch.arange(count) if count <= SHOWN else (2 * torch.arange(SHOWN) + 1) * count // (2 * SHOWN)
 
     def block(self, k: int, layer: str, x: Tensor) -> None:
         """Groups end behind every ``layers_per_group`` blocks, whether or not the scale is reduced in groups."""
-        if x.shape[1] == self.schedule[k][0] * self.schedule[k][1] and (int(layer) + 1) % self.layers_per_group == 0:
+        if x.shape[1] == Scale(self.schedule, k).tokens and (int(layer) + 1) % self.layers_per_group == 0:
             self.group_output(k, int(layer) // self.layers_per_group, x)
 
     def group_output(self, k: int, group: int, x: Tensor) -> None:

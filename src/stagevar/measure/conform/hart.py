@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
-from stagevar.engine.contract.block import Condition
-from stagevar.engine.contract.model import Noise
+from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.rows import token_map, token_rows
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
@@ -50,38 +48,42 @@ def check(probe: Probe) -> None:
     check_greedy(probe, model, schedule, condition, plan, "discrete")
 
 
+@dataclass(frozen=True)
+class StoredNormals(Drawing):
+    """A draw whose normal numbers (n, M, steps * D) are given."""
+
+    numbers: Tensor = field(kw_only=True)
+
+    def normals(self, channels: int, device: torch.device) -> Tensor:
+        return self.numbers
+
+
 class StoredNoise(Hart):
     """Draws the residual from ``numbers`` (n, M, steps * D) and keeps its condition."""
 
     numbers: Tensor
     states: Tensor
 
-    def residual(
-        self,
-        x_RMC: Tensor,
-        codes: Tensor,
-        condition: Condition,
-        schedule: Schedule,
-        k: int,
-        guidance: Sequence[float],
-        noise: Noise,
-        index_nr: Tensor | None = None,
-    ) -> Tensor | None:
+    def residual(self, x_RMC: Tensor, codes: Tensor, drawing: Drawing) -> Tensor | None:
         self.states = self.residual_condition(x_RMC, codes)
-        return super().residual(x_RMC, codes, condition, schedule, k, guidance, lambda _: self.numbers, index_nr)
+        return super().residual(
+            x_RMC,
+            codes,
+            StoredNormals(**{f.name: getattr(drawing, f.name) for f in fields(drawing)}, numbers=self.numbers),
+        )
 
 
 def check_positions(probe: Probe, model: Hart, schedule: Schedule, condition: HartCondition) -> None:
     """Levels and rotary factors; those of pictures are stored for the prompts' rows."""
-    n, scales = condition.rows // 2, range(len(schedule))
+    n, every = condition.rows // 2, scales(schedule)
     probe.exact("text.position_ids", condition.positions[:n])
-    levels = [model.level(torch.tensor(k)).expand(model.rows(schedule, k), -1) for k in scales]
+    levels = [model.level(torch.tensor(at.k)).expand(model.rows(at), -1) for at in every]
     probe.numbers("level.embed", torch.cat(levels))
-    factors = [model.rope(schedule, k, condition)[:n] for k in scales]
+    factors = [model.rope(at, condition)[:n] for at in every]
     for i, name in enumerate(("cos", "sin")):
         probe.numbers(f"rope.context_{name}", factors[0][..., i])
         probe.numbers(f"rope.{name}", torch.cat(factors[1:], 1)[..., i])
-    places = [grid_positions(schedule[k], schedule[-1], condition.positions[:n, -1]) for k in scales[1:]]
+    places = [grid_positions(at.grid, at.final, condition.positions[:n, -1]) for at in every[1:]]
     probe.numbers("rope.position_ids", torch.cat(places, 1))
 
 
@@ -111,7 +113,7 @@ def check_greedy(
         probe.numbers(f"{name}.block0.{k}", seen["block.0", k])
         probe.numbers(f"{name}.fhat.{k}", step.latent)
         if k + 1 < len(schedule):
-            rows = model.tokenizer.scale_input(step.latent, schedule, k + 1)
+            rows = model.tokenizer.scale_input(step.latent, Scale(schedule, k + 1))
             probe.numbers(f"{name}.next_in.{k}", token_map(rows, schedule[k + 1]))
     latent = step.latent
     if model.refined:

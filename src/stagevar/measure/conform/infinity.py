@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import ForeignCheckpointError
@@ -33,7 +33,7 @@ def check(probe: Probe) -> None:
     text = split_text(probe, "text")
     check_text(probe, model, text)
     condition = model.condition(text)
-    rows = torch.cat([model.rope(schedule, k, condition) for k in range(len(schedule))])
+    rows = torch.cat([model.rope(at, condition) for at in scales(schedule)])
     probe.numbers("rope.cos_sin", rows.movedim(-1, 0))
     if probe.holds("tf."):
         check_teacher_forcing(probe, model, schedule, text)
@@ -133,7 +133,7 @@ def check_teacher_forcing(probe: Probe, model: Infinity, schedule: Schedule, tex
     plans = [Plan.uniform(len(schedule), branch="cond")] * len(text)
     for _ in run(model, model.condition(text), schedule, plans, [0] * len(text), forced=forced, tap=seen):
         pass
-    inputs = [model.scale_input(seen["latent", k], schedule, k + 1) for k in range(len(schedule) - 1)]
+    inputs = [model.scale_input(seen["latent", at.k - 1], at) for at in scales(schedule)[1:]]
     probe.numbers("tf.x_in", torch.cat([bits[0][:, :0].float(), *inputs], 1))
     probe.numbers("tf.block0_first3", torch.cat([seen["block.0", k] for k in range(len(schedule))[:3]], 1))
     probe.numbers("tf.logits", torch.cat([seen["logits", k].flatten(2) for k in range(len(schedule))], 1))
@@ -153,7 +153,7 @@ def check_greedy(
         probe.numbers(f"{name}.logits.{k}", seen["logits", k])
         probe.numbers(f"{name}.block0.{k}", seen["block.0", k])
         if k + 1 < len(schedule):
-            probe.numbers(f"{name}.next_in.{k}", model.scale_input(step.latent, schedule, k + 1))
+            probe.numbers(f"{name}.next_in.{k}", model.scale_input(step.latent, Scale(schedule, k + 1)))
     probe.numbers(f"{name}.latent_final", step.latent)
     if model.tokenizer.decoder is not None:
         picture = model.decode(step.latent)

@@ -7,7 +7,7 @@ import re
 import torch
 
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Schedule, scales
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.star.attention import StarCondition
 from stagevar.families.star.names import CheckpointNames
@@ -33,7 +33,7 @@ def check(probe: Probe) -> None:
         guidance = model.guidance_schedule(float(probe.config["cfg"]), schedule)
         greedy = Plan.uniform(len(schedule), guidance=guidance, top_k=1)
     check_tokenizer(probe, model.tokenizer, schedule)
-    table = torch.cat([model.rope(schedule, k) for k in range(len(schedule))])
+    table = torch.cat([model.rope(at) for at in scales(schedule)])
     probe.numbers("rope.cos", table[..., 0])
     probe.numbers("rope.sin", table[..., 1])
     text = unpadded_text(probe)
@@ -88,6 +88,7 @@ def check_second_stage(probe: Probe, model: Star, schedule: Schedule, prompts: S
             probe.exact(name, torch.tensor(round_sizes(rounds, side * side)))
     if model.second is not None and probe.holds("stage2.trunk_feature"):
         trunk, vectors, keep = (probe.input(f"stage2.{name}") for name in ("trunk_feature", "embed", "keep"))
-        last = len(schedule) - 1
-        rope = model.rope(schedule, last)
-        probe.numbers("stage2.logits", model.second(trunk, vectors * keep[..., None], prompts, rope, last))
+        last = scales(schedule)[-1]
+        probe.numbers(
+            "stage2.logits", model.second(trunk, vectors * keep[..., None], prompts, model.rope(last), last.k)
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Schedule, scales
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.switti.names import CheckpointNames
 from stagevar.families.switti.network import Switti, SwittiConfig, crop_numbers
@@ -29,7 +29,7 @@ def check(probe: Probe) -> None:
     """Every tensor that a set of this family may store."""
     model, schedule = build(probe)
     check_tokenizer(probe, model.tokenizer, schedule)
-    table = torch.cat([model.rope(schedule, k) for k in range(len(schedule))])
+    table = torch.cat([model.rope(at) for at in scales(schedule)])
     probe.numbers("rope.cos", table[..., 0])
     probe.numbers("rope.sin", table[..., 1])
     check_crops(probe, model)

@@ -10,7 +10,7 @@ from torch import Tensor
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.sampling import keep_top_k, keep_top_p, sharpness
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.rows import Branch, token_map
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
@@ -92,12 +92,11 @@ def check_forced(
     plans = [Plan.uniform(len(schedule), branch=branch)] * n
     for _ in run(model, condition, schedule, plans, [0] * n, forced=forced, tap=seen):
         pass
-    scales = range(len(schedule))
-    probe.numbers(logits, torch.cat([seen["logits", k] for k in scales], 1))
+    probe.numbers(logits, torch.cat([seen["logits", k] for k in forced], 1))
     if logits == "tf.logits":
-        inputs = [model.tokenizer.scale_input(seen["latent", k - 1], schedule, k) for k in scales[1:]]
+        inputs = [model.tokenizer.scale_input(seen["latent", at.k - 1], at) for at in scales(schedule)[1:]]
         probe.numbers("tf.x_in", torch.cat(inputs, 1))
-        probe.numbers("tf.block0", torch.cat([seen["block.0", k] for k in scales], 1))
+        probe.numbers("tf.block0", torch.cat([seen["block.0", k] for k in forced], 1))
 
 
 def check_greedy(
@@ -118,7 +117,7 @@ def check_greedy(
         probe.numbers(f"{name}.block0.{k}", seen["block.0", k])
         probe.numbers(f"{name}.fhat.{k}", step.latent)
         if k + 1 < len(schedule):
-            rows = model.tokenizer.scale_input(step.latent, schedule, k + 1)
+            rows = model.tokenizer.scale_input(step.latent, Scale(schedule, k + 1))
             probe.numbers(f"{name}.next_in.{k}", token_map(rows, schedule[k + 1]))
     probe.numbers(f"{name}.fhat_final", step.latent)
     probe.numbers(f"{name}.image", model.decode(step.latent))

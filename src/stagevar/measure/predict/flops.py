@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.engine.contract.block import Block
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.loop.segments import segments
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan
@@ -153,10 +153,10 @@ class _Way:
 
     def scale(self, k: int) -> ScaleFlops:
         """Operations of scale k, after those before it."""
-        here, count = self.plan[k], self.schedule[k][0] * self.schedule[k][1]
-        ahead = self.model.rows(self.schedule, k) - count
+        here, at = self.plan[k], Scale(self.schedule, k)
+        count, ahead = at.tokens, self.model.rows(at) - at.tokens
         if here.run == "skip":
-            return ScaleFlops(k, self.schedule[k])
+            return ScaleFlops(k, at.grid)
         branches = 2 if here.branch == "both" else 1
         spared = branches - 1
         row_layers, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
@@ -172,10 +172,10 @@ class _Way:
                 attention += 4 * run * self._keys(k, layer, run) * shape.self_width
                 cross += 4 * run * self.text_length * (branches * shape.cross_width - spared * shape.shared_width)
         read = rows if here.tokens is not None and here.tokens.final else count
-        depth, finishing = self.model.depth, self.model.finishing(self.schedule, k)
+        depth, finishing = self.model.depth, self.model.finishing(at)
         return ScaleFlops(
             k,
-            self.schedule[k],
+            at.grid,
             rows=round(branches * row_layers / depth),
             share=row_layers / (depth * (count + ahead)),
             embed=2 * count * self.embed_row if k and here.run == "full" else 0,
@@ -205,12 +205,12 @@ class _Way:
 
     def _reduction(self, k: int, group: int) -> tuple[int, int]:
         """Rows that a group processes, and the operations of reducing to them and restoring from them."""
-        tokens, grid = self.plan[k].tokens, self.schedule[k]
+        tokens, at = self.plan[k].tokens, Scale(self.schedule, k)
         assert tokens is not None
-        x = torch.empty(1, grid[0] * grid[1], self.width, device="meta")
+        x = torch.empty(1, at.tokens, self.width, device="meta")
         context = TokenContext(
             scale=k,
-            grid=grid,
+            grid=at.grid,
             group=group,
             groups=self.model.groups,
             rope=None,
@@ -230,9 +230,9 @@ class _Way:
         memory, tokens = Memory(), self.plan[k].tokens
         before = [j for j in self.plan.executed if j < k]
         if tokens is not None and before:
-            grid = self.schedule[before[-1]]
+            last = Scale(self.schedule, before[-1])
             for kind in tokens.needs:
-                memory.put(kind, group, torch.empty(1, grid[0] * grid[1], self.width, device="meta"), grid)
+                memory.put(kind, group, torch.empty(1, last.tokens, self.width, device="meta"), last.grid)
         return memory
 
 

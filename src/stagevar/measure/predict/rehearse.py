@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from stagevar.accelerators.base import Accelerator
-from stagevar.engine.grids.grid import Schedule, share_of_final
+from stagevar.engine.grids.grid import Schedule, scales
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals
 
@@ -30,10 +30,10 @@ held-out captions of the scenes model's plain run. Other models show others."""
 def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
     """The plan as it would stand at the end for a picture of ``MEAN_PICTURE``; unchanged if all is decided before."""
     if accelerator.online:
-        for k in range(len(plan)):
-            if plan[k].run != "skip":
-                signals = signals_at(share_of_final(schedule, k), both=plan[k].branch == "both")
-                plan = accelerator.revise(plan, k, signals, schedule)
+        for at in scales(schedule):
+            if plan[at.k].run != "skip":
+                signals = signals_at(at.share, both=plan[at.k].branch == "both")
+                plan = accelerator.revise(plan, at, signals)
     return plan
 
 

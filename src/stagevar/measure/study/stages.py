@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
-from stagevar.engine.grids.grid import share_of_final
+from stagevar.engine.grids.grid import Scale
 from stagevar.measure.study.curves import HIGH, LOW, Study, quantile
 from stagevar.measure.study.spectrum import ENERGIES, rank_name
 from stagevar.profile import Boundary, Ranks, Rule, StageProfile
@@ -59,7 +59,7 @@ def _ends(study: Study, rule: Rule) -> list[int]:
 
 
 def _summary(study: Study, rule: Rule, ends: Sequence[int]) -> Boundary:
-    share, *own = (share_of_final(study.schedule, end) for end in ends)
+    share, *own = (Scale(study.schedule, end).share for end in ends)
     mean = fmean(own)
     return Boundary(rule, ends[0], share, mean, pstdev(own, mean), quantile(own, LOW), quantile(own, HIGH))
 
@@ -68,6 +68,6 @@ def _rank_table(study: Study, energy: float) -> tuple[Ranks, ...]:
     curves = [figures[rank_name(energy)] for figures in study.groups]
     means, stds = [curve.mean for curve in curves], [curve.std for curve in curves]
     return tuple(
-        Ranks(share_of_final(study.schedule, k), tuple(mean[k] for mean in means), tuple(std[k] for std in stds))
+        Ranks(Scale(study.schedule, k).share, tuple(mean[k] for mean in means), tuple(std[k] for std in stds))
         for k in range(len(study.schedule))
     )

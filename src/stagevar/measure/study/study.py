@@ -18,7 +18,7 @@ from torch import Tensor
 import stagevar
 from stagevar.drawing import MAX_BATCH, to_pil
 from stagevar.engine.contract.block import Condition
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.signals import flipped, measure
 from stagevar.errors import OptionError
@@ -192,11 +192,13 @@ def _scales(pipeline: Pipeline, requests: Sequence[Request], schedule: Schedule,
     flops = [plan_flops(model, schedule, plan, length) for plan, length in zip(plans, lengths, strict=True)]
     for step in run(model, condition, schedule, plans, [request.seed for request in requests], tap=tap):
         with torch.inference_mode():
-            tokens = schedule[step.scale][0] * schedule[step.scale][1]
-            hidden = {name: x[:, -tokens:] for name, x in seen.items() if name != "logits"}  # the prompt may be ahead
+            at = Scale(schedule, step.scale)
+            hidden = {
+                name: x[:, -at.tokens :] for name, x in seen.items() if name != "logits"
+            }  # the prompt may be ahead
             figures = {"flips": torch.zeros(n), "gap": torch.zeros(n)}
             if len(hidden[last]) == condition.rows:
-                cond, null = model.logits(hidden[last], condition, step.scale).chunk(2)
+                cond, null = model.logits(hidden[last], condition, at).chunk(2)
                 figures = _guidance(cond, null, seen["logits"])
             signals = measure(seen["logits"], None, step.latent - before, step.latent)
             for name in ("confidence", "low", "middle", "high"):

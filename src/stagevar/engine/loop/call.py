@@ -1,0 +1,41 @@
+"""One call of the loop: what all its passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.noise import Uniforms
+from stagevar.engine.plan.plan import Plan
+
+Tap = Callable[[str, int, Tensor], None]
+"""Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
+the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a
+group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``residual`` and ``latent``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is drawn, and how.
+
+    Attributes:
+        model: supplies the pieces.
+        schedule: grids of the scales.
+        seeds: one per image.
+        plans: one per image; an entry is replaced when an accelerator revises it.
+        revised: whether accelerators may revise plans, so that signals are measured after every scale.
+        noise: source of the uniform numbers.
+        tap: observer of intermediate tensors.
+    """
+
+    model: ScaleModel
+    schedule: Schedule
+    seeds: Sequence[int]
+    plans: list[Plan]
+    revised: bool
+    noise: Uniforms
+    tap: Tap | None
