@@ -1,9 +1,9 @@
 """Our accelerator against everything else on the shipped model: ``python benchmarks/front.py``.
 
-One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.bench.compare``). Writes
-``results/front-<device>.json`` with two parts: ``comparison``, and ``long``: the same accelerators on the 13 scales of
-a one-megapixel Infinity schedule with random weights, where only time means anything. Online accelerators follow the
-course rehearsed for the mean picture there, since random weights give no signals.
+One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.bench.compare``).
+Writes ``results/front-<device>.json`` with two parts: ``comparison``, and ``long``: the same accelerators on the 13
+scales of a one-megapixel Infinity schedule with random weights, where only time means anything. There an online
+accelerator follows the plan predicted for average signals, since random weights give no signals of their own.
 """
 
 from __future__ import annotations

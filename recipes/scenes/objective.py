@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stagevar.engine.contract.block import Block, BlockContext, Condition
+from stagevar.engine.grids.grid import scales
 from stagevar.families.scenes.network import Scenes
 
 MASKED = 5
@@ -23,14 +24,14 @@ def scale_losses(
     model: Scenes, words: Tensor, codes: list[Tensor], latents: list[Tensor], crops: dict[int, Tensor]
 ) -> list[Tensor]:
     """Cross-entropy per scale in nats, all scales in one pass."""
-    schedule, count = model.schedule(), len(codes)
+    every = scales(model.schedule())[: len(codes)]
     with torch.autocast(model.device.type, torch.bfloat16), sdpa_kernel(training_kernels(model.device)):
         condition = model.words_condition(words)
         inputs, ropes = [], []
-        for k in range(count):
-            x, rope = model.embed(latents[k], condition, schedule, k), model.rope(schedule, k, condition)
-            inputs.append(x[:, crops[k]] if k in crops else x)
-            ropes.append(rope[crops[k]] if k in crops else rope)
+        for at, latent in zip(every, latents, strict=False):
+            x, rope = model.embed(latent, condition, at), model.rope(at, condition)
+            inputs.append(x[:, crops[at.k]] if at.k in crops else x)
+            ropes.append(rope[crops[at.k]] if at.k in crops else rope)
         lengths = [x.shape[1] for x in inputs]
         attend = BlockCausal(lengths, model.device)
         x, rope = torch.cat(inputs, 1), torch.cat(ropes)

@@ -13,7 +13,7 @@ from stagevar.accelerators import base
 from stagevar.accelerators.base import Accelerator, Facts, Nothing
 from stagevar.accelerators.sketch import Sketch
 from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
-from stagevar.engine.grids.grid import share_of_final
+from stagevar.engine.grids.grid import Scale, scales
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
@@ -197,20 +197,20 @@ def signals(**fields):
 def test_stages_move_forward_only_and_each_is_held_against_the_price_of_the_next_scale():
     schedule = SCHEDULES[64, 64]
     accelerator, plan = parse("stagevar(quality=0.4)"), Plan.uniform(13, guidance=3.0)
-    plan = accelerator.revise(plan, 8, signals(), schedule)
+    plan = accelerator.revise(plan, Scale(schedule, 8), signals())
     assert {s.stage for s in plan.scales[9:]} == {"semantic"} and plan.scales[9].branch == "both"
-    plan = accelerator.revise(plan, 9, signals(low=0.1), schedule)
+    plan = accelerator.revise(plan, Scale(schedule, 9), signals(low=0.1))
     assert {s.stage for s in plan.scales[10:]} == {"structure"}
     assert {(s.branch, s.tokens) for s in plan.scales[10:]} == {("both", None)}
-    plan = accelerator.revise(plan, 10, signals(low=0.9, flips=0.1), schedule)
+    plan = accelerator.revise(plan, Scale(schedule, 10), signals(low=0.9, flips=0.1))
     assert {s.stage for s in plan.scales[11:]} == {"structure"}
     assert [s.branch for s in plan] == ["both"] * 11 + ["cond"] * 2 and plan[11].tokens is None
-    plan = accelerator.revise(plan, 11, signals(middle=0.2, flips=None), schedule)
+    plan = accelerator.revise(plan, Scale(schedule, 11), signals(middle=0.2, flips=None))
     assert plan[12].stage == "fidelity" and plan[12].cache == "none"
     assert plan[12].tokens == Select(plan[12].tokens.keep, score="contrast", restore_by="zero_code")
     same = {"low": 0.1, "middle": 0.5, "flips": 0.1}
-    early = accelerator.revise(Plan.uniform(13, guidance=3.0), 3, signals(**same), schedule)
-    late = accelerator.revise(Plan.uniform(13, guidance=3.0), 11, signals(**same), schedule)
+    early = accelerator.revise(Plan.uniform(13, guidance=3.0), Scale(schedule, 3), signals(**same))
+    late = accelerator.revise(Plan.uniform(13, guidance=3.0), Scale(schedule, 11), signals(**same))
     assert (early[4].stage, early[4].branch) == ("semantic", "both")
     assert (late[12].stage, late[12].branch) == ("fidelity", "cond")
 
@@ -220,7 +220,7 @@ def test_kept_positions_follow_the_picture_and_the_dial():
 
     def keep(quality, **fields):
         plan = Plan.uniform(13).replace(range(13), stage="fidelity", branch="cond")
-        tokens = parse(f"stagevar(quality={quality})").revise(plan, 11, signals(**fields), schedule)[12].tokens
+        tokens = parse(f"stagevar(quality={quality})").revise(plan, Scale(schedule, 11), signals(**fields))[12].tokens
         return 1.0 if tokens is None else tokens.keep
 
     by_dial = [keep(quality) for quality in (0.0, 0.25, 0.5, 0.75, 0.99)]
@@ -232,7 +232,7 @@ def test_kept_positions_follow_the_picture_and_the_dial():
 def test_the_accelerator_of_the_documentation_works():
     text = (Path(__file__).parents[2] / "docs" / "accelerators.md").read_text()
     code = text.split("```python")[1].split("```")[0]
-    names = vars(base) | {"ClassVar": ClassVar, "dataclass": dataclass, "share_of_final": share_of_final}
+    names = vars(base) | {"ClassVar": ClassVar, "dataclass": dataclass, "scales": scales}
     exec(code, names)
     accelerator = names["LateSingle"](share=0.7)
     plan = accelerator.plan(Plan.uniform(13), SCHEDULES[64, 64], Facts(32, 8, True))

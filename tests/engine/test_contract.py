@@ -33,38 +33,39 @@ REDUCTIONS = (
 class RowTables(Infinity):
     """The same rotary factors, given once per row."""
 
-    def rope(self, schedule, k, condition):
-        return super().rope(schedule, k, condition).expand(condition.rows, -1, -1, -1)
+    def rope(self, at, condition):
+        return super().rope(at, condition).expand(condition.rows, -1, -1, -1)
 
 
 class Prefixed(RowTables):
     """Three rows ahead of the first token, which sees them through attention alone."""
 
-    def rows(self, schedule, k):
-        return super().rows(schedule, k) + (AHEAD if k == 0 else 0)
+    def rows(self, at):
+        return super().rows(at) + (AHEAD if at.k == 0 else 0)
 
-    def embed(self, latent, condition, schedule, k):
-        x = super().embed(latent, condition, schedule, k)
-        return torch.cat([x.roll(1, -1).repeat(1, AHEAD, 1), x], 1) if k == 0 else x
+    def embed(self, latent, condition, at):
+        x = super().embed(latent, condition, at)
+        return torch.cat([x.roll(1, -1).repeat(1, AHEAD, 1), x], 1) if at.k == 0 else x
 
-    def rope(self, schedule, k, condition):
-        table = super().rope(schedule, k, condition)
-        return table.repeat(1, 1 + AHEAD, 1, 1) if k == 0 else table
+    def rope(self, at, condition):
+        table = super().rope(at, condition)
+        return table.repeat(1, 1 + AHEAD, 1, 1) if at.k == 0 else table
 
 
 class Noisy(Infinity):
     """Adds its guided hidden states, of as many channels as the latent has, and noise, behind the last codes."""
 
-    def residual(self, x, codes, condition, schedule, k, guidance, noise, index=None):
-        if k < len(schedule) - 1:
+    def residual(self, x, codes, drawing):
+        at, index = drawing.at, drawing.index
+        if not at.last:
             return None
         n = len(codes)
-        weights = x.new_tensor(guidance).view(-1, 1, 1)
+        weights = x.new_tensor(drawing.guidance).view(-1, 1, 1)
         guided = x if len(x) == n else weights * x[:n] + (1 - weights) * x[n:]
-        rows = guided[..., :8] + noise(8)
+        rows = guided[..., :8] + drawing.normals(8, x.device)
         if index is not None:
-            rows = torch.zeros(n, self.rows(schedule, k), 8).scatter(1, index[..., None].expand(-1, -1, 8), rows)
-        return rows.mT.unflatten(-1, schedule[k])
+            rows = torch.zeros(n, self.rows(at), 8).scatter(1, index[..., None].expand(-1, -1, 8), rows)
+        return rows.mT.unflatten(-1, at.grid)
 
 
 def made(kind):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.star.second_stage import SamplerConfig
@@ -83,7 +83,11 @@ def check_trace(pipe: Pipeline, result: Result, plans: list[Plan], schedule: Sch
         for record in records:
             here = plan[record.scale]
             assert (record.run, record.branch, record.grid) == (here.run, here.branch, schedule[record.scale])
-            dense = len(record.images) * (2 if here.branch == "both" else 1) * pipe.model.rows(schedule, record.scale)
+            dense = (
+                len(record.images)
+                * (2 if here.branch == "both" else 1)
+                * pipe.model.rows(Scale(schedule, record.scale))
+            )
             if here.run != "full":
                 assert record.rows == 0
             else:

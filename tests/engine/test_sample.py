@@ -2,10 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from stagevar.engine.contract.sampling import draw, keep_top_k, keep_top_p, mixture
+from stagevar.engine.contract.block import Condition
+from stagevar.engine.contract.drawing import Drawing
+from stagevar.engine.contract.sampling import draw, gumbel_mixture, keep_top_k, keep_top_p
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.noise import uniforms
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.plan.plan import ScalePlan
+
+
+def drawn(logits, plans, seeds, k, tokens, index=None, noise=uniforms):
+    """Codes of scale k, of so many tokens; nothing of a condition is read."""
+    nothing = Condition(torch.zeros(len(plans), 1), torch.zeros(len(plans), 1))
+    return sample(logits, Drawing(Scale(((1, tokens),) * (k + 1), k), nothing, plans, seeds, noise, index))
 
 
 def test_noise_depends_on_seed_scale_and_position_only():
@@ -78,29 +87,29 @@ def test_top_p_drops_the_tail_and_keeps_the_largest():
 def test_greedy_by_temperature_or_top_k():
     logits = torch.randn(2, 6, 9)
     for plan in (ScalePlan(temperature=0), ScalePlan(top_k=1)):
-        assert torch.equal(sample(logits, [plan, plan], [0, 1], 0, 6), logits.argmax(-1))
+        assert torch.equal(drawn(logits, [plan, plan], [0, 1], 0, 6), logits.argmax(-1))
 
 
 def test_images_are_drawn_with_their_own_seed_and_filter():
     logits = torch.randn(3, 4, 5, 2)
     plans = [ScalePlan(), ScalePlan(top_p=0.6), ScalePlan(top_k=1)]
-    together = sample(logits, plans, [1, 2, 3], 2, 4)
-    alone = [sample(logits[i : i + 1], plans[i : i + 1], [i + 1], 2, 4) for i in range(3)]
+    together = drawn(logits, plans, [1, 2, 3], 2, 4)
+    alone = [drawn(logits[i : i + 1], plans[i : i + 1], [i + 1], 2, 4) for i in range(3)]
     assert torch.equal(together, torch.cat(alone))
 
 
 def test_rows_at_an_index_get_the_noise_of_their_position():
     logits = torch.randn(1, 9, 5)
     index = torch.tensor([[1, 4, 8]])
-    every = sample(logits, [ScalePlan()], [3], 1, 9)
-    some = sample(logits[:, index[0]], [ScalePlan()], [3], 1, 9, index)
+    every = drawn(logits, [ScalePlan()], [3], 1, 9)
+    some = drawn(logits[:, index[0]], [ScalePlan()], [3], 1, 9, index)
     assert torch.equal(some[0], every[0, index[0]])
 
 
 def test_smoothed_sampling_gives_weights_over_the_codes_that_may_be_drawn():
     logits = torch.randn(2, 60, 9)
     plans = [ScalePlan(smooth=0.0, top_k=4), ScalePlan(smooth=1.0, top_k=4)]
-    soft, sharp = sample(logits, plans, [3, 3], 1, 60)
+    soft, sharp = drawn(logits, plans, [3, 3], 1, 60)
     assert soft.shape == (60, 9)
     assert torch.allclose(soft.sum(-1), torch.ones(60)) and torch.allclose(sharp.sum(-1), torch.ones(60))
     allowed = torch.isfinite(keep_top_k(logits, 4))
@@ -113,22 +122,22 @@ def test_the_mixture_follows_its_formula():
     uniform = (-(-gumbel).exp()).exp()
     for r in (0.0, 0.4, 1.0):
         expected = ((logits * (1 + r) + gumbel) / max(0.27 * (1 - r * 0.95), 0.005)).softmax(-1)
-        torch.testing.assert_close(mixture(logits, r, uniform), expected)
-    assert torch.isfinite(mixture(torch.zeros(1, 1), 1.0, torch.zeros(1, 1))).all(), "a uniform number may be 0"
+        torch.testing.assert_close(gumbel_mixture(logits, r, uniform), expected)
+    assert torch.isfinite(gumbel_mixture(torch.zeros(1, 1), 1.0, torch.zeros(1, 1))).all(), "a uniform number may be 0"
 
 
 def test_the_likeliest_code_stays_one_code_when_smoothed():
     logits = torch.randn(1, 6, 9)
     for plan in (ScalePlan(temperature=0, smooth=0.5), ScalePlan(top_k=1, smooth=0.5)):
-        weights = sample(logits, [plan], [0], 0, 6)
+        weights = drawn(logits, [plan], [0], 0, 6)
         assert torch.equal(weights.argmax(-1), logits.argmax(-1)) and weights.sum() == 6
 
 
 def test_smoothed_rows_get_the_noise_of_their_position_and_seed():
     logits, plan, index = torch.randn(2, 9, 5), ScalePlan(smooth=0.3), torch.tensor([[1, 4, 8], [0, 2, 3]])
-    every = sample(logits, [plan] * 2, [3, 4], 1, 9)
+    every = drawn(logits, [plan] * 2, [3, 4], 1, 9)
     rows = torch.stack([each[at] for each, at in zip(logits, index, strict=True)])
-    some = sample(rows, [plan] * 2, [3, 4], 1, 9, index)
+    some = drawn(rows, [plan] * 2, [3, 4], 1, 9, index)
     assert all(torch.equal(some[i], every[i][index[i]]) for i in range(2))
-    given = sample(logits, [plan] * 2, [3, 4], 1, 9, noise=lambda seed, scale, shape: torch.full(shape, 0.5))
-    assert torch.allclose(given, mixture(logits, 0.3, torch.full_like(logits, 0.5)))
+    given = drawn(logits, [plan] * 2, [3, 4], 1, 9, noise=lambda seed, scale, shape: torch.full(shape, 0.5))
+    assert torch.allclose(given, gumbel_mixture(logits, 0.3, torch.full_like(logits, 0.5)))

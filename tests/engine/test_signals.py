@@ -76,9 +76,9 @@ def test_an_online_decision_changes_one_image_only_and_only_later_scales(family)
     schedule = model.schedule()[:5]
     plan = Plan.uniform(5, guidance=2.0)
 
-    def revise(image, plan, k, signals):
-        seen.append((image, k, signals.flips))
-        return plan.replace(range(k + 1, 5), branch="cond") if (image, k) == (1, 2) else plan
+    def revise(image, plan, at, signals):
+        seen.append((image, at.k, signals.flips))
+        return plan.replace(range(at.k + 1, 5), branch="cond") if (image, at.k) == (1, 2) else plan
 
     condition = model.condition(model.encode_text(["a star", "a red ring"]))
     steps = list(run(model, condition, schedule, [plan, plan], [1, 2], revise=revise))
@@ -101,7 +101,7 @@ def test_the_past_cannot_be_revised():
                 model.schedule(),
                 [Plan.uniform(5)],
                 [0],
-                revise=lambda image, plan, k, signals: plan.replace([0], temperature=0.5),
+                revise=lambda image, plan, at, signals: plan.replace([0], temperature=0.5),
             )
         )
 
@@ -110,8 +110,8 @@ def test_a_map_that_a_plan_needs_too_late_is_named():
     model = tiny("scenes")
     condition = model.condition(model.encode_text(["a star"]))
 
-    def revise(image, plan, k, signals):
-        return plan.replace([3], tokens=Select(0.5)) if k == 2 else plan
+    def revise(image, plan, at, signals):
+        return plan.replace([3], tokens=Select(0.5)) if at.k == 2 else plan
 
     with pytest.raises(OptionError, match="beforehand"):
         list(run(model, condition, model.schedule(), [Plan.uniform(5)], [0], revise=revise))
@@ -123,8 +123,8 @@ def test_guidance_can_be_carried_by_a_decision_made_online():
     plan = Plan.uniform(5, guidance=3.0, temperature=0.0)
 
     def last(carry):
-        def revise(image, plan, k, signals):
-            return plan.replace([3, 4], branch="cond", carry=carry) if k == 2 else plan
+        def revise(image, plan, at, signals):
+            return plan.replace([3, 4], branch="cond", carry=carry) if at.k == 2 else plan
 
         def tap(name, k, tensor):
             logits[name, k] = tensor

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from stagevar.engine.grids.grid import scales
 from stagevar.engine.grids.rows import gather, scatter
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.merge import Merge, centres
 from stagevar.engine.plan.plan import Plan, ScalePlan
-from stagevar.engine.plan.select import Select, kept, mixture, nearest
+from stagevar.engine.plan.select import Select, kept, least_squares, nearest
 from stagevar.engine.plan.tokens import TokenContext
 from stagevar.errors import OptionError
 from stagevar.families.tiny import tiny
@@ -74,7 +75,7 @@ def test_a_low_rank_stream_is_mixed_exactly():
     basis = rows(1, 5, 16)
     x = rows(1, 40, 5, seed=1) @ basis
     chosen = x[:, :9]
-    assert torch.allclose(mixture(x, chosen, ridge=1e-7) @ chosen, x, atol=1e-2)
+    assert torch.allclose(least_squares(x, chosen, ridge=1e-7) @ chosen, x, atol=1e-2)
 
 
 def test_kept_rows_are_a_share_and_never_none():
@@ -140,7 +141,7 @@ def test_fewer_rows_are_processed_and_cached(family):
             lengths[k] = tensor.shape[2]
 
     steps = generate(family, [reduced(Select(0.25, restore_by="nearest"))], tap=tap)
-    tokens = [MODELS[family].rows(MODELS[family].schedule(), k) for k in range(SCALES)]
+    tokens = [MODELS[family].rows(at) for at in scales(MODELS[family].schedule())]
     few = [kept(0.25, count) for count in tokens]
     assert [step.records[0].rows for step in steps] == [2 * t for t in tokens[:3]] + [2 * few[3], 2 * few[4]]
     assert lengths[4] == sum(tokens[:3]) + few[3] + few[4]
@@ -155,7 +156,7 @@ def test_a_scale_that_is_not_cached_is_not_seen_later(family):
             lengths[k] = tensor.shape[2]
 
     generate(family, [Plan.uniform(SCALES).replace([3], cache="none")], tap=tap)
-    tokens = [MODELS[family].rows(MODELS[family].schedule(), k) for k in range(SCALES)]
+    tokens = [MODELS[family].rows(at) for at in scales(MODELS[family].schedule())]
     assert lengths[4] == sum(tokens[:3]) + tokens[4] and lengths[3] == sum(tokens[:4])
 
 

@@ -12,9 +12,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stagevar.engine.contract.block import BlockContext
+from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Scale, scales
+from stagevar.engine.grids.noise import uniforms
 from stagevar.engine.loop.run import run
-from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, PromptError
 from stagevar.families import catalogue
 from stagevar.families.hart import network
@@ -154,7 +157,7 @@ def test_the_last_text_position_stands_for_the_first_token(model):
     assert seen["logits", 0].shape == (2, 1, 64)
     assert seen["attended.0", 2].shape[2] == 12 + 4 + 9
     condition = model.condition(model.encode_text(PROMPTS))
-    rows = model.logits(seen["block.2", 0][:, -1:], condition, 0)
+    rows = model.logits(seen["block.2", 0][:, -1:], condition, Scale(model.schedule(), 0))
     torch.testing.assert_close(seen["logits", 0], 2 * rows[:2] - rows[2:])
 
 
@@ -245,7 +248,7 @@ def one_pass(model, states, mask, codes, schedule):
     context = norm(states, "context.0.weight") @ state["context.1.weight"].T + state["context.1.bias"]
     latent, rows = model.empty_latent(1, schedule), [context + model.level(torch.tensor(0))]
     for k in range(1, len(schedule)):
-        latent = model.add_codes(latent, codes[k - 1], schedule, k - 1)
+        latent = model.add_codes(latent, codes[k - 1], Scale(schedule, k - 1))
         small = torch.nn.functional.adaptive_avg_pool2d(latent, schedule[k])[0].flatten(1).T
         rows.append(small @ state["word.weight"].T + state["word.bias"] + model.level(torch.tensor(k)))
     scale_of = torch.cat([torch.full((len(part),), k) for k, part in enumerate(rows)])
@@ -375,7 +378,7 @@ def test_codes_alone_can_be_had(model):
     bare.refined = False
     full, coarse = draw(model, tap=tap), draw(bare)
     torch.testing.assert_close(coarse + seen["residual", 5], full)
-    assert bare.finishing(bare.schedule(), 5) == () and len(model.finishing(model.schedule(), 5)) == 6
+    assert bare.finishing(scales(bare.schedule())[5]) == () and len(model.finishing(scales(model.schedule())[5])) == 6
 
 
 def test_the_residual_of_mixed_codes_depends_on_the_likeliest(model):
@@ -383,11 +386,10 @@ def test_the_residual_of_mixed_codes_depends_on_the_likeliest(model):
     draw(model, smooth=0.5, tap=tap)
     weights, x = seen["codes", 5], seen["block.2", 5]
     assert weights.shape == (2, 64, 64)
-    condition, schedule = model.condition(model.encode_text(PROMPTS)), model.schedule()
-    mixed, hard = (
-        model.residual(x, codes, condition, schedule, 5, [2.0, 2.0], lambda channels: torch.zeros(2, 64, channels))
-        for codes in (weights, weights.argmax(-1))
-    )
+    condition = model.condition(model.encode_text(PROMPTS))
+    plans = [ScalePlan(guidance=2.0)] * 2
+    drawing = Drawing(scales(model.schedule())[5], condition, plans, (1, 2), uniforms)
+    mixed, hard = (model.residual(x, codes, drawing) for codes in (weights, weights.argmax(-1)))
     assert torch.equal(mixed, hard)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import MissingFileError, PromptError, SizeError
@@ -157,8 +157,8 @@ def test_a_fixed_reference_grid_wins() -> None:
     free, fixed = tiny_infinity(), tiny_infinity(rotary_reference=(16, 16))
     schedule = free.schedule()
     condition = free.condition(free.encode_text(PROMPTS))
-    stretched, plain = free.rope(schedule, 6, condition), fixed.rope(schedule, 6, condition)
-    assert free.rope(schedule, 6, condition) is stretched
+    stretched, plain = free.rope(Scale(schedule, 6), condition), fixed.rope(Scale(schedule, 6), condition)
+    assert free.rope(Scale(schedule, 6), condition) is stretched
     assert not torch.equal(stretched, plain)
     torch.testing.assert_close(plain, rotary_table((16, 16), (16, 16), 16, CPU))
 

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import BlockContext
+from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.noise import uniforms
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
@@ -116,7 +118,7 @@ def test_a_block_follows_the_formula() -> None:
     text = model.encode_text(["a b c"])
     condition = model.condition(text)
     grid = model.config.schedules[1][2]
-    rope = model.rope(model.config.schedules[1], 2)
+    rope = model.rope(Scale(model.config.schedules[1], 2))
     block, own = model.layers[0], dict(model.layers[0].named_parameters())
     own["attention.log_temperature"].data[0] = 9.0
 
@@ -277,14 +279,14 @@ def test_rounds_follow_the_procedure(sampler: Star) -> None:
     for k in (4, 5):
         tokens, last = schedule[k][0] * schedule[k][1], k == 5
         x = torch.randn(2, tokens, 64)
-        trunk = sampler.logits(x, condition, k)
+        trunk = sampler.logits(x, condition, Scale(schedule, k))
         ramp = sampler.guidance_schedule(4.0, schedule)[k]
         plan = Plan.uniform(6, guidance=ramp, temperature=0.7)[k]
         trunk = (ramp * trunk[:1] + (1 - ramp) * trunk[1:]) / 0.7
         noise = uniforms(5, k, (tokens, 5, 2))
-        found = sampler.draw(x, trunk, condition, schedule, k, [plan], [5], uniforms)
+        found = sampler.draw(x, trunk, Drawing(Scale(schedule, k), condition, [plan], [5], uniforms))
         assert found is not None
-        rope = sampler.rope(schedule, k)
+        rope = sampler.rope(Scale(schedule, k))
         known: dict[int, int] = {}
         for t, size in enumerate(round_sizes(5 if last else 4, tokens)):
             vectors = torch.zeros(1, tokens, 8)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stagevar.engine.contract.block import BlockContext
 from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import ForeignCheckpointError, MissingFileError, PromptError
@@ -94,7 +95,9 @@ def test_a_block_follows_the_formula() -> None:
     model = tiny_switti(seed=1, heads=4)
     text = model.encode_text(["a b c"])
     condition = model.condition(text, text)
-    context = BlockContext(0, condition, model.rope(((1, 1), (2, 3)), 1), lambda q, k, v, scale: attention(q, k, v))
+    context = BlockContext(
+        0, condition, model.rope(Scale(((1, 1), (2, 3)), 1)), lambda q, k, v, scale: attention(q, k, v)
+    )
     x = torch.randn(2, 6, 64)
     block, own = model.layers[0], dict(model.layers[0].named_parameters())
 

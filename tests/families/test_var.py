@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import ForeignCheckpointError, OptionError, PromptError, ShapeError, SizeError
@@ -185,9 +185,9 @@ def test_positions_of_other_sizes_are_resampled(model: VAR) -> None:
     counts = [h * w for h, w in SCHEDULES[0]]
     learned = model.positions.split(counts)
     for k in range(len(SCHEDULES[0])):
-        assert torch.equal(model.position(SCHEDULES[0], k), learned[k])
+        assert torch.equal(model.position(Scale(SCHEDULES[0], k)), learned[k])
         h, w = SCHEDULES[1][k]
-        assert model.position(SCHEDULES[1], k).shape == (h * w, 64)
+        assert model.position(Scale(SCHEDULES[1], k)).shape == (h * w, 64)
     with pytest.raises(SizeError, match=r"var-tiny draws no 17x16"):
         model.schedule(17, 16)
 

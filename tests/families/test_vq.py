@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.families.tiny import randomize
 from stagevar.families.tokenizers.autoencoder import Attention
 from stagevar.families.tokenizers.vq import VQConfig, VQTokenizer, convolution_of
@@ -53,9 +53,9 @@ def test_pictures_become_codes_and_come_back(tokenizer: VQTokenizer, schedule: S
     pictures = torch.rand(2, 3, 2 * h, 2 * w)
     codes = tokenizer.encode(pictures, schedule)
     assert [tuple(c.shape) for c in codes] == [(2, a * b) for a, b in schedule]
-    latent = torch.stack([tokenizer.upsampled(c, schedule, k) for k, c in enumerate(codes)]).sum(0)
+    latent = torch.stack([tokenizer.upsampled(c, Scale(schedule, k)) for k, c in enumerate(codes)]).sum(0)
     torch.testing.assert_close(tokenizer.quantize(tokenizer.features(pictures), schedule)[1][-1], latent)
-    assert [len(tokenizer.scale_input(latent, schedule, k)[0]) for k in range(4)] == [a * b for a, b in schedule]
+    assert [len(tokenizer.scale_input(latent, Scale(schedule, k))[0]) for k in range(4)] == [a * b for a, b in schedule]
     decoded = tokenizer.decode(latent)
     assert decoded.shape == pictures.shape
     assert decoded.min() >= 0 and decoded.max() <= 1
@@ -72,10 +72,10 @@ def test_weights_mix_the_codebook(tokenizer: VQTokenizer, schedule: Schedule) ->
     h, w = schedule[2]
     codes = torch.randint(40, (2, h * w))
     weights = nn.functional.one_hot(codes, 40).float()
-    hard, soft = (tokenizer.upsampled(each, schedule, 2) for each in (codes, weights))
+    hard, soft = (tokenizer.upsampled(each, Scale(schedule, 2)) for each in (codes, weights))
     torch.testing.assert_close(hard, soft)
-    half = tokenizer.upsampled(0.5 * weights, schedule, 2, phi=False)
-    torch.testing.assert_close(2 * half, tokenizer.upsampled(codes, schedule, 2, phi=False))
+    half = tokenizer.upsampled(0.5 * weights, Scale(schedule, 2), phi=False)
+    torch.testing.assert_close(2 * half, tokenizer.upsampled(codes, Scale(schedule, 2), phi=False))
 
 
 def test_a_scale_is_resized_then_mended(tokenizer: VQTokenizer) -> None:
@@ -88,7 +88,7 @@ def test_a_scale_is_resized_then_mended(tokenizer: VQTokenizer) -> None:
             x = F.interpolate(x, (6, 4), mode="bicubic", align_corners=False, antialias=False)
         own = tokenizer.convolutions[convolution]
         want = 0.5 * x + 0.5 * F.conv2d(x, own.weight, own.bias, padding=1)
-        torch.testing.assert_close(tokenizer.upsampled(codes, schedule, k), want)
+        torch.testing.assert_close(tokenizer.upsampled(codes, Scale(schedule, k)), want)
 
 
 def test_attention_over_a_grid_written_out() -> None:
@@ -114,9 +114,9 @@ def test_codes_at_some_positions(tokenizer: VQTokenizer) -> None:
     schedule = SCHEDULES[1]
     codes, index = torch.randint(40, (1, 24)), torch.tensor([[0, 7, 23]])
     every = torch.arange(24)[None]
-    whole = tokenizer.upsampled(codes, schedule, 3)
-    assert torch.equal(tokenizer.upsampled(codes, schedule, 3, every), whole)
-    some = tokenizer.upsampled(codes[:, index[0]], schedule, 3, index, phi=False).flatten(2)
+    whole = tokenizer.upsampled(codes, Scale(schedule, 3))
+    assert torch.equal(tokenizer.upsampled(codes, Scale(schedule, 3), every), whole)
+    some = tokenizer.upsampled(codes[:, index[0]], Scale(schedule, 3), index, phi=False).flatten(2)
     assert torch.equal(some[0, :, index[0]].T, tokenizer.codebook(codes[0, index[0]]))
     assert some.abs().sum(1).count_nonzero() == 3
 

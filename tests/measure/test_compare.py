@@ -129,8 +129,8 @@ class Early(Accelerator):
     name: ClassVar[str] = "early"
     online: ClassVar[bool] = True
 
-    def revise(self, plan, k, signals, schedule):
-        return plan.replace([4], run="skip") if k == 2 and int(signals.confidence * 1e4) % 2 else plan
+    def revise(self, plan, at, signals):
+        return plan.replace([4], run="skip") if at.k == 2 and int(signals.confidence * 1e4) % 2 else plan
 
 
 def test_pictures_that_follow_plans_of_their_own_are_averaged(monkeypatch):

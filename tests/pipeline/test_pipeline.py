@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stagevar.engine.grids.grid import scales
 from stagevar.errors import Cancelled, NumericError, OptionError, PromptError, SizeError
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
@@ -51,12 +52,12 @@ def test_fifty_pictures_in_a_row_leave_no_state(scenes):
 def test_a_model_that_has_drawn_can_be_trained(family):
     model = tiny(family)
     Pipeline(model)("a star", seed=1)
-    rope = model.rope(model.schedule(), 1, model.condition(model.encode_text(["a star"])))
+    rope = model.rope(scales(model.schedule())[1], model.condition(model.encode_text(["a star"])))
     assert not rope.is_inference()
     if family == "scenes":
         model.requires_grad_(True)
         condition = model.words_condition(torch.zeros(1, 11, dtype=torch.int64))
-        model.embed(model.empty_latent(1, model.schedule()), condition, model.schedule(), 1).sum().backward()
+        model.embed(model.empty_latent(1, model.schedule()), condition, scales(model.schedule())[1]).sum().backward()
 
 
 def test_output_types_agree(scenes):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stagevar.accelerators.stagevar_official import FIDELITY_SHARE
-from stagevar.engine.grids.grid import share_of_final
+from stagevar.engine.grids.grid import scales
 from stagevar.engine.plan.plan import STAGES, Plan
 from stagevar.families.infinity.grids import BUDGETS, SCHEDULES
 from stagevar.families.tiny import tiny
@@ -84,7 +84,7 @@ def test_positions_are_counted_from_the_end(large: Pipeline, text: str) -> None:
 def test_the_paper_s_fidelity_scales_are_those_of_a_share(large: Pipeline) -> None:
     for schedule in SCHEDULES.values():
         plan = large.plan(schedule, Request("x", accelerator="stagevar_paper"))
-        fidelity = [share_of_final(schedule, k) >= FIDELITY_SHARE for k in range(len(schedule))]
+        fidelity = [at.share >= FIDELITY_SHARE for at in scales(schedule)]
         assert [scale.branch == "null" for scale in plan] == fidelity
         assert [scale.tokens is not None for scale in plan] == fidelity
         assert sum(fidelity) in (2, 3)

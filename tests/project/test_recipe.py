@@ -57,6 +57,7 @@ def test_crops_of_the_two_largest_scales_show_the_same_place():
 def test_codes_without_noise_are_the_tokenizers_and_the_latents_are_those_the_loop_sees():
     import data
 
+    from stagevar.engine.grids.grid import scales
     from stagevar.families.tiny import tiny
 
     model = tiny("scenes")
@@ -64,9 +65,9 @@ def test_codes_without_noise_are_the_tokenizers_and_the_latents_are_those_the_lo
     codes, latents = data.tokenised(model, pictures, 5, 0.0)
     assert all(torch.equal(a, b) for a, b in zip(codes, model.tokenizer.encode(pictures), strict=True))
     latent = torch.zeros(2, 12, 6, 6)
-    for k in range(5):
-        assert torch.allclose(latents[k], latent, atol=1e-6)
-        latent = model.add_codes(latent, codes[k], model.schedule(), k)
+    for at in scales(model.schedule()):
+        assert torch.allclose(latents[at.k], latent, atol=1e-6)
+        latent = model.add_codes(latent, codes[at.k], at)
 
 
 @pytest.mark.slow

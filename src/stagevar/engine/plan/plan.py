@@ -22,9 +22,8 @@ Stage = Literal["semantic", "structure", "fidelity"]
 STAGES: tuple[Stage, ...] = ("semantic", "structure", "fidelity")
 
 
-def _per_image(default: Any, *, only_kind: bool = False) -> Any:
-    """A field in which the images of one pass may differ; with ``only_kind`` it is set in all of them or in none."""
-    return field(default=default, metadata={"per_image": "kind" if only_kind else "value"})
+PER_IMAGE = {"per_image": True}
+"""Marks fields in which the images of one pass may differ; all others make up ``ScalePlan.shape``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +53,16 @@ class ScalePlan:
 
     run: Run = "full"
     branch: Branch = "both"
-    guidance: float = _per_image(1.0)
+    guidance: float = field(default=1.0, metadata=PER_IMAGE)
     guidance_layer: int | None = None
-    carry: float = _per_image(0.0)
+    carry: float = field(default=0.0, metadata=PER_IMAGE)
     tokens: Tokens | None = None
     cache: Keep = "all"
-    temperature: float = _per_image(1.0)
-    top_k: int = _per_image(0)
-    top_p: float = _per_image(1.0)
-    smooth: float | None = _per_image(None, only_kind=True)
-    stage: Stage | None = _per_image(None)
+    temperature: float = field(default=1.0, metadata=PER_IMAGE)
+    top_k: int = field(default=0, metadata=PER_IMAGE)
+    top_p: float = field(default=1.0, metadata=PER_IMAGE)
+    smooth: float | None = field(default=None, metadata=PER_IMAGE)
+    stage: Stage | None = field(default=None, metadata=PER_IMAGE)
 
     def __post_init__(self) -> None:
         if self.run not in ("full", "skip", "reuse"):
@@ -93,12 +92,8 @@ class ScalePlan:
     @property
     def shape(self) -> tuple[object, ...]:
         """What decides which rows are computed and what kind of codes; images of one shape can share a pass."""
-        kinds = (getattr(self, name) is not None for name in _KINDS)
-        return *(getattr(self, name) for name in _SHARED), *kinds
-
-
-_SHARED = tuple(f.name for f in dataclass_fields(ScalePlan) if "per_image" not in f.metadata)
-_KINDS = tuple(f.name for f in dataclass_fields(ScalePlan) if f.metadata.get("per_image") == "kind")
+        shared = (getattr(self, f.name) for f in dataclass_fields(self) if "per_image" not in f.metadata)
+        return *shared, self.smooth is not None
 
 
 @dataclass(frozen=True, slots=True)
