@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.grids.rows import gather_rope, scatter
-from stagevar.engine.plan.memory import Kind
+from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
 from stagevar.errors import OptionError
 
@@ -74,7 +74,7 @@ class Sketch:
     draws: Draws = field(default=SeededDraws(), repr=False)
     scope: Scope = "group"
     dense: tuple[float, float] = (0.0, 0.0)
-    needs: tuple[Kind, ...] = ("hidden",)
+    needs: tuple[MapKind, ...] = ("hidden",)
     final: bool = False
 
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:

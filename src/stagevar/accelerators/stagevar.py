@@ -1,8 +1,8 @@
 """Our own: stages found per image while it is drawn, and real tokens where the picture has detail.
 
 Idea: as in StageVAR (arXiv 2512.16483), early scales establish semantics, middle ones structure, late ones refine. Here
-the boundaries are read off the image itself, each scale is held against its price (its share of all tokens, times what
-the dial says that they are worth), and nothing is mixed at random:
+each image sets its own stage boundaries while it is drawn. A scale's price is its share of all tokens times a factor
+that ``quality`` sets; what the scale still changes must be larger than its price. Only real tokens are processed:
 
 * The semantic stage ends when the low band of the latent changes by less than the next scale's price, the structure
   stage when the middle band does as well. Boundaries only move forward.
@@ -31,10 +31,12 @@ from stagevar.engine.plan.signals import Signals, coverage
 from stagevar.errors import OptionError
 
 PRICES = 0.25, 1.6
-"""Flips of codes that all tokens of a picture are worth: at quality 1 and at quality 0."""
+"""A scale is worth running in full while it changes more than ``price * (its share of all tokens)`` of the codes. Price
+at quality 1 (low, keeps almost everything) and at quality 0."""
 
 LOW, MIDDLE = 1.5, 3.0
-"""Relative change of the low and of the middle band that weighs as much as a flip of every code."""
+"""Exchange rates: a change of the latent's low band by 150% (middle band: 300%) counts as much as flipping every
+code."""
 
 LEFT_OUT = 0.0006, 0.12
 """Share of the contrast's energy that is not worked on: at quality 1 and at quality 0."""

@@ -42,9 +42,10 @@ class Part:
 
     Attributes:
         repository: on the Hugging Face hub, ``owner/name``.
-        file: in the repository; with a slash at its end a folder, and empty for the repository itself.
+        file: path in the repository; ends with ``/`` for a folder of shards; empty for the whole repository.
         prefix: put before its tensors' names, so that those of two parts do not collide.
-        inside: keys under which checkpoints nest the tensors, each followed where present.
+        inside: nested keys that lead to the state dict, such as ``("trainer", "gpt_fsdp")``; absent keys are passed
+            over.
     """
 
     repository: str

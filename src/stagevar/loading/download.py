@@ -147,7 +147,7 @@ def _download(repository: str, name: str, stored: Stored, options: Mapping[str, 
 
 
 def _damage(path: Path, stored: Stored, *, whole: bool) -> str:
-    """How a file differs from the hub's record, "" if it does not; its size only unless ``whole``."""
+    """What is wrong with a downloaded file, or "". Compares sizes; with ``whole`` hashes too."""
     size = path.stat().st_size
     if stored.size is not None and size != stored.size:
         return f"the file has {size} bytes of {stored.size}"

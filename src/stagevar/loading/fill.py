@@ -66,8 +66,8 @@ def fill(
 
 
 def _page_out(tensor: Tensor) -> None:
-    """Tell Linux that a tensor, which has been copied, is not needed soon: pages of a mapped file leave memory at once,
-    so that a whole file and its copy in half precision never fill it together. The contents stay as they are."""
+    """Drop a memory-mapped tensor's pages once it has been copied (madvise PAGEOUT), so that peak memory is the copy
+    alone and not copy plus file. The tensor stays valid: Linux reads the pages again if they are touched."""
     if sys.platform != "linux" or tensor.device.type != "cpu":
         return
     begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes

@@ -1,4 +1,4 @@
-"""Where a model goes in memory, and what users call it."""
+"""Device and dtype: names that users give, and the placement of a model."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class Where:
     """Where files are looked for.
 
     Attributes:
-        folder: holds files of the network's repository, and those of other repositories among them or in folders named
-            after the last part of the repository's name; what is not there comes from the hub.
+        folder: local folder to look in before the hub. Files of the network's repository lie directly in it; files of
+            another repository ``owner/name`` lie in it too, or in a subfolder ``name``.
         network: the network's own file, whatever its name.
         revision: of the network's repository, as in huggingface_hub.
         local_files_only, token: as in huggingface_hub.

@@ -38,7 +38,8 @@ class Source:
         size: its row, None for a folder.
         folder: that this package wrote, None for published files.
         where: where published files and text encoders are looked for.
-        remote: hub repository, and the folder in it, that ``folder`` is a copy of; its weights come when loaded.
+        remote: (repository, folder in it) if ``folder`` is the hub cache's copy of it. Only the config has been
+            fetched so far; ``load`` fetches the weights.
     """
 
     name: str

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
-
-Attend = Callable[..., Tensor]
-"""``attend(q, k, v, scale=...)`` -> (R, H, M, D): self-attention of new rows over the cached ones and themselves."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,12 @@ def _take(value: Any, rows: Tensor) -> Any:
     if isinstance(value, tuple):
         return tuple(_take(part, rows) for part in value)
     return value
+
+
+class Attend(Protocol):
+    """Self-attention of new rows over the cached ones and themselves: (R, H, M, D) each, and so the result."""
+
+    def __call__(self, q_RHMD: Tensor, k_RHMD: Tensor, v_RHMD: Tensor, /, *, scale: float) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)

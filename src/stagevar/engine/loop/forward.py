@@ -18,7 +18,7 @@ from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.segments import segments
-from stagevar.engine.plan.memory import LAST, Kind
+from stagevar.engine.plan.memory import LAST, MapKind
 from stagevar.engine.plan.plan import ScalePlan
 from stagevar.engine.plan.signals import flipped
 from stagevar.engine.plan.tokens import Reduced, TokenContext, Tokens
@@ -127,9 +127,9 @@ def forward(work: Pass) -> Output:
     return Output(x, logits, None if index is None else index[:n], row_layers, flips)
 
 
-def _kept_maps(work: Pass) -> set[Kind]:
+def _kept_maps(work: Pass) -> set[MapKind]:
     """Kinds of maps that later scales read."""
-    kept: set[Kind] = set(work.next_tokens.needs) if work.next_tokens is not None else set()
+    kept: set[MapKind] = set(work.next_tokens.needs) if work.next_tokens is not None else set()
     if work.reused_next:
         kept.add("hidden")
     if work.carried_later:
@@ -211,7 +211,7 @@ def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None) -> Tensor
         guide_behind += model.depth
     blocks: list[Block] = model.layers
     for layer in layers:
-        attend = Attend(work, cohort.cache if model.causal else None, layer)
+        attend = CachedAttention(work, cohort.cache if model.causal else None, layer)
         context = BlockContext(layer, cohort.condition, rope, attend)
         for part in blocks[layer].parts:
             x = x + part(x, context)
@@ -221,13 +221,13 @@ def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None) -> Tensor
     return x
 
 
-class Attend:
+class CachedAttention:
     """Self-attention of one layer at one scale over its history and itself."""
 
     def __init__(self, work: Pass, cache: KVCache | None, layer: int) -> None:
         self.work, self.cache, self.layer = work, cache, layer
 
-    def __call__(self, q_RHMD: Tensor, k_RHMD: Tensor, v_RHMD: Tensor, *, scale: float) -> Tensor:
+    def __call__(self, q_RHMD: Tensor, k_RHMD: Tensor, v_RHMD: Tensor, /, *, scale: float) -> Tensor:
         work = self.work
         if self.cache is not None:
             keep = not work.last and work.plan.cache == "all"

@@ -12,7 +12,7 @@ from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import resize_rows
 from stagevar.errors import OptionError
 
-Kind = Literal["hidden", "increment", "guidance"]
+MapKind = Literal["hidden", "increment", "guidance"]
 """``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
 difference of the branches' last hidden states."""
 
@@ -21,12 +21,12 @@ class Memory:
     """The latest map of each kind and group of blocks. A map replaces its predecessor; nothing is changed in place."""
 
     def __init__(self) -> None:
-        self._maps: dict[tuple[Kind, int], tuple[Tensor, Grid]] = {}
+        self._maps: dict[tuple[MapKind, int], tuple[Tensor, Grid]] = {}
 
-    def put(self, kind: Kind, group: int, rows_RMC: Tensor, grid: Grid) -> None:
+    def put(self, kind: MapKind, group: int, rows_RMC: Tensor, grid: Grid) -> None:
         self._maps[kind, group] = rows_RMC, grid
 
-    def get(self, kind: Kind, group: int, grid: Grid, mode: Mode = "bilinear") -> Tensor:
+    def get(self, kind: MapKind, group: int, grid: Grid, mode: Mode = "bilinear") -> Tensor:
         """The map (R, M, C) resampled to ``grid``.
 
         Raises:
@@ -39,10 +39,10 @@ class Memory:
         rows, own = self._maps[kind, group]
         return resize_rows(rows, own, grid, mode)
 
-    def holds(self, kind: Kind, group: int = 0) -> bool:
+    def holds(self, kind: MapKind, group: int = 0) -> bool:
         return (kind, group) in self._maps
 
-    def keep_only(self, kinds: Collection[Kind]) -> None:
+    def keep_only(self, kinds: Collection[MapKind]) -> None:
         """Release the maps of all other kinds."""
         self._maps = {key: value for key, value in self._maps.items() if key[0] in kinds}
 

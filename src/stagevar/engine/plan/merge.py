@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stagevar.engine.grids.grid import Grid
 from stagevar.engine.grids.rows import resize_rows
-from stagevar.engine.plan.memory import Kind
+from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
 
@@ -32,7 +32,7 @@ class Merge:
         Select(self.keep, scope=self.scope, dense=self.dense)
 
     @property
-    def needs(self) -> tuple[Kind, ...]:
+    def needs(self) -> tuple[MapKind, ...]:
         return ()
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 from stagevar.engine.grids.grid import Grid
 from stagevar.engine.grids.latent import contrast, resize
 from stagevar.engine.grids.rows import gather, gather_rope, scatter
-from stagevar.engine.plan.memory import Kind
+from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
 from stagevar.errors import OptionError
 
@@ -59,7 +59,7 @@ class Select:
             raise OptionError("zero_code needs the same rows in both branches: score 'contrast' or 'change'")
 
     @property
-    def needs(self) -> tuple[Kind, ...]:
+    def needs(self) -> tuple[MapKind, ...]:
         return {"increment": ("increment",), "hidden": ("hidden",)}.get(self.restore_by, ())  # type: ignore[return-value]
 
     @property

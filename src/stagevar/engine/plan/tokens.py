@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from stagevar.engine.grids.grid import Grid
-from stagevar.engine.plan.memory import Kind, Memory
+from stagevar.engine.plan.memory import MapKind, Memory
 
 Scope = Literal["network", "group"]
 
@@ -67,7 +67,8 @@ class Tokens(Protocol):
         scope: ``group`` reduces and restores around each group of blocks, ``network`` once.
         dense: share of the layers at the start and at the end that process all rows.
         needs: maps of the scale before that ``restore`` reads.
-        final: whether the rows stay reduced up to the codes, where the others get none.
+        final: if True, nothing is restored: only the processed rows reach the head, and the other positions add no
+            codes.
     """
 
     @property
@@ -75,7 +76,7 @@ class Tokens(Protocol):
     @property
     def dense(self) -> tuple[float, float]: ...
     @property
-    def needs(self) -> tuple[Kind, ...]: ...
+    def needs(self) -> tuple[MapKind, ...]: ...
     @property
     def final(self) -> bool: ...
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced: ...

@@ -107,7 +107,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (n, 3, s * H, s * W) in [-1, 1] to features (n, D, H, W); s is 2 per level but the coarsest.
+    """Pictures (n, 3, s * H, s * W) in [-1, 1] to features (n, D, H, W); s = 2 ** (levels - 1).
 
     Args:
         multipliers: of ``base`` channels, from the finest to the coarsest level.

@@ -43,7 +43,8 @@ def measure_dial(
         progress: told how many pictures are done, of ``len(prompts) * (len(qualities) + 1)``.
 
     Returns:
-        A point per quality, lowest first. A mean SSIM below that of a lower quality is noise and takes the latter's.
+        A point per quality, lowest first. Means are made monotone: a dip below the previous point is noise and is
+        raised to it.
 
     Raises:
         OptionError: no prompts, or a batch below 1.

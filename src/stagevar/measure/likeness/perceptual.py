@@ -79,7 +79,8 @@ class Lpips(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pictures: Tensor, references: Tensor) -> Tensor:
-        """(n, 3, h, w) in [0, 1] each to (n,), at most 1; one pair at a time, since features of large pictures are."""
+        """(n, 3, h, w) in [0, 1] each to (n,), at most 1. One pair at a time, since features of large pictures are
+        large."""
         pairs = zip(pictures.split(1), references.split(1), strict=True)
         return 1 - torch.cat([self._distance(one, other) for one, other in pairs]).cpu()
 

@@ -1,4 +1,4 @@
-"""What a picture means, compared with what another means: the oracle's reading, and a place for learned scorers."""
+"""Semantic agreement of two pictures: the form of a learned scorer."""
 
 from __future__ import annotations
 

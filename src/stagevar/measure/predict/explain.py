@@ -10,18 +10,14 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.plan.tokens import Tokens
 from stagevar.errors import MissingFileError
 from stagevar.measure.predict.flops import condition_flops, plan_flops
+from stagevar.measure.predict.memory import TEXT_LENGTH
 from stagevar.measure.predict.rehearse import rehearse
 from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
 from stagevar.request import Request
 
-TEXT_LENGTH = 32
-"""Text tokens of a prompt where no tokenizer is at hand to count them."""
-
 NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"
-ONLINE = (
-    "this accelerator decides per picture while it runs: shown is its course for the mean signals of scenes pictures"
-)
+ONLINE = "this accelerator decides per picture; the plan shown is the one for average signals of the scenes model"
 
 
 def explain(

@@ -38,7 +38,8 @@ class ScaleFlops:
         cross: attention to the text.
         tokens: reducing rows and restoring them.
         head: scores of the codes.
-        finish: what a family does with them besides, at most: a second stage that draws, a continuous residual.
+        finish: work behind the head that only some families have (STAR's second stage, HART's residual head); an upper
+            bound, since STAR may stop early.
     """
 
     scale: int
@@ -95,8 +96,8 @@ class _Layer:
 
     Attributes:
         weights: of the linear layers that every row passes.
-        text_weights: of those that the text passes, once per image: children named ``kv``.
-        once_weights: of those that a vector per image passes: children named ``modulation``.
+        text_weights: weights applied to every text token, once per image (submodules named ``kv``).
+        once_weights: weights applied to one vector per image (submodules named ``modulation``).
         self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
         shared_weights, shared_width: what of ``weights`` and ``cross_width`` one branch computes for both.
     """

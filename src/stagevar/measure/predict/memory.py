@@ -26,7 +26,7 @@ from stagevar.engine.grids.grid import Grid, Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 
-TEXT_LENGTH = 40
+TEXT_LENGTH = 32
 """Tokens of an ordinary prompt."""
 
 
@@ -36,7 +36,8 @@ class ScaleBytes:
 
     Attributes:
         scale: index of the scale; ``grid`` its height and width.
-        cache: keys and values of all layers that are kept when it is done, or were when the last scale began.
+        cache: bytes of cached keys and values after this scale, over all layers. The last scale caches nothing; its
+            entry is the cache that it started with.
         peak: most that is alive at once while it runs, weights not counted.
     """
 
@@ -185,8 +186,11 @@ def _noise(seed: int, scale: int, shape: Sequence[int]) -> Tensor:
 
 
 class Ledger(TorchDispatchMode):
-    """Bytes of the tensors that operations make, while they are alive. A question about their contents is answered as a
-    sound run finds it: yes, and that indices differ."""
+    """Bytes of the tensors that operations make, while they are alive.
+
+    Fake tensors hold no data, so data-dependent operations get the answer of a valid run: a boolean is True, and
+    ``unique`` finds no duplicates.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

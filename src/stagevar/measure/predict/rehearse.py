@@ -1,4 +1,4 @@
-"""The course that an online accelerator would take, without drawing: its plan, revised by a mean picture's signals."""
+"""Predict the plan of an online accelerator without drawing: feed ``revise`` the average signals of past pictures."""
 
 from __future__ import annotations
 

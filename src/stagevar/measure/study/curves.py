@@ -12,8 +12,8 @@ from stagevar.engine.grids.grid import Schedule
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Kind = Literal["semantic", "structural", "spectral", "guidance", "change", "cost", "rank"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+CurveKind = Literal["semantic", "structural", "spectral", "guidance", "change", "cost", "rank"]
+KINDS: tuple[CurveKind, ...] = get_args(CurveKind)
 
 LOW, HIGH = 0.1, 0.9
 """Quantiles over prompts that stand for the spread of a curve."""
@@ -29,7 +29,7 @@ class Curve:
         values: per prompt, one number per scale.
     """
 
-    kind: Kind
+    kind: CurveKind
     unit: str
     values: tuple[tuple[float, ...], ...]
 
@@ -134,7 +134,7 @@ class Study:
         """How many prompts the figures of ``groups`` are of."""
         return len(next(iter(self.groups[0].values())).values)
 
-    def of(self, kind: Kind) -> dict[str, Curve]:
+    def of(self, kind: CurveKind) -> dict[str, Curve]:
         """The curves of one kind by name."""
         return {name: curve for name, curve in self.curves.items() if curve.kind == kind}
 

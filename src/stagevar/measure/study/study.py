@@ -32,7 +32,7 @@ from stagevar.measure.likeness.fidelity import (
 )
 from stagevar.measure.likeness.scorer import Scorer
 from stagevar.measure.predict.flops import plan_flops
-from stagevar.measure.study.curves import Curve, Kind, Study
+from stagevar.measure.study.curves import Curve, CurveKind, Study
 from stagevar.measure.study.spectrum import spectrum
 from stagevar.measure.suites.scenes import readings, scenes_of
 from stagevar.pipeline import Pipeline
@@ -44,7 +44,7 @@ BANDS = 5
 RANK_PROMPTS = 12
 """Prompts whose hidden states are decomposed; decompositions are costly."""
 
-_KINDS: dict[str, tuple[Kind, str]] = {
+_KINDS: dict[str, tuple[CurveKind, str]] = {
     "strict": ("semantic", ""),
     "relaxed": ("semantic", ""),
     "objects": ("semantic", ""),
@@ -65,7 +65,7 @@ _KINDS: dict[str, tuple[Kind, str]] = {
 }
 """Kind and unit of each curve; bands are spectral."""
 
-SCORER_KINDS: dict[str, Kind] = {"lpips": "structural", "dists": "structural"}
+SCORER_KINDS: dict[str, CurveKind] = {"lpips": "structural", "dists": "structural"}
 """Kind of a scorer's curve by the scorer's name; others are semantic."""
 
 
@@ -248,12 +248,12 @@ def _compared(pictures: Sequence[Tensor], scorers: Mapping[str, Scorer]) -> list
     return rows
 
 
-def _curves(batches: Sequence[Sequence[Mapping[str, Tensor]]], kind: Kind | None = None) -> dict[str, Curve]:
+def _curves(batches: Sequence[Sequence[Mapping[str, Tensor]]], kind: CurveKind | None = None) -> dict[str, Curve]:
     """Figures of batches, per scale and name, as curves over all prompts."""
     curves = {}
     for name in batches[0][0]:
         table = torch.cat([torch.stack([scale[name] for scale in batch], 1).double() for batch in batches])
-        other: Kind = "spectral" if name.startswith("band_") else SCORER_KINDS.get(name, "semantic")
+        other: CurveKind = "spectral" if name.startswith("band_") else SCORER_KINDS.get(name, "semantic")
         own, unit = _KINDS.get(name, (other, ""))
         curves[name] = Curve(kind or own, unit, tuple(tuple(row) for row in table.tolist()))
     return curves
