@@ -215,6 +215,31 @@ def test_stages_move_forward_only_and_each_is_held_against_the_price_of_the_next
     assert (late[12].stage, late[12].branch) == ("fidelity", "cond")
 
 
+def test_guidance_that_was_not_measured_is_kept():
+    """A plan that guides hidden states yields no flips; that is not the same as no flips."""
+    plan = Plan.uniform(13, guidance=3.0, guidance_layer=2).replace(range(13), stage="structure")
+    revised = parse("stagevar").revise(plan, Scale(SCHEDULES[64, 64], 10), signals(low=0.0, middle=9.0, flips=None))
+    assert {scale.branch for scale in revised} == {"both"}
+
+
+def test_a_decision_is_about_the_next_scale_that_runs():
+    at, seen = Scale(SCHEDULES[64, 64], 9), signals(low=0.01, middle=0.01, flips=0.0)
+    plan = Plan.uniform(13, guidance=3.0).replace([10, 11], run="skip")
+    revised = parse("stagevar").revise(plan, at, seen)
+    assert [scale.tokens is None for scale in revised] == [True] * 12 + [False]
+    assert revised[12].branch == "cond" and revised[12].stage == "fidelity"
+    assert parse("stagevar").revise(revised, at, seen) == revised, "asked again, nothing more changes"
+    price = parse("stagevar").revise(Plan.uniform(13, guidance=3.0), at, signals(low=0.01, middle=0.7, flips=0.0))
+    assert price[10].stage == "structure", "the price of scale 10, which runs"
+    assert parse("stagevar").revise(plan, at, signals(low=0.01, middle=0.7, flips=0.0))[12].stage == "fidelity"
+
+
+def test_behind_the_last_scale_that_runs_nothing_is_decided():
+    plan = Plan.uniform(13, guidance=3.0).replace([12], run="skip")
+    assert parse("stagevar").revise(plan, Scale(SCHEDULES[64, 64], 11), signals(low=0.0)) == plan
+    assert parse("stagevar").revise(Plan.uniform(1), Scale(((1, 1),), 0), signals(low=0.0)) == Plan.uniform(1)
+
+
 def test_kept_positions_follow_the_picture_and_the_dial():
     schedule = SCHEDULES[64, 64]
 

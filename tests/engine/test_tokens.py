@@ -11,7 +11,7 @@ from stagevar.engine.loop.run import run
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.merge import Merge, centres
 from stagevar.engine.plan.plan import Plan, ScalePlan
-from stagevar.engine.plan.select import Select, kept, least_squares, nearest
+from stagevar.engine.plan.select import TIE, Select, highest, kept, least_squares, nearest
 from stagevar.engine.plan.tokens import TokenContext
 from stagevar.errors import OptionError
 from stagevar.families.tiny import tiny
@@ -240,3 +240,12 @@ def test_memory_holds_only_what_the_next_scales_need(family, monkeypatch):
     plan = Plan.uniform(SCALES, guidance=2.0).replace([2], tokens=Select(0.5)).replace([4], branch="cond", carry=0.5)
     generate(family, [plan])
     assert held == [{"guidance"}, {"guidance", "increment"}, {"guidance"}, {"guidance"}, set()]
+
+
+def test_of_tied_scores_the_first_positions_win_whatever_rounding_says():
+    scores = torch.tensor([[3.0, 1.0, 2.0, 2.0, 2.0, 0.0], [0.0, 0.0, 0.0, 5.0, 0.0, 0.0]])
+    assert highest(scores, 3).tolist() == [[0, 2, 3], [0, 1, 3]]
+    rounded = scores * (1 + TIE / 4 * torch.tensor([0.0, 0.0, -1.0, 1.0, 0.5, 0.0]))
+    assert highest(rounded, 3).tolist() == [[0, 2, 3], [0, 1, 3]]
+    assert highest(scores + torch.tensor([0.0, 0.0, 0.0, 0.0, 0.01, 0.0]), 2).tolist()[0] == [0, 4], "no tie"
+    assert highest(rows(2, 9).abs(), 9).tolist() == [list(range(9))] * 2

@@ -23,7 +23,7 @@ from stagevar.errors import MissingFileError, PromptError
 from stagevar.families import catalogue
 from stagevar.families.star import names as star_names
 from stagevar.families.star import sizes as star
-from stagevar.families.star.attention import Sharing, StarCondition
+from stagevar.families.star.attention import CosineCrossAttention, Sharing, StarCondition
 from stagevar.families.star.names import CheckpointNames
 from stagevar.families.star.network import Star
 from stagevar.families.star.second_stage import SamplerConfig, round_sizes
@@ -110,6 +110,35 @@ def test_published_sizes(name: str, side: int, billions: float) -> None:
 
 
 # --- the network -------------------------------------------------------------
+
+
+def test_rows_of_other_positions_attend_to_the_prompt_themselves() -> None:
+    """The branches share cross-attention by row number, which means the same position only where rows are aligned."""
+    model = tiny_star(seed=1)
+    condition = model.condition(model.encode_text(["a b c"]))
+    cross, plain = model.layers[0].get_submodule("cross"), torch.nn.functional.scaled_dot_product_attention
+    x = torch.randn(2, 3, 64)
+    shared, own = (cross(x, BlockContext(0, condition, None, plain, aligned)) for aligned in (True, False))
+    assert torch.equal(shared[1], shared[0])
+    null_alone = cross(x.flip(0), BlockContext(0, condition, None, plain))[0]
+    torch.testing.assert_close(own[0], shared[0])
+    torch.testing.assert_close(own[1], null_alone)
+
+
+@pytest.mark.parametrize(("score", "aligned"), [("norm", False), ("distance", False), ("contrast", True)])
+def test_the_loop_says_whether_the_branches_run_the_same_positions(
+    score: Any, aligned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, told = tiny_star(), []
+    attend = CosineCrossAttention.forward
+    monkeypatch.setattr(
+        CosineCrossAttention, "forward", lambda own, x, context: told.append(context.aligned) or attend(own, x, context)
+    )
+    plan = Plan.uniform(6, guidance=2.0).replace([4], tokens=Select(0.5, score, "nearest"))
+    condition = model.condition(model.encode_text(["a b c"]))
+    for step in run(model, condition, model.schedule(), [plan], [0]):
+        assert set(told) == {aligned if step.scale == 4 else True}
+        told.clear()
 
 
 def test_a_block_follows_the_formula() -> None:

@@ -76,6 +76,7 @@ class Sketch:
     dense: tuple[float, float] = (0.0, 0.0)
     needs: tuple[MapKind, ...] = ("hidden",)
     final: bool = False
+    aligned: bool = True
 
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
         if len(self.ratios) != context.groups:

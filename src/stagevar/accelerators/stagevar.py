@@ -63,17 +63,18 @@ class StageVAR(Accelerator):
             raise OptionError(f"stagevar: quality must lie between 0 and 1, not {self.quality}")
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
-        if self.quality == 1 or at.last:
+        later = [j for j in plan.executed if j > at.k]
+        if self.quality == 1 or not later:
             return plan
-        k = at.k
-        price = self._between(PRICES) * tokens_share(Scale(at.schedule, k + 1))
-        stage = _next_stage(plan[k].stage or "semantic", signals, price)
-        rest = range(k + 1, len(plan))
-        plan = plan.replace(rest, stage=stage)
-        if stage != "semantic" and (signals.flips or 0.0) <= price:
-            plan = single_branch(plan, k + 1, "cond")
+        price = self._between(PRICES) * tokens_share(Scale(at.schedule, later[0]))
+        stage = _next_stage(plan[at.k].stage or "semantic", signals, price)
+        plan = plan.replace(range(at.k + 1, len(plan)), stage=stage)
+        if stage != "semantic" and signals.flips is not None and signals.flips <= price:
+            plan = single_branch(plan, later[0], "cond")
         keep = self._keep(signals) if stage == "fidelity" else 1.0
-        return plan if keep == 1 else plan.replace([k + 1], tokens=Select(keep, restore_by="zero_code"), cache="none")
+        if keep == 1:
+            return plan
+        return plan.replace(later[:1], tokens=Select(keep, restore_by="zero_code"), cache="none")
 
     def _keep(self, signals: Signals) -> float:
         """Share of positions that holds the energy the dial asks for, in whole steps."""
@@ -87,7 +88,7 @@ class StageVAR(Accelerator):
 
 
 def _next_stage(stage: Stage, signals: Signals, price: float) -> Stage:
-    """The stage of the next scale; a stage never returns."""
+    """The stage of the next scale that runs; a stage never returns."""
     if stage == "semantic" and signals.low <= LOW * price:
         stage = "structure"
     if stage == "structure" and signals.middle <= MIDDLE * price:

@@ -60,12 +60,14 @@ class BlockContext:
         rope: (M, P, 2) or (R, M, P, 2) cosine and sine of each processed row and channel pair (or channel, as the
             family's attention reads it), or None.
         attend: self-attention over cache and new rows.
+        aligned: whether row i of all branches of an image stands for the same positions of the grid.
     """
 
     layer: int
     condition: Condition
     rope: Tensor | None
     attend: Attend
+    aligned: bool = True
 
 
 class Part(Protocol):

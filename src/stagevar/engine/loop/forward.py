@@ -153,7 +153,7 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
             context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
             reduced = tokens.reduce(before, context)
             work.show(f"reduced.{part.group}", reduced.x)
-            y = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced))
+            y = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced), aligned=tokens.aligned)
         else:
             y = _layers(work, part.layers, x, rope)
         row_layers += y.shape[0] * y.shape[1] * len(part.layers)
@@ -203,7 +203,7 @@ def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
     )
 
 
-def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None) -> Tensor:
+def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None, *, aligned: bool = True) -> Tensor:
     """Run consecutive blocks over rows x."""
     model, cohort, plan = work.call.model, work.cohort, work.plan
     guide_behind = plan.guidance_layer if plan.branch == "both" else None
@@ -212,7 +212,7 @@ def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None) -> Tensor
     blocks: list[Block] = model.layers
     for layer in layers:
         attend = CachedAttention(work, cohort.cache if model.causal else None, layer)
-        context = BlockContext(layer, cohort.condition, rope, attend)
+        context = BlockContext(layer, cohort.condition, rope, attend, aligned)
         for part in blocks[layer].parts:
             x = x + part(x, context)
         if layer == guide_behind:

@@ -39,6 +39,10 @@ class Merge:
     def final(self) -> bool:
         return False
 
+    @property
+    def aligned(self) -> bool:
+        return True
+
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
         side = math.sqrt(self.keep)
         coarse = (max(1, round(context.grid[0] * side)), max(1, round(context.grid[1] * side)))

@@ -18,6 +18,9 @@ from stagevar.errors import OptionError
 
 Score = Literal["contrast", "change", "norm", "distance"]
 
+TIE, FLOOR = 2.0**-18, 1e-6
+"""A score is rounded by this share of itself, and of the share ``FLOOR`` of the row's highest score."""
+
 Restore = Literal["increment", "hidden", "nearest", "lowrank", "zero_code"]
 
 
@@ -55,7 +58,7 @@ class Select:
             raise OptionError(f"dense must be two shares of the layers below 1 in sum, not {self.dense}")
         if self.restore_by == "zero_code" and (self.scope != "network" or self.dense[1] > 0):
             raise OptionError("zero_code leaves rows out to the end: it needs scope 'network' and no dense last layers")
-        if self.restore_by == "zero_code" and self.score not in ("contrast", "change"):
+        if self.restore_by == "zero_code" and not self.aligned:
             raise OptionError("zero_code needs the same rows in both branches: score 'contrast' or 'change'")
 
     @property
@@ -66,9 +69,13 @@ class Select:
     def final(self) -> bool:
         return self.restore_by == "zero_code"
 
+    @property
+    def aligned(self) -> bool:
+        return self.score in ("contrast", "change")
+
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
         count = kept(self.keep, x_RMC.shape[1])
-        index = self.scores(x_RMC, context).topk(count, dim=1, sorted=False).indices.sort(1).values
+        index = highest(self.scores(x_RMC, context), count)
         return Reduced(gather(x_RMC, index), gather_rope(context.rope, index), index)
 
     def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
@@ -94,13 +101,31 @@ class Select:
         return scatter(x_RMC + least_squares(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
 
 
+def highest(scores_RM: Tensor, count: int) -> Tensor:
+    """Positions (R, count) of the highest scores, in raster order; of tied positions the first win.
+
+    Positions that look alike tie but for the rounding of arithmetic, which differs between batches. So scores that
+    differ from the lowest one taken by less than rounding count as tied with it.
+
+    Args:
+        scores_RM: 0 or more.
+        count: how many to take, in [1, M].
+    """
+    scores = scores_RM.float()
+    lowest = scores.topk(count, dim=1).values[:, -1:]
+    margin = TIE * (lowest + FLOOR * scores.amax(1, keepdim=True))
+    rank = (scores > lowest + margin).int() + (scores >= lowest - margin).int()
+    return rank.sort(stable=True, dim=1, descending=True).indices[:, :count].sort(1).values
+
+
 def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:
     """For each position of the grid the kept row nearest to it on the grid: (R, M) indices into r."""
     place = torch.arange(grid[0] * grid[1], device=index_Rr.device)
     y, x = place // grid[1], place % grid[1]
     ky, kx = index_Rr // grid[1], index_Rr % grid[1]
     distance = (y[:, None] - ky[:, None]).square() + (x[:, None] - kx[:, None]).square()
-    return distance.argmin(-1)
+    first = torch.arange(index_Rr.shape[1], device=index_Rr.device)  # of equally near rows the first
+    return (distance * index_Rr.shape[1] + first).argmin(-1)
 
 
 def least_squares(x_RMC: Tensor, kept_RrC: Tensor, ridge: float = 1e-3) -> Tensor:

@@ -50,7 +50,7 @@ class StarCondition(Condition):
 class CosineCrossAttention(nn.Module):
     """Attention to the text with normalised queries and keys and a learned temperature per head, shared by rows.
 
-    The keys have no bias.
+    The keys have no bias. Rows that stand for other positions than their reader's attend to its text themselves.
     """
 
     shared = True
@@ -75,10 +75,12 @@ class CosineCrossAttention(nn.Module):
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         condition = context.condition
         assert isinstance(condition, StarCondition)
-        readers, mask = condition.sharing.readers, condition.text_mask
+        readers, places, mask = condition.sharing.readers, condition.sharing.places, condition.text_mask
+        if not context.aligned:
+            readers, places = readers[places], torch.arange(len(x), device=x.device)
         k, v = (each[readers] for each in condition.text_kv[context.layer])
-        h = layer_norm(x[readers], self.eps).to(v.dtype)
+        h = layer_norm(x[readers] if context.aligned else x, self.eps).to(v.dtype)
         q = split_heads(F.linear(h, self.q.weight, self.q_bias), self.heads)
         mask = None if mask is None else mask[readers, None, None]
         out = F.scaled_dot_product_attention(cosine_query(q, self.log_temperature).to(v.dtype), k, v, mask, scale=1.0)
-        return self.proj(merge_heads(out))[condition.sharing.places]
+        return self.proj(merge_heads(out))[places]

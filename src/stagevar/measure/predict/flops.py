@@ -159,13 +159,13 @@ class _Way:
         if here.run == "skip":
             return ScaleFlops(k, at.grid)
         branches = 2 if here.branch == "both" else 1
-        spared = branches - 1
         row_layers, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
         for group, layers in self._segments(k):
             rows = count
             if group is not None:
                 rows, overhead = self._reduction(k, group)
                 tokens += overhead
+            spared = branches - 1 if group is None or here.tokens is None or here.tokens.aligned else 0
             for layer in layers:
                 shape, run = self.layers[layer], rows + ahead
                 row_layers += run
