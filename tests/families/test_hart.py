@@ -248,7 +248,7 @@ def one_pass(model, states, mask, codes, schedule):
     context = norm(states, "context.0.weight") @ state["context.1.weight"].T + state["context.1.bias"]
     latent, rows = model.empty_latent(1, schedule), [context + model.level(torch.tensor(0))]
     for k in range(1, len(schedule)):
-        latent = model.add_codes(latent, codes[k - 1], Scale(schedule, k - 1))
+        latent = model.add_codes(latent, codes[k - 1], schedule, k - 1)
         small = torch.nn.functional.adaptive_avg_pool2d(latent, schedule[k])[0].flatten(1).T
         rows.append(small @ state["word.weight"].T + state["word.bias"] + model.level(torch.tensor(k)))
     scale_of = torch.cat([torch.full((len(part),), k) for k, part in enumerate(rows)])

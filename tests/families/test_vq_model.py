@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stagevar.engine.grids.grid import Scale
 from stagevar.errors import SizeError
 from stagevar.families.blocks import padded_text
 from stagevar.families.tiny import tiny
@@ -50,7 +49,7 @@ def test_guidance_ramps_up(model: Sized) -> None:
 def test_codes_add_up_and_are_decoded(model: Sized) -> None:
     latent = model.empty_latent(1, SCHEDULES[1])
     for k, (h, w) in enumerate(SCHEDULES[1]):
-        latent = model.add_codes(latent, torch.full((1, h * w), k), Scale(SCHEDULES[1], k))
+        latent = model.add_codes(latent, torch.full((1, h * w), k), SCHEDULES[1], k)
     assert latent.abs().sum() > 0
     assert model.decode(latent).shape == (1, 3, 12, 8)
 

@@ -67,7 +67,7 @@ def test_codes_without_noise_are_the_tokenizers_and_the_latents_are_those_the_lo
     latent = torch.zeros(2, 12, 6, 6)
     for at in scales(model.schedule()):
         assert torch.allclose(latents[at.k], latent, atol=1e-6)
-        latent = model.add_codes(latent, codes[at.k], at)
+        latent = model.add_codes(latent, codes[at.k], at.schedule, at.k)
 
 
 @pytest.mark.slow

@@ -88,8 +88,10 @@ class VQModel(ScaleModel):
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
         return torch.zeros(n, self.tokenizer.config.channels, *schedule[-1], device=self.device)
 
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(codes, at, index_nr)
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(codes, Scale(schedule, k), index_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

@@ -171,8 +171,10 @@ class ScaleModel(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
-        """A new latent: the old one plus the upsampled codes of a scale, int64 (n, M) or (n, M, d); where a model
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d); where a model
         ``mixes_codes``, also weights over the codes, float (n, M, V).
 
         With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.

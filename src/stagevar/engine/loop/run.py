@@ -135,7 +135,7 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
-        latent = model.add_codes(cohort.latent, codes, work.at, output.index)
+        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, output.index)
         residual = model.residual(output.hidden, codes, drawing)
         if residual is not None:
             work.show("residual", residual)

@@ -145,7 +145,10 @@ class Hart(VQModel):
     def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled)
 
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        at = Scale(schedule, k)
         return latent_nDHW + self.tokenizer.upsampled(codes, at, index_nr, phi=not at.last)
 
     def residual(self, x_RMC: Tensor, codes: Tensor, drawing: Drawing) -> Tensor | None:

@@ -212,8 +212,10 @@ class Infinity(ScaleModel):
     def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled).unflatten(-1, (-1, 2))
 
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(codes, at.grid, at.final, index_nr)
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(codes, schedule[k], schedule[-1], index_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

@@ -139,8 +139,10 @@ class Scenes(ScaleModel):
     def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled).float() + self.level_bias[at.k]
 
-    def add_codes(self, latent_nDHW: Tensor, codes: Tensor, at: Scale, index_nr: Tensor | None = None) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(at.k, codes, index_nr)
+    def add_codes(
+        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+    ) -> Tensor:
+        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)
