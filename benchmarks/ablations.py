@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from stagevar.accelerators.sketch import Sketch
+from stagevar.drawing import condition
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.plan import Plan
@@ -110,7 +111,7 @@ def main() -> None:
     scenes = caption_suite(options.captions)
     requests = [Request(scene.caption, seed=i) for i, scene in enumerate(scenes)]
     schedule = pipe.model.schedule()
-    plain = pipe.plan(schedule, requests[0])
+    plain = pipe.prepare(requests[0]).plan
     cost = operations(pipe.model, schedule, MAX_WORDS)
     pictures = {"none": draw(pipe, requests, plain, options.batch_size)}
     rows = []
@@ -147,9 +148,9 @@ def draw(pipe: Pipeline, requests: list[Request], plan: Plan, batch_size: int) -
     for start in range(0, len(requests), batch_size):
         batch = requests[start : start + batch_size]
         with torch.inference_mode():
-            condition = pipe.condition(batch)
+            given = condition(pipe.model, batch)
         plans, seeds = [plan] * len(batch), [request.seed for request in batch]
-        *_, last = run(pipe.model, condition, pipe.model.schedule(), plans, seeds)
+        *_, last = run(pipe.model, given, pipe.model.schedule(), plans, seeds)
         with torch.inference_mode():
             parts.append(pipe.model.decode(last.latent).float())
     return torch.cat(parts)

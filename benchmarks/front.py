@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from stagevar.accelerators.base import Facts
+from stagevar.drawing import condition
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
@@ -78,7 +79,7 @@ def long_schedule(device: str, repeats: int) -> dict[str, Any]:
     tokenizer = TokenizerConfig(bits=32, stride=16, base=32, encoder=None, decoder=(1, 2, 4, 4, 4), residual_blocks=1)
     model = tiny("infinity", width=256, depth=4, heads=4, chunks=4, tokenizer=tokenizer, budget="1M").to(device)
     pipe, schedule = Pipeline(model), model.schedule(1024, 1024)
-    plain = pipe.plan(schedule, Request(PROMPT, guidance_scale=3.0))
+    plain = pipe.prepare(Request(PROMPT, guidance_scale=3.0, height=1024, width=1024)).plan
     facts = Facts(model.depth, model.groups, model.causal)
     plans = {text: rehearse(parse(text), parse(text).plan(plain, schedule, facts), schedule) for text in LONG}
     cost = operations(model, schedule, 9)
@@ -117,8 +118,8 @@ def long_schedule(device: str, repeats: int) -> dict[str, Any]:
 def timed(pipe: Pipeline, plan: Plan, schedule: Schedule) -> float:
     """Seconds of all passes of one picture."""
     with torch.inference_mode():
-        condition = pipe.condition([Request(PROMPT, guidance_scale=3.0)])
-    steps = run(pipe.model, condition, schedule, [plan], [1])
+        given = condition(pipe.model, [Request(PROMPT, guidance_scale=3.0, height=1024, width=1024)])
+    steps = run(pipe.model, given, schedule, [plan], [1])
     return sum(record.milliseconds for step in steps for record in step.records) / 1e3
 
 

@@ -23,6 +23,7 @@ from stagevar.families.tokenizers.vq import VQConfig
 from stagevar.families.vq_model import squares
 from stagevar.measure.predict.memory import run_bytes
 from stagevar.pipeline import Pipeline
+from stagevar.request import Request
 
 PLAIN_HEAP = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """Freed memory goes back at once, so that the resident set follows what is alive."""
@@ -58,7 +59,7 @@ def measure(family: str, batch: int, dtype: torch.dtype, threads: int) -> dict[s
     before = resident("VmRSS")
     pipe(prompt * batch, seed=0, output_type="pt")
     grown = resident("VmHWM") - before
-    found = run_bytes(model, schedule, pipe.plan(schedule), batch, dtype=dtype, text_length=TOKENS)
+    found = run_bytes(model, schedule, pipe.prepare(Request("any")).plan, batch, dtype=dtype, text_length=TOKENS)
     parts = {"loop": max(scale.peak for scale in found.scales), "decoder": found.decoder, "weights": found.weights}
     return {"measured": grown, "predicted": found.peak, **parts}
 

@@ -26,6 +26,7 @@ from stagevar.files import replacing
 from stagevar.measure.likeness.fidelity import psnr, ssim
 from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
+from stagevar.request import Request
 from stagevar.scenes.captions import CATEGORIES, caption_suite
 from stagevar.scenes.oracle import score_suite
 
@@ -75,7 +76,7 @@ def tokenizer(pipe: Pipeline) -> list[dict[str, Any]]:
 def stages(pipe: Pipeline) -> dict[str, Any]:
     """What leaving out scales, or guidance in the last ones, costs against the full run with the same noise."""
     scenes = caption_suite(STAGE_CAPTIONS)
-    full, last = pipe.plan(), len(pipe.plan()) - 1
+    full, last = pipe.prepare(Request("any")).plan, len(pipe.prepare(Request("any")).plan) - 1
     variants: dict[str, Plan | None] = {"full run": full, "another seed": None}
     for n in (1, 2, 3, 4):
         variants[f"last {n} skipped"] = full.replace(range(last, last - n, -1), run="skip")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stagevar import errors
 
 if TYPE_CHECKING:
+    from stagevar.accelerators.base import Accelerator
     from stagevar.engine.loop.trace import ScaleRecord, Trace
     from stagevar.engine.plan.plan import Plan, ScalePlan
     from stagevar.pipeline import Pipeline
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Accelerator",
     "EncodedPrompt",
     "Pipeline",
     "Plan",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Accelerator": "accelerators.base",
     "EncodedPrompt": "request",
     "Pipeline": "pipeline",
     "Plan": "engine.plan.plan",

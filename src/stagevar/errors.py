@@ -21,6 +21,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LONGEST_QUOTE = 120
+
+
+def quoted(value: object) -> str:
+    """The value as a message shows it: its ``repr``, shortened in the middle."""
+    if isinstance(value, str) and len(value) > 2 * LONGEST_QUOTE:
+        value = value[:LONGEST_QUOTE] + value[-LONGEST_QUOTE:]
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of too many digits
+        text = f"a {type(value).__name__}"
+    half = LONGEST_QUOTE // 2
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:half]}...{text[-half:]}"
+
 
 class StagevarError(Exception):
     """Base of all errors that are shown to users as one line without a traceback."""

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Never, Self
 
 import torch
-from PIL import Image
-from torch import Tensor
+from tqdm import tqdm
 
-import stagevar
-from stagevar.accelerators.base import Facts
-from stagevar.drawing import MAX_BATCH, _revise, native_size, to_pil
-from stagevar.engine.contract.block import Condition
+from stagevar.accelerators.base import Accelerator
+from stagevar.calling import expand, unknown_setting
+from stagevar.drawing import Prepared, draw, encode, prepare
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.contract.text import Text
-from stagevar.engine.grids.grid import Schedule
-from stagevar.engine.grids.rows import Branch
 from stagevar.engine.loop.call import Tap
-from stagevar.engine.loop.run import run
-from stagevar.engine.loop.trace import Trace
 from stagevar.engine.plan.plan import Plan
-from stagevar.errors import NumericError, OptionError
-from stagevar.loading.place import read_device, read_dtype
+from stagevar.errors import OptionError, PromptError, quoted
+from stagevar.loading.place import move, read_device, read_dtype
 from stagevar.loading.published import Where
 from stagevar.loading.sources import load
 from stagevar.registry import parse
-from stagevar.request import EncodedPrompt, Prompt, Request, expand, whole
+from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
 from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
+
+MAX_BATCH = 16
+
+StepEnd = Callable[["Pipeline", int, int, dict[str, Any]], object]
+"""``(pipeline, index of the event, scale, {"latents": ..., "event": ...})``; what it returns is not used."""
 
 
 class Pipeline:
-    """A loaded model, ready to draw. Safe to call again and again: no call changes a later one."""
+    """A loaded model, ready to draw. Safe to call again and again: no call changes a later one.
 
-    def __init__(self, model: ScaleModel) -> None:
+    Attributes:
+        model: the network with its tokenizer and text encoder.
+        accelerator: of requests that name none.
+        origin: source and revision that it was loaded from.
+    """
+
+    def __init__(
+        self,
+        model: ScaleModel,
+        accelerator: str | Accelerator = "none",
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(model, ScaleModel):
+            raise OptionError(f"a Pipeline takes a model, not {quoted(model)}; use Pipeline.from_pretrained for names")
         self.model = model
+        self.accelerator = parse(accelerator)
+        self.origin = dict(origin or {})
 
     @classmethod
     def from_pretrained(
@@ -47,12 +58,15 @@ class Pipeline:
         weights: str | Path | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        accelerator: str | Accelerator = "none",
         text_encoder: bool = True,
+        encoder: bool = False,
         offload_text_encoder: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
-    ) -> Pipeline:
+        **unknown: Never,
+    ) -> Self:
         """Load a model.
 
         Args:
@@ -61,7 +75,10 @@ class Pipeline:
             weights: folder that holds a listed model's published files, or its network's file, instead of the hub.
             device: ``auto`` takes CUDA if there is any.
             dtype: of the transformer blocks; ``auto`` means bfloat16 on CUDA and float32 elsewhere.
+            accelerator: of calls that name none.
             text_encoder: whether to load it; without it only encoded prompts can be drawn.
+            encoder: whether to load the picture tokenizer's encoder too, where it can be left out (VAR, STAR, Switti,
+                HART); drawing does not need it.
             offload_text_encoder: keep its weights on the CPU between prompts.
             revision: of the network's repository, as in huggingface_hub.
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
@@ -70,11 +87,15 @@ class Pipeline:
             UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, OptionError,
             MissingExtraError.
         """
+        for name in unknown:
+            raise OptionError(unknown_setting(name))
+        chosen, place = parse(accelerator), read_device(device)
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
-        place = read_device(device)
-        options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place}
+        options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
         options |= {"text_encoder": text_encoder, "offload_text_encoder": offload_text_encoder}
-        return cls(load(source, weights=weights, where=where, **options))
+        model = load(source, weights=weights, where=where, **options)
+        origin = {"source": str(source), "weights": None if weights is None else str(weights), "revision": revision}
+        return cls(model, chosen, origin)
 
     def __call__(
         self,
@@ -84,50 +105,67 @@ class Pipeline:
         seed: int | Sequence[int] | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         negative_prompt: Prompt | Sequence[Prompt] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        aspect_ratio: float | str | None = None,
+        strict: bool = False,
+        guidance_scale: PerScale | Sequence[float] | None = None,
+        temperature: PerScale | Sequence[float] | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        smooth: bool | None = None,
+        plan: Plan | None = None,
+        accelerator: str | Accelerator | None = None,
         batch_size: int = MAX_BATCH,
         output_type: OutputType = "pil",
-        callback_on_step_end: Callable[[ScaleEvent], None] | None = None,
+        callback_on_step_end: StepEnd | None = None,
         cancelled: Callable[[], bool] | None = None,
-        **fields: Any,
+        progress: bool = False,
+        **unknown: Never,
     ) -> Result:
         """Draw every prompt ``num_images_per_prompt`` times.
 
         Args:
             prompt: one or several, as text or as ``encode`` gives it; a whole number is a class, for models of classes.
             num_images_per_prompt: pictures per prompt.
-            seed: see ``stagevar.request.expand``; fresh ones if None, reported in the result.
+            seed: see ``stagevar.calling.expand``; fresh ones if None, reported in the result.
             generator: of torch, or several, in place of a seed.
             negative_prompt: one for all, or one per prompt.
+            height, width: pixels, or ``aspect_ratio`` (width over height): the nearest picture that the model draws,
+                reported in the result; ``strict`` refuses others.
+            guidance_scale, temperature, top_k, top_p, smooth: sampling, as in ``Request``; None means the model's own.
+            plan: what runs at each scale, in place of these.
+            accelerator: an instance, or text such as ``drop_last(1)``; None means the pipeline's.
             batch_size: pictures per pass.
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
-            callback_on_step_end: called with the event of every scale.
+            callback_on_step_end: called after every scale, as in diffusers.
             cancelled: asked before every scale; True raises ``Cancelled``.
-            fields: ``height`` and ``width`` or ``aspect_ratio``, ``strict``, ``guidance_scale``, ``temperature``,
-                ``top_k``, ``top_p``, ``smooth``, ``plan`` or ``accelerator``, as in ``Request``.
+            progress: show a progress bar.
 
         Raises:
             RequestError and its kinds, NumericError, Cancelled.
         """
-        requests = expand(
-            prompt,
-            num_images_per_prompt=num_images_per_prompt,
-            seed=seed,
-            generator=generator,
-            negative_prompt=negative_prompt,
-            **fields,
-        )
-        result = None
-        for event in self.events(requests, batch_size=batch_size, output_type=output_type, cancelled=cancelled):
-            if callback_on_step_end is not None:
-                callback_on_step_end(event)
-            result = event.result
-        assert result is not None
-        return result
+        settings: dict[str, Any] = {"height": height, "width": width, "aspect_ratio": aspect_ratio, "strict": strict}
+        settings |= {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        settings |= {"smooth": smooth, "plan": plan, "accelerator": accelerator, "seed": seed, "generator": generator}
+        settings |= {"num_images_per_prompt": num_images_per_prompt, "negative_prompt": negative_prompt}
+        requests = expand(prompt, **settings, **unknown)
+        options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "cancelled": cancelled}
+        events = self.events(requests, **options)
+        with tqdm(total=None, unit="scale", disable=not progress) as bar:
+            for index, event in enumerate(events):
+                bar.total = event.scales * -(-len(requests) // len(event.images))
+                bar.update()
+                if callback_on_step_end is not None:
+                    callback_on_step_end(self, index, event.scale, {"latents": event.latent, "event": event})
+        assert event.result is not None
+        return event.result
 
-    def stream(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Iterator[ScaleEvent]:
-        """As ``__call__``, but one event per scale; ``event.preview`` decodes the picture as it stands."""
-        own = {name: options.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in options}
-        return self.events(expand(prompt, **options), **own)
+    def stream(self, prompt: Prompt | Sequence[Prompt], **settings: Any) -> Iterator[ScaleEvent]:
+        """As ``__call__``, with the same settings but callback and progress, one event per scale; ``event.preview``
+        decodes the picture as it stands."""
+        own = {name: settings.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in settings}
+        return self.events(expand(prompt, **settings), **own)
 
     def events(
         self,
@@ -139,25 +177,27 @@ class Pipeline:
         tap: Tap | None = None,
     ) -> Iterator[ScaleEvent]:
         """Draw requests that may differ in everything; those of one picture size share passes. ``tap`` observes the
-        tensors of every pass."""
-        if not all(isinstance(request, Request) for request in requests):
-            raise OptionError("events takes requests; call the pipeline itself, or stream, with prompts")
+        tensors of every pass. All requests are checked before the first is drawn."""
+        if isinstance(requests, Request) or not all(isinstance(request, Request) for request in requests):
+            raise OptionError("events takes a list of requests; call the pipeline itself, or stream, with prompts")
+        if not requests:
+            raise PromptError("there is no request; say what to draw")
         if whole("batch_size", batch_size) < 1:
             raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
         if output_type not in OUTPUT_TYPES:
-            raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
-        batches = self._batches(requests, batch_size)
-        return self._events(requests, batches, output_type, cancelled, tap)
+            raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
+        prepared = [self.prepare(request) for request in requests]
+        options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
+        return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap)
 
-    def schedule(self, request: Request) -> Schedule:
-        """The scales of the picture size that the model draws for a request.
+    def prepare(self, request: Request) -> Prepared:
+        """A request as the model draws it: size, schedule, accelerator and plan.
 
         Raises:
             SizeError: the request is strict about a size that the model does not draw.
+            OptionError: an accelerator or a plan that cannot run on the model.
         """
-        if request.height is None and request.aspect_ratio is None:
-            return self.model.schedule()
-        return self.model.schedule(*native_size(self.model, request))
+        return prepare(self.model, request, self.accelerator)
 
     def encode(self, prompt: str) -> EncodedPrompt:
         """Read a prompt once, to give it in place of its text as often as wanted.
@@ -165,147 +205,31 @@ class Pipeline:
         Raises:
             PromptError, MissingFileError
         """
-        return self._encoded([prompt])[0]
+        return encode(self.model, [Request(prompt).prompt])[0]
 
-    def _encoded(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
-        with torch.inference_mode():
-            text = self.model.encode_text(prompts)
-        return [EncodedPrompt(prompt, self.model.family, text.one(i)) for i, prompt in enumerate(prompts)]
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
-    def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
-        """The plan that a request starts with: the model's defaults where it leaves a field open, accelerated."""
-        schedule = schedule or self.model.schedule()
-        request = request or Request("default")
-        if request.plan is not None:
-            if not isinstance(request.plan, Plan):
-                raise OptionError(f"plan must be a stagevar.Plan, not {type(request.plan).__name__}")
-            return self._accelerated(request.plan, schedule, request)
-        defaults = self.model.defaults
-        guidance = defaults.guidance if request.guidance_scale is None else request.guidance_scale
-        branch: tuple[Branch, ...] | Branch = "both"
-        if not isinstance(guidance, tuple):
-            guidance, branch = self.model.guidance_schedule(guidance, schedule), self.model.branches(schedule)
-        smooth = defaults.smooth if request.smooth is None else request.smooth
-        plan = Plan.uniform(
-            len(schedule),
-            branch=branch,
-            guidance=guidance,
-            temperature=defaults.temperature if request.temperature is None else request.temperature,
-            top_k=defaults.top_k if request.top_k is None else request.top_k,
-            top_p=defaults.top_p if request.top_p is None else request.top_p,
-            smooth=self.model.smooth_schedule(schedule) if smooth else None,
-        )
-        if self.model.mixes_unlikely:
-            mixed = [k for k, scale in enumerate(plan) if scale.smooth is not None and scale.top_k != 1]
-            plan = plan.replace(mixed, top_k=0, top_p=1.0)
-        return self._accelerated(plan, schedule, request)
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype: that of the transformer blocks."""
+        return self.model.dtype
 
-    def _accelerated(self, plan: Plan, schedule: Schedule, request: Request) -> Plan:
-        model = self.model
-        facts = Facts(depth=model.depth, groups=model.groups, causal=model.causal)
-        return parse(request.accelerator).plan(plan, schedule, facts)
+    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Self:
+        """Move the model, or change the compute dtype; returns the pipeline itself.
 
-    def _batches(
-        self, requests: Sequence[Request], batch_size: int
-    ) -> list[tuple[Schedule, tuple[int, ...], list[Plan]]]:
-        """Batches of requests of one size: schedule, indices within the call, plans."""
-        by_schedule: dict[Schedule, list[int]] = {}
-        for index, request in enumerate(requests):
-            by_schedule.setdefault(self.schedule(request), []).append(index)
-        batches = []
-        for schedule, indices in by_schedule.items():
-            for start in range(0, len(indices), batch_size):
-                chosen = tuple(indices[start : start + batch_size])
-                batches.append((schedule, chosen, [self.plan(schedule, requests[i]) for i in chosen]))
-        return batches
+        Raises:
+            OptionError: no such device or dtype.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        place = self.device if device is None else read_device(device)
+        move(self.model, place, None if dtype is None else read_dtype(dtype, place))
+        return self
 
-    def _events(
-        self,
-        requests: Sequence[Request],
-        batches: Sequence[tuple[Schedule, tuple[int, ...], list[Plan]]],
-        output_type: OutputType,
-        cancelled: Callable[[], bool] | None,
-        tap: Tap | None,
-    ) -> Iterator[ScaleEvent]:
-        images: dict[int, Any] = {}
-        trace = self._trace(requests)
-        for schedule, indices, plans in batches:
-            began = time.perf_counter()
-            with torch.inference_mode():
-                condition = self.condition([requests[i] for i in indices])
-            trace.text_milliseconds += (time.perf_counter() - began) * 1e3
-            seeds = [requests[i].seed for i in indices]
-            revise = _revise([parse(requests[i].accelerator) for i in indices])
-            options: dict[str, Any] = {"revise": revise, "cancelled": cancelled, "tap": tap}
-            for step in run(self.model, condition, schedule, plans, seeds, **options):
-                for record in step.records:
-                    trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
-                if step.scale == len(schedule) - 1:
-                    began = time.perf_counter()
-                    images.update(zip(indices, self._outputs(step.latent, output_type), strict=True))
-                    trace.decode_milliseconds += (time.perf_counter() - began) * 1e3
-                complete = len(images) == len(requests)
-                yield ScaleEvent(
-                    scale=step.scale,
-                    scales=len(schedule),
-                    grid=schedule[step.scale],
-                    images=indices,
-                    milliseconds=sum(record.milliseconds for record in step.records),
-                    latent=step.latent,
-                    plans=step.plans,
-                    result=self._result(requests, images, trace) if complete else None,
-                    decode=self._previews,
-                )
-
-    def condition(self, requests: Sequence[Request]) -> Condition:
-        """Encode the prompts and negative prompts of one batch: 2n rows, the prompts' first."""
-        text = self._read([request.encoded or request.prompt for request in requests])
-        given = {i: r.negative_encoded or r.negative_prompt for i, r in enumerate(requests) if r.negative_prompt}
-        if not given:
-            return self.model.condition(text)
-        negative = self._read([each for each in given.values() if each])
-        return self.model.condition(text, negative.spread(list(given), len(requests)))
-
-    def _read(self, prompts: Sequence[str | EncodedPrompt]) -> Text:
-        """The states of prompts, some of which may have been encoded before."""
-        fresh = [prompt for prompt in prompts if isinstance(prompt, str)]
-        read = iter(self._encoded(fresh) if fresh else [])
-        encoded = [next(read) if isinstance(prompt, str) else prompt for prompt in prompts]
-        for each in encoded:
-            if each.family != self.model.family:
-                raise OptionError(f"prompt {each.prompt!r} was encoded for {each.family}, not for {self.model.family}")
-        return Text.joined([each.states for each in encoded])
-
-    def _outputs(self, latent: Tensor, output_type: OutputType) -> list[Any]:
-        if output_type == "latent":
-            return list(latent)
-        with torch.inference_mode():
-            pictures = self.model.decode(latent).float().cpu()
-        if not bool(torch.isfinite(pictures).all()):
-            raise NumericError("NaN or infinity in the decoded pictures; check the weights of the tokenizer")
-        if output_type == "pt":
-            return list(pictures)
-        if output_type == "np":
-            return [picture.permute(1, 2, 0).numpy() for picture in pictures]
-        return [to_pil(picture) for picture in pictures]
-
-    def _previews(self, latent: Tensor) -> list[Image.Image]:
-        return self._outputs(latent, "pil")
-
-    def _result(self, requests: Sequence[Request], images: dict[int, Any], trace: Trace) -> Result:
-        return Result(
-            images=[images[i] for i in range(len(requests))],
-            prompts=tuple(request.prompt for request in requests),
-            seeds=trace.seeds,
-            sizes=tuple(self.model.picture_size(self.schedule(request)) for request in requests),
-            trace=trace,
-        )
-
-    def _trace(self, requests: Sequence[Request]) -> Trace:
-        return Trace(
-            model=self.model.name,
-            device=str(self.model.device),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            seeds=tuple(request.seed for request in requests),
-            versions={"stagevar": stagevar.__version__, "torch": str(torch.__version__)},
-        )
+    def __repr__(self) -> str:
+        where = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        sizes = ", ".join(f"{w}x{h}" for h, w in self.model.sizes()[:3])
+        more = f" and {len(self.model.sizes()) - 3} more" if len(self.model.sizes()) > 3 else ""
+        return f"Pipeline({self.model.name}, {where}, pictures {sizes}{more}, accelerator {self.accelerator})"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import pkgutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import getmembers, isclass
@@ -14,32 +16,64 @@ from types import MappingProxyType
 
 from stagevar import accelerators
 from stagevar.accelerators.base import Accelerator, Sum
-from stagevar.errors import OptionError
+from stagevar.errors import OptionError, first_line, quoted
 
 GROUP = "stagevar.accelerators"
 """Entry points of other packages: each names an ``Accelerator`` class."""
 
 
-@functools.cache
-def known() -> Mapping[str, type[Accelerator]]:
-    """Every accelerator class by name: the files of this package's folder, then other packages' entry points.
+LONGEST_TEXT, MOST_PARTS, LARGEST = 2000, 16, 2**53
+"""Of the text of an accelerator: characters, parts of a sum, and the largest number."""
 
-    Raises:
-        OptionError: two classes of one name, or an entry point that is no accelerator.
-    """
+
+@functools.cache
+def _found() -> tuple[Mapping[str, type[Accelerator]], Mapping[str, str]]:
+    """Accelerator classes by name, and by origin why a plug-in was left out."""
     found: dict[str, type[Accelerator]] = {}
+    broken: dict[str, str] = {}
     for module in pkgutil.iter_modules(accelerators.__path__, f"{accelerators.__name__}."):
-        for _, cls in getmembers(import_module(module.name), isclass):
-            if cls.__module__ == module.name and issubclass(cls, Accelerator) and cls not in (Accelerator, Sum):
-                found[cls.name] = cls
+        try:
+            classes = [
+                cls for _, cls in getmembers(import_module(module.name), isclass) if cls.__module__ == module.name
+            ]
+        except Exception as error:  # a file that somebody has put there must not break a plain run
+            broken[module.name] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
+            continue
+        for cls in classes:
+            if issubclass(cls, Accelerator) and cls not in (Accelerator, Sum):
+                _enter(cls, module.name, found, broken)
     for entry in entry_points(group=GROUP):
-        cls = entry.load()
-        if not (isclass(cls) and issubclass(cls, Accelerator)):
-            raise OptionError(f"entry point {entry.name} of {GROUP} is no accelerator class")
-        if cls.name in found:
-            raise OptionError(f"two accelerators are named {cls.name}: {found[cls.name].__module__}, {cls.__module__}")
-        found[cls.name] = cls
-    return MappingProxyType(dict(sorted(found.items())))
+        try:
+            cls = entry.load()
+        except Exception as error:
+            broken[entry.value] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
+            continue
+        if isclass(cls) and issubclass(cls, Accelerator):
+            _enter(cls, entry.value, found, broken)
+        else:
+            broken[entry.value] = "it is no Accelerator class"
+    return MappingProxyType(dict(sorted(found.items()))), MappingProxyType(broken)
+
+
+def _enter(cls: type[Accelerator], origin: str, found: dict[str, type[Accelerator]], broken: dict[str, str]) -> None:
+    """Add a class under its own name, unless it has none or another class has it."""
+    name = cls.__dict__.get("name", "")
+    if not isinstance(name, str) or not name.isidentifier():
+        broken[f"{origin}.{cls.__name__}"] = "it has no name of its own; set name: ClassVar[str]"
+    elif name in found:
+        broken[f"{origin}.{cls.__name__}"] = f"the name {name} is taken by {found[name].__module__}"
+    else:
+        found[name] = cls
+
+
+def known() -> Mapping[str, type[Accelerator]]:
+    """Every accelerator class by name: the files of this package's folder, then other packages' entry points."""
+    return _found()[0]
+
+
+def broken() -> Mapping[str, str]:
+    """Plug-ins that were left out, by file or entry point, and why."""
+    return _found()[1]
 
 
 def parse(text: str | Accelerator) -> Accelerator:
@@ -51,11 +85,17 @@ def parse(text: str | Accelerator) -> Accelerator:
     if isinstance(text, Accelerator):
         return text
     if not isinstance(text, str):
-        raise OptionError(f"an accelerator is given as text such as 'none', not as {type(text).__name__}")
+        raise OptionError(f"an accelerator is given as text such as 'none', not as {quoted(text)}")
+    if len(text) > LONGEST_TEXT or text.count("+") >= MOST_PARTS:
+        raise OptionError(
+            f"an accelerator has at most {LONGEST_TEXT} characters and {MOST_PARTS} parts, unlike {quoted(text)}"
+        )
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise OptionError(f"cannot read accelerator {text!r}; write name(field=value), sums with +") from None
+        raise OptionError(f"cannot read accelerator {quoted(text)}; write name(field=value), sums with +") from None
     return _build(tree, text)
 
 
@@ -68,26 +108,31 @@ def _build(node: ast.expr, text: str) -> Accelerator:
         try:
             values = [ast.literal_eval(value) for value in node.args]
             named = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords}
-        except ValueError:
-            raise OptionError(f"{text!r}: values must be numbers, texts, True, False or None") from None
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise OptionError(f"{quoted(text)}: values must be numbers, texts, True, False or None") from None
         return _make(node.func.id, values, named)
-    raise OptionError(f"cannot read accelerator {text!r}; write name(field=value), sums with +")
+    raise OptionError(f"cannot read accelerator {quoted(text)}; write name(field=value), sums with +")
 
 
 def _make(name: str, values: list[object], named: dict[str, object]) -> Accelerator:
     if name not in known():
-        raise OptionError(f"there is no accelerator {name!r}; there is {', '.join(known())}")
+        near = get_close_matches(name, known(), 1)
+        hint = f"; did you mean {near[0]}?" if near else ";"
+        raise OptionError(f"there is no accelerator {quoted(name)}{hint} there is {', '.join(known())}")
     cls = known()[name]
     allowed = [f.name for f in fields(cls)]
     unknown = [field for field in named if field not in allowed]
     if unknown or len(values) > len(allowed):
         raise OptionError(f"{name} has no such field; its fields are {', '.join(allowed) or 'none'}")
+    for f, value in (
+        (f, {**dict(zip(allowed, values, strict=False)), **named}.get(f.name, f.default)) for f in fields(cls)
+    ):
+        usual = f.default
+        kind = (int, float) if isinstance(usual, float) else type(usual)
+        wrong = not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(usual, bool))
+        if usual is not MISSING and (wrong or (isinstance(value, int | float) and abs(value) > LARGEST)):
+            raise OptionError(f"{name}: {f.name} must be of the kind of {usual!r}, not {quoted(value)}")
     try:
-        accelerator = cls(*values, **named)
-    except TypeError as error:
-        raise OptionError(f"{name}: {error}") from None
-    for f in fields(cls):
-        value, usual = getattr(accelerator, f.name), f.default
-        if usual is not MISSING and not isinstance(value, (int, float) if isinstance(usual, float) else type(usual)):
-            raise OptionError(f"{name}: {f.name} must be of the kind of {usual!r}, not {value!r}")
-    return accelerator
+        return cls(*values, **named)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(f"{name}: {first_line(error)[:LONGEST_TEXT]}") from None

@@ -1,26 +1,22 @@
-"""What a user asks for and what comes back. All validation of user input lives here."""
+"""What a user asks for: one picture, and the validation of every setting."""
 
 from __future__ import annotations
 
 import math
 import operator
-import secrets
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from stagevar.errors import OptionError, PromptError
+from stagevar.errors import OptionError, PromptError, quoted
 
 if TYPE_CHECKING:
-    from torch import Generator
-
+    from stagevar.accelerators.base import Accelerator
     from stagevar.engine.contract.text import Text
     from stagevar.engine.plan.plan import Plan
 
-
-MAX_IMAGES = 1024
-"""Images of one call; more is a batch job."""
 
 MAX_SEED = 2**64 - 1
 
@@ -63,7 +59,7 @@ class Request:
         top_p: share of probability mass that may be drawn, in (0, 1].
         smooth: whether codes are mixed instead of drawn, more so at early scales (VAR, Switti and HART).
         plan: the complete plan instead of the five fields above.
-        accelerator: as ``stagevar.registry.parse`` reads it, such as ``drop_last(1)``.
+        accelerator: an instance, or text such as ``drop_last(1)``; None leaves it to the pipeline.
         encoded, negative_encoded: the states of prompt and negative prompt, if they have been read before.
 
     Raises:
@@ -84,7 +80,7 @@ class Request:
     top_p: float | None = None
     smooth: bool | None = None
     plan: Plan | None = None
-    accelerator: str = "none"
+    accelerator: str | Accelerator | None = None
     encoded: EncodedPrompt | None = field(default=None, repr=False)
     negative_encoded: EncodedPrompt | None = field(default=None, repr=False)
 
@@ -108,7 +104,7 @@ class Request:
         if self.aspect_ratio is not None and self.height is not None:
             raise OptionError("give height and width or aspect_ratio, not both")
         if not isinstance(self.strict, bool):
-            raise OptionError(f"strict must be true or false, not {self.strict!r}")
+            raise OptionError(f"strict must be true or false, not {quoted(self.strict)}")
         self._set("guidance_scale", _per_scale("guidance_scale", self.guidance_scale, low=-100, high=100))
         self._set("temperature", _per_scale("temperature", self.temperature, low=0, high=100))
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature or 0,)
@@ -123,7 +119,7 @@ class Request:
             if not 0 < self.top_p <= 1:
                 raise OptionError(f"top_p must lie in (0, 1], not {self.top_p}")
         if not isinstance(self.smooth, bool | None):
-            raise OptionError(f"smooth must be true or false, not {self.smooth!r}")
+            raise OptionError(f"smooth must be true or false, not {quoted(self.smooth)}")
         sampling = (self.guidance_scale, self.temperature, self.top_k, self.top_p, self.smooth)
         if self.plan is not None and any(value is not None for value in sampling):
             raise OptionError("a plan already holds guidance, temperature, top_k, top_p and smooth; give one")
@@ -150,26 +146,27 @@ def whole(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise OptionError(f"{name} must be a whole number, not {value!r}") from None
+        raise OptionError(f"{name} must be a whole number, not {quoted(value)}") from None
 
 
 def _number(name: str, value: Any) -> float:
     if not isinstance(value, str):
         with suppress(TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers among them
             return float(value)
-    raise OptionError(f"{name} must be a number, not {value!r}")
+    raise OptionError(f"{name} must be a number, not {quoted(value)}")
 
 
 def _ratio(value: float | str | None) -> float | None:
-    """Width over height, from a number or two with a colon between them."""
+    """Width over height, from a number, its text, or two numbers with a colon or a slash between them."""
     if value is None:
         return None
-    sides = value.split(":") if isinstance(value, str) else []
-    with suppress(TypeError, ValueError, ZeroDivisionError, OverflowError):
-        ratio = float(sides[0]) / float(sides[1]) if len(sides) == 2 else _number("aspect_ratio", value)
-        if 0.01 <= ratio <= 100:
+    sides = re.split("[:/]", value) if isinstance(value, str) else [value]
+    with suppress(TypeError, ValueError, ZeroDivisionError, OverflowError, OptionError):
+        numbers = [float(side) if isinstance(side, str) else _number("aspect_ratio", side) for side in sides]
+        ratio = numbers[0] / numbers[1] if len(numbers) == 2 else numbers[0]
+        if len(numbers) <= 2 and 0.01 <= ratio <= 100:
             return ratio
-    raise OptionError(f"aspect_ratio must be width over height, such as 1.5 or '3:2', not {value!r}")
+    raise OptionError(f"aspect_ratio must be width over height, such as 1.5, '3:2' or '3/2', not {quoted(value)}")
 
 
 def _per_scale(name: str, value: Any, *, low: float, high: float) -> PerScale | None:
@@ -182,103 +179,3 @@ def _per_scale(name: str, value: Any, *, low: float, high: float) -> PerScale | 
         if not (math.isfinite(each) and low <= each <= high):
             raise OptionError(f"{name} must lie between {low} and {high}, not {each}")
     return values if several else values[0]
-
-
-def expand(
-    prompt: Prompt | Sequence[Prompt],
-    *,
-    num_images_per_prompt: int = 1,
-    seed: int | Sequence[int] | None = None,
-    generator: Generator | Sequence[Generator] | None = None,
-    negative_prompt: Prompt | Sequence[Prompt] | None = None,
-    **options: Any,
-) -> list[Request]:
-    """The requests of a call: every prompt ``num_images_per_prompt`` times. A whole number as prompt is the number of a
-    class, for models that take classes.
-
-    An integer seed counts up over the images; a sequence gives one per prompt (counted up over its images) or one per
-    image; None draws fresh ones. A ``torch.Generator`` in place of a seed gives all seeds from its present state, a
-    list of them one for each prompt or image.
-
-    Raises:
-        OptionError: number of images, seeds or negative prompts that do not fit, or an unknown option.
-    """
-    prompt, negative_prompt = _class_text(prompt), _class_text(negative_prompt)
-    prompt = [prompt] if isinstance(prompt, EncodedPrompt) else prompt
-    if not isinstance(prompt, Iterable) or getattr(prompt, "ndim", 1) == 0:
-        raise PromptError(f"a prompt must be text, or several in a list, not {type(prompt).__name__}")
-    prompts: list[Any] = [prompt] if isinstance(prompt, str | bytes) else [_class_text(each) for each in prompt]
-    if not prompts:
-        raise PromptError("there is no prompt; say what to draw")
-    known = [each.name for each in fields(Request) if not each.name.endswith("encoded")]
-    if unknown := sorted(set(options) - set(known)):
-        raise OptionError(
-            f"there is no option {unknown[0]!r}; options are num_images_per_prompt, {', '.join(known[1:])}"
-        )
-    num_images_per_prompt = whole("num_images_per_prompt", num_images_per_prompt)
-    if num_images_per_prompt < 1:
-        raise OptionError(f"the number of images must be 1 or more, not {num_images_per_prompt}")
-    count = len(prompts) * num_images_per_prompt
-    if count > MAX_IMAGES:
-        raise OptionError(f"{count} images in one call; ask for at most {MAX_IMAGES}")
-    if isinstance(negative_prompt, Sequence) and not isinstance(negative_prompt, str):
-        negatives: list[Any] = [_class_text(each) for each in negative_prompt]
-        if len(negatives) != len(prompts):
-            raise OptionError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one each")
-    else:
-        negatives = [negative_prompt] * len(prompts)
-    if generator is not None:
-        if seed is not None:
-            raise OptionError("give a seed or a generator, not both")
-        seed = _drawn(generator, len(prompts), num_images_per_prompt)
-    seeds = _seeds(seed, len(prompts), num_images_per_prompt)
-    return [
-        Request(
-            **_named("prompt", "encoded", prompts[i // num_images_per_prompt]),
-            **_named("negative_prompt", "negative_encoded", negatives[i // num_images_per_prompt]),
-            seed=seeds[i],
-            **options,
-        )
-        for i in range(count)
-    ]
-
-
-def _named(name: str, encoded: str, prompt: Any) -> dict[str, Any]:
-    """The fields of a request for a prompt, encoded or not."""
-    return {name: prompt.prompt, encoded: prompt} if isinstance(prompt, EncodedPrompt) else {name: prompt}
-
-
-def _class_text(prompt: Any) -> Any:
-    """The number of a class as text; anything else as it is."""
-    several = getattr(prompt, "ndim", 0) > 0
-    if isinstance(prompt, bool) or several:
-        return prompt
-    try:
-        return str(operator.index(prompt))
-    except TypeError:
-        return prompt
-
-
-def _drawn(generator: Any, prompts: int, each: int) -> list[int]:
-    """A seed per image of one generator, or one per generator."""
-    import torch
-
-    generators = [generator] * (prompts * each) if isinstance(generator, torch.Generator) else generator
-    if not isinstance(generators, Sequence) or not all(isinstance(one, torch.Generator) for one in generators):
-        raise OptionError(f"generator must be a torch.Generator or a list of them, not {type(generator).__name__}")
-    return [int(torch.randint(2**62, (1,), generator=one, device=one.device)) for one in generators]
-
-
-def _seeds(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[int]:
-    count = prompts * each
-    if seed is None:
-        return [secrets.randbits(32) for _ in range(count)]
-    if not isinstance(seed, Sequence | range) or isinstance(seed, str):
-        first = whole("seed", seed)
-        return [first + i for i in range(count)]
-    seeds = [whole("seed", one) for one in seed]
-    if len(seeds) == count:
-        return seeds
-    if len(seeds) == prompts:
-        return [first + i for first in seeds for i in range(each)]
-    raise OptionError(f"{len(seeds)} seeds for {count} images; give one, one per prompt or one per image")

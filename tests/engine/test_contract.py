@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stagevar.accelerators.sketch import Sketch
+from stagevar.drawing import condition
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.noise import normals, uniforms
 from stagevar.engine.loop.run import run
@@ -15,7 +16,6 @@ from stagevar.families.stand_ins import WordHash
 from stagevar.families.tiny import randomize, tiny
 from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.measure.predict.flops import plan_flops
-from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
 AHEAD = 3
@@ -189,6 +189,6 @@ def test_entries_of_a_text_are_spread_with_their_masks():
 def test_a_negative_prompt_reaches_its_own_picture_only():
     model = tiny("infinity")
     requests = [Request("a star"), Request("a ring", negative_prompt="blurry")]
-    mixed, plain = (Pipeline(model).condition(r) for r in (requests, [requests[0], Request("a ring")]))
+    mixed, plain = (condition(model, r) for r in (requests, [requests[0], Request("a ring")]))
     same = [torch.equal(mixed.pooled[i], plain.pooled[i]) for i in range(4)]
     assert same == [True, True, True, False]

@@ -87,13 +87,13 @@ def test_the_published_size_and_its_sampling():
     model = catalogue.bare("hart-0.7b")
     assert catalogue.transformer_parameters(model) / 1e9 == pytest.approx(0.73, abs=0.03)
     assert model.picture_size(model.schedule()) == (1024, 1024)
-    plan = Pipeline(model).plan()
+    plan = Pipeline(model).prepare(Request("any")).plan
     assert [scale.top_k for scale in plan] == [600] * 7 + [300] * 7
     ramp = [1 + 4.5 * k / 13 for k in range(13)]
     assert [scale.guidance for scale in plan] == pytest.approx([*ramp, ramp[-1]])
     assert [scale.smooth for scale in plan] == pytest.approx([k / 13 for k in (*range(13), 12)])
     assert {(scale.top_p, scale.temperature, scale.branch) for scale in plan} == {(1.0, 1.0, "both")}
-    own = Pipeline(model).plan(request=Request("x", guidance_scale=2.0, top_k=5, smooth=False))
+    own = Pipeline(model).prepare(Request("x", guidance_scale=2.0, top_k=5, smooth=False)).plan
     assert own[13].guidance == pytest.approx(1 + 2 * 12 / 13) and own[0].top_k == 5 and own[0].smooth is None
 
 

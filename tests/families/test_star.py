@@ -430,5 +430,5 @@ def test_a_published_model_is_loaded(config: SamplerConfig | None, tmp_path: Pat
 
 def test_the_row_of_the_family() -> None:
     assert star.FAMILY.name == Star.family
-    plan = Pipeline(tiny_star()).plan(request=Request("a cat", guidance_scale=4.0))
+    plan = Pipeline(tiny_star()).prepare(Request("a cat", guidance_scale=4.0)).plan
     assert [scale.guidance for scale in plan] == pytest.approx([1 + 4 * k / 5 for k in range(6)])

@@ -58,7 +58,7 @@ def test_published_sizes_and_their_sampling(name: str, side: int, guided: int) -
     schedule = model.schedule()
     assert model.picture_size(schedule) == (side, side)
     assert model.causal == name.endswith("-ar")
-    plan = Pipeline(model).plan()
+    plan = Pipeline(model).prepare(Request("any")).plan
     last = len(plan) - 1
     for k, scale in enumerate(plan):
         early, mixed = k < guided, 2 <= k < guided
@@ -78,7 +78,7 @@ def test_guidance_may_start_late() -> None:
 
 def test_a_request_overrides_the_sampling(model: Switti) -> None:
     def plan(**fields: Any) -> Plan:
-        return Pipeline(model).plan(request=Request("a cat", **fields))
+        return Pipeline(model).prepare(Request("a cat", **fields)).plan
 
     drawn = plan(smooth=False)
     assert {scale.smooth for scale in drawn} == {None}
@@ -276,7 +276,7 @@ def test_a_variant_that_was_never_published_is_refused() -> None:
 
 def test_a_run_of_given_noise_is_smoothed_over_all_codes(model: Switti) -> None:
     schedule = model.schedule()
-    plan = Pipeline(model).plan()
+    plan = Pipeline(model).prepare(Request("any")).plan
     seen: dict[int, Tensor] = {}
 
     def look(name: str, k: int, tensor: Tensor) -> None:

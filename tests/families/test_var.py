@@ -67,7 +67,7 @@ def test_published_sizes(name: str, billions: float, side: int) -> None:
     assert model.picture_size(schedule) == (side, side)
     assert len(schedule) == 10
     assert sum(h * w for h, w in schedule) == {256: 680, 512: 2240}[side]
-    plan = Pipeline(model).plan()
+    plan = Pipeline(model).prepare(Request("any")).plan
     assert [scale.guidance for scale in plan] == pytest.approx([1 + 4 * k / 9 for k in range(10)])
     assert {(scale.top_k, scale.top_p, scale.smooth) for scale in plan} == {(900, 0.95, None)}
 
@@ -277,7 +277,7 @@ def test_smoothed_pictures_do_not_depend_on_their_batch(model: VAR) -> None:
 
 
 def test_smoothing_ramps_up_where_it_is_asked_for(model: VAR) -> None:
-    plan = Pipeline(model).plan(request=Request("207", smooth=True))
+    plan = Pipeline(model).prepare(Request("207", smooth=True)).plan
     assert [scale.smooth for scale in plan] == [k / 5 for k in range(6)]
     with pytest.raises(OptionError, match="scenes-tiny has no smoothed sampling"):
         Pipeline(tiny("scenes"))("a red circle", smooth=True)

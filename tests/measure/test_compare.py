@@ -27,6 +27,7 @@ from stagevar.measure.bench.draw import Drawn
 from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known
+from stagevar.request import Request
 
 SCENES = Pipeline(tiny("scenes"))
 KEYS = {
@@ -100,7 +101,7 @@ def test_speed_is_the_median_of_ratios_of_the_same_batch(monkeypatch):
                 **{name: getattr(record, name) for name in record.__slots__ if name != "milliseconds"},
                 milliseconds=record.milliseconds * scale,
             )
-        plans = (pipeline.plan(),) * len(batch)
+        plans = (pipeline.prepare(Request("any")).plan,) * len(batch)
         return Drawn(torch.stack(result.images), result.trace, 2 * seconds, plans)
 
     monkeypatch.setattr(comparing, "draw", timed)
@@ -230,7 +231,7 @@ def test_explain_prints_table_and_json(command: Run):
     answer = json.loads(command(*arguments, "--json")[1])
     assert answer["flop_ratio"] > 3 and len(answer["rows"]) == 13
     assert command("explain", "-a", "warp")[0] == 2
-    assert command("explain", "-a", "none", "-m", "infinity-2b", "--size", "7x7")[0] == 2
+    assert command("explain", "-a", "none", "-m", "infinity-2b", "--size", "seven")[0] == 2
 
 
 def test_accelerators_are_listed(command: Run):

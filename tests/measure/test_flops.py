@@ -9,7 +9,7 @@ from stagevar.engine.loop.run import run
 from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
-from stagevar.errors import OptionError, SizeError, UnknownModelError
+from stagevar.errors import OptionError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.star.second_stage import SamplerConfig
 from stagevar.families.tiny import tiny
@@ -66,7 +66,7 @@ def close_to_torch(model, plan):
 @pytest.mark.parametrize("text", ACCELERATORS)
 def test_accelerated_plans_cost_what_torch_counts(family, text):
     model = MODELS[family]
-    close_to_torch(model, Pipeline(model).plan(request=Request("x", smooth=False, accelerator=text)))
+    close_to_torch(model, Pipeline(model).prepare(Request("x", smooth=False, accelerator=text)).plan)
 
 
 @pytest.mark.parametrize("family", list(MODELS))
@@ -158,8 +158,8 @@ def test_the_plain_run_gains_nothing():
 
 
 def test_what_cannot_be_explained_is_named():
-    with pytest.raises(SizeError):
-        explain(skeleton("infinity-2b"), "none", height=100, width=100)
+    with pytest.raises(OptionError, match="height"):
+        explain(skeleton("infinity-2b"), "none", height=0, width=100)
     with pytest.raises(OptionError):
         explain(skeleton("scenes"), "warp")
     with pytest.raises(UnknownModelError):

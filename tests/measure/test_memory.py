@@ -46,7 +46,7 @@ def prepared(family: str) -> tuple[ScaleModel, Plan]:
         decoder.to(memory_format=torch.channels_last)  # as loading lays it out
     if model.text_encoder is not None:
         model.text_encoder = noise_text(model, WORDS)
-    return model, Pipeline(model).plan()
+    return model, Pipeline(model).prepare(Request("any")).plan
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,7 +100,7 @@ def test_weights_are_counted_as_they_are_loaded() -> None:
 
 def test_an_accelerator_that_ends_guidance_needs_less() -> None:
     model, plan = prepared("infinity")
-    shorter = Pipeline(model).plan(request=Request("a", accelerator="drop_last(2)"))
+    shorter = Pipeline(model).prepare(Request("a", accelerator="drop_last(2)")).plan
     plain, less = (run_bytes(model, model.schedule(), each, 2) for each in (plan, shorter))
     assert max(scale.peak for scale in less.scales) < 0.8 * max(scale.peak for scale in plain.scales)
 

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from stagevar.cli import study as commands
-from stagevar.engine.grids.grid import Schedule
+from stagevar.drawing import Prepared, condition
 from stagevar.engine.loop.run import run
-from stagevar.engine.plan.plan import Plan
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, PromptError, SizeError
 from stagevar.families.catalogue import FAMILIES as ALL_FAMILIES
 from stagevar.families.tiny import tiny
@@ -153,7 +152,7 @@ def test_curves_and_figures_have_a_value_per_prompt_and_scale(found: Study) -> N
 
 def test_operations_are_those_of_the_plain_plan(found: Study) -> None:
     pipe = Pipeline(tiny(found.family))
-    plan = pipe.plan(found.schedule, Request("plain"))
+    plan = pipe.prepare(Request("plain", height=found.size[0], width=found.size[1])).plan
     for prompt, row in zip(found.prompts, found.curves["gflop"].values, strict=True):
         flops = plan_flops(pipe.model, found.schedule, plan, text_rows(pipe.model, [prompt]))
         assert row == pytest.approx([each.total / 1e9 for each in flops])
@@ -195,9 +194,10 @@ def test_every_family_can_be_studied(family: str) -> None:
 
 
 class EndsGuidanceEarly(Pipeline):
-    def plan(self, schedule: Schedule | None = None, request: Request | None = None) -> Plan:
-        plan = super().plan(schedule, request)
-        return plan.replace(range(3, len(plan)), branch="cond")
+    def prepare(self, request: Request) -> Prepared:
+        prepared = super().prepare(request)
+        plan = prepared.plan
+        return replace(prepared, plan=plan.replace(range(3, len(plan)), branch="cond"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -217,13 +217,13 @@ def test_flips_are_those_that_accelerators_see() -> None:
     prompts = default_prompts(1)
     found = study(pipe, prompts, seed=4, guidance=3.0, rank_prompts=1)
     request = Request(prompts[0], seed=4, guidance_scale=3.0)
-    plan = pipe.plan(None, request)
+    plan = pipe.prepare(request).plan
 
     def revise(image, plan, k, signals):  # type: ignore[no-untyped-def]
         seen.append(signals)
         return plan
 
-    list(run(pipe.model, pipe.condition([request]), found.schedule, [plan], [4], revise=revise))
+    list(run(pipe.model, condition(pipe.model, [request]), found.schedule, [plan], [4], revise=revise))
     for name, attribute in (("flips", "flips"), ("low", "low"), ("confidence", "confidence")):
         assert found.curves[name].mean == pytest.approx([getattr(each, attribute) for each in seen], abs=1e-5)
 
@@ -411,7 +411,7 @@ def test_study_writes_its_folder(command: Run, model: Path) -> None:
 
 
 def test_study_takes_the_sizes_of_a_model(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command("study", "-m", model, "--size", "16x16")[0] == SizeError.exit_code
+    assert command("study", "-m", model, "--size", "16x")[0] == SizeError.exit_code
     monkeypatch.setattr(commands, "load_pipeline", lambda *_: Pipeline(tiny("infinity")))
     code, out, _ = command("study", "--size", "18x54", "--prompts", 1, "--json")
     assert code == 0 and json.loads(out)["schedule"][-1] == [9, 27]

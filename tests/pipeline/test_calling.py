@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from stagevar.calling import expand
 from stagevar.errors import OptionError, PromptError, SizeError
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
-from stagevar.request import EncodedPrompt, Request, expand
+from stagevar.request import EncodedPrompt, Request
 
 PROMPTS = {"var": ("3", "golden retriever")}
 
@@ -66,7 +67,7 @@ def test_strict_requests_take_what_is_native(switti: Pipeline, asked: dict[str, 
 def test_of_several_sizes_of_a_ratio_that_of_the_default_area_is_taken() -> None:
     pipe = Pipeline(tiny("infinity", budget="0.25M"))
     default = pipe.model.picture_size(pipe.model.schedule())
-    schedule = pipe.schedule(Request("a cat", aspect_ratio="2:1"))
+    schedule = pipe.prepare(Request("a cat", aspect_ratio="2:1")).schedule
     height, width = pipe.model.picture_size(schedule)
     assert width == 2 * height and 0.8 < height * width / (default[0] * default[1]) < 1.25
 
@@ -75,7 +76,7 @@ def test_of_several_sizes_of_a_ratio_that_of_the_default_area_is_taken() -> None
 def test_every_size_of_a_family_is_native(family: str) -> None:
     pipe = Pipeline(tiny(family))
     for height, width in pipe.model.sizes():
-        schedule = pipe.schedule(Request("3", height=height, width=width, strict=True))
+        schedule = pipe.prepare(Request("3", height=height, width=width, strict=True)).schedule
         assert pipe.model.picture_size(schedule) == (height, width)
 
 

@@ -28,7 +28,7 @@ def test_prompts_become_pictures(scenes):
     result = scenes(["a red circle", "a star"], num_images_per_prompt=2, seed=3)
     assert [image.size for image in result.images] == [(12, 12)] * 4
     assert result.prompts == ("a red circle", "a red circle", "a star", "a star")
-    assert result.seeds == (3, 4, 5, 6)
+    assert result.seeds == (3, 4, 3, 4)
     assert result.trace.executed(3) == (0, 1, 2, 3, 4)
     assert result.trace.model == "scenes-tiny" and result.trace.network_milliseconds > 0
 
@@ -98,8 +98,8 @@ def test_requests_of_several_sizes_share_a_call(infinity):
 
 
 def test_per_image_plans_in_one_batch(scenes):
-    short = scenes.plan().replace([-1], run="skip")
-    single = scenes.plan().replace([-1, -2], branch="cond")
+    short = scenes.prepare(Request("any")).plan.replace([-1], run="skip")
+    single = scenes.prepare(Request("any")).plan.replace([-1, -2], branch="cond")
     requests = [
         Request("a star", seed=1),
         Request("a star", seed=1, plan=short),
@@ -113,8 +113,8 @@ def test_per_image_plans_in_one_batch(scenes):
 
 
 def test_defaults_and_their_override(scenes):
-    assert {scale.guidance for scale in scenes.plan()} == {1.0}
-    plan = scenes.plan(request=Request("a star", guidance_scale=3.0, temperature=(1.0, 0.9, 0.8, 0.7, 0.6), top_k=4))
+    assert {scale.guidance for scale in scenes.prepare(Request("any")).plan} == {1.0}
+    plan = scenes.prepare(Request("a star", guidance_scale=3.0, temperature=(1.0, 0.9, 0.8, 0.7, 0.6), top_k=4)).plan
     assert plan[0].guidance == 3.0 and plan[-1].temperature == 0.6 and plan[2].top_k == 4
     with pytest.raises(OptionError, match="2 entries"):
         scenes("a star", guidance_scale=[1.0, 2.0])
@@ -124,7 +124,7 @@ def test_a_model_may_end_guidance_early(scenes, monkeypatch):
     monkeypatch.setattr(type(scenes.model), "branches", lambda self, schedule: ("both",) * 3 + ("cond",) * 2)
 
     def branches(**fields):
-        return [scale.branch for scale in scenes.plan(request=Request("a star", **fields))]
+        return [scale.branch for scale in scenes.prepare(Request("a star", **fields)).plan]
 
     assert branches() == branches(guidance_scale=3.0) == ["both"] * 3 + ["cond"] * 2
     assert branches(guidance_scale=(3.0, 3.0, 3.0, 3.0, 1.0)) == ["both"] * 5
@@ -149,10 +149,10 @@ def test_callback_and_cancellation(scenes):
     with pytest.raises(Cancelled):
         scenes(
             "a star",
-            callback_on_step_end=lambda event: seen.append(event.scale),
+            callback_on_step_end=lambda pipe, index, scale, kwargs: seen.append((pipe, index, scale, *kwargs)),
             cancelled=lambda: len(seen) >= 2,
         )
-    assert seen == [0, 1]
+    assert seen == [(scenes, k, k, "latents", "event") for k in range(2)]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from stagevar.calling import MAX_IMAGES, expand
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError
-from stagevar.request import MAX_IMAGES, MAX_SEED, Request, expand
+from stagevar.request import MAX_SEED, Request
 
 
 @pytest.mark.parametrize(
@@ -53,9 +54,9 @@ def test_values_out_of_range_name_the_field(fields, word):
         Request("a star", **fields)
 
 
-def test_one_seed_counts_up_over_all_images():
+def test_one_seed_means_the_same_noise_for_every_prompt():
     requests = expand(["a star", "a ring"], num_images_per_prompt=2, seed=7)
-    assert [(r.prompt, r.seed) for r in requests] == [("a star", 7), ("a star", 8), ("a ring", 9), ("a ring", 10)]
+    assert [(r.prompt, r.seed) for r in requests] == [("a star", 7), ("a star", 8), ("a ring", 7), ("a ring", 8)]
 
 
 def test_seeds_per_prompt_and_per_image():
@@ -68,7 +69,9 @@ def test_seeds_per_prompt_and_per_image():
 def test_numbers_of_numpy_and_torch_serve_as_well():
     request = Request("a star", seed=np.int64(3), guidance_scale=np.array([1, 2]), temperature=torch.tensor([1.0, 0.5]))
     assert request == Request("a star", seed=3, guidance_scale=(1.0, 2.0), temperature=(1.0, 0.5))
-    assert [r.seed for r in expand(["a", "b"], seed=torch.tensor(4))] == [4, 5]
+    assert [r.seed for r in expand(["a", "b"], seed=torch.tensor(4))] == [4, 4]
+    for several in (np.array([7, 8]), torch.tensor([7, 8])):
+        assert [r.seed for r in expand(["a", "b"], seed=several)] == [7, 8]
     assert [r.seed for r in expand(["a", "b"], seed=range(7, 9))] == [7, 8]
     with pytest.raises(OptionError, match="seed"):
         expand("a", seed="7")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stagevar.accelerators.stagevar_official import FIDELITY_SHARE
-from stagevar.engine.grids.grid import scales
+from stagevar.calling import expand
+from stagevar.engine.grids.grid import Schedule, scales
 from stagevar.engine.plan.plan import STAGES, Plan
 from stagevar.families.infinity.grids import BUDGETS, SCHEDULES
 from stagevar.families.tiny import tiny
@@ -15,7 +16,7 @@ from stagevar.measure.predict.explain import explain
 from stagevar.measure.predict.rehearse import rehearse
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known, parse
-from stagevar.request import Request, expand
+from stagevar.request import Request
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,11 @@ def large() -> Pipeline:
     return Pipeline(skeleton("infinity-2b"))
 
 
+def planned(pipe: Pipeline, schedule: Schedule, accelerator: str) -> Plan:
+    height, width = pipe.model.picture_size(schedule)
+    return pipe.prepare(Request("x", height=height, width=width, accelerator=accelerator)).plan
+
+
 @pytest.fixture(scope="module")
 def small() -> Pipeline:
     return Pipeline(tiny("infinity"))
@@ -59,7 +65,7 @@ def test_every_size_has_a_plan_with_a_gain(large: Pipeline, text: str) -> None:
     accelerator = parse(text)
     for schedule in SCHEDULES.values():
         h, w = large.model.picture_size(schedule)
-        plan = rehearse(accelerator, large.plan(schedule, Request("x", accelerator=text)), schedule)
+        plan = rehearse(accelerator, planned(large, schedule, text), schedule)
         assert len(plan) == len(schedule)
         assert plan.executed == tuple(range(plan.executed[-1] + 1)), "a scale is left out before others that run"
         assert len(plan.executed) >= len(plan) - 2
@@ -77,13 +83,13 @@ def test_every_size_has_a_plan_with_a_gain(large: Pipeline, text: str) -> None:
 def test_positions_are_counted_from_the_end(large: Pipeline, text: str) -> None:
     """Scales of one budget are treated alike, whatever the height and width of their grids."""
     for schedules in SIZES.values():
-        plans = [large.plan(schedule, Request("x", accelerator=text)) for schedule in schedules]
+        plans = [planned(large, schedule, text) for schedule in schedules]
         assert len({tuple((s.run, s.branch, s.tokens, s.stage) for s in plan) for plan in plans}) == 1
 
 
 def test_the_paper_s_fidelity_scales_are_those_of_a_share(large: Pipeline) -> None:
     for schedule in SCHEDULES.values():
-        plan = large.plan(schedule, Request("x", accelerator="stagevar_paper"))
+        plan = planned(large, schedule, "stagevar_paper")
         fidelity = [at.share >= FIDELITY_SHARE for at in scales(schedule)]
         assert [scale.branch == "null" for scale in plan] == fidelity
         assert [scale.tokens is not None for scale in plan] == fidelity

@@ -29,17 +29,20 @@ ALLOWED = {
     "engine.plan": {"errors", "engine.grids"},
     "engine.loop": {"errors", "files", "engine.grids", "engine.contract", "engine.plan"},
     "families": {"errors", "files", "quiet", "scenes", "engine.grids", "engine.contract"},
-    "loading": {"errors", "files", "quiet", "request", "engine.contract", "engine.plan", "families"},
+    "loading": {"errors", "files", "quiet", "request", "engine", "families"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
+    "machine": {"engine.contract"},
     "request": {"errors", "engine.contract", "engine.plan"},
+    "calling": {"errors", "request"},
+    "sizes": {"errors", "engine.grids", "engine.contract", "request"},
     "result": {"engine.grids", "engine.plan", "engine.loop"},
 }
-ALLOWED["drawing"] = {"errors", "engine", "accelerators", "registry", "request", "result"}
-ALLOWED["pipeline"] = {"errors", "engine", "loading", "request", "result", "drawing"}
+ALLOWED["drawing"] = {"errors", "engine", "accelerators", "registry", "machine", "request", "sizes", "result"}
+ALLOWED["pipeline"] = ALLOWED["drawing"] | {"loading", "calling", "drawing"}
 ALLOWED["measure"] = {"pipeline", "files", "quiet", "scenes", "families", "profile"}
-ALLOWED["measure"] |= ALLOWED["pipeline"] | ALLOWED["drawing"]
+ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
 """The rooms that each room may import."""
 

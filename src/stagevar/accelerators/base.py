@@ -32,11 +32,11 @@ class Accelerator:
 
     Class attributes:
         name: what users write.
-        owns: axes of the plan that no other accelerator of a sum may own.
+        owns: axes of the plan that it decides; two of a sum may decide none in common.
         online: whether ``revise`` does anything; the loop measures signals only then.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     owns: ClassVar[frozenset[str]] = frozenset()
     online: ClassVar[bool] = False
 

@@ -20,6 +20,7 @@ class DropLast(Accelerator):
     """The last n scales are not run: their codes are left out and the latent is decoded as it stands."""
 
     name: ClassVar[str] = "drop_last"
+    owns: ClassVar[frozenset[str]] = frozenset({"run"})
     n: int = 1
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
@@ -31,6 +32,7 @@ class GuidanceOff(Accelerator):
     """The last n scales run one branch: the prompt's (equal to guidance 1) or the null prompt's (guidance 0)."""
 
     name: ClassVar[str] = "guidance_off"
+    owns: ClassVar[frozenset[str]] = frozenset({"branch"})
     n: int = 1
     branch: Literal["cond", "null"] = "cond"
 
@@ -48,6 +50,7 @@ class ReuseLast(Accelerator):
     """The last n scales do not run the network: the head reads the upsampled last hidden states of the scale before."""
 
     name: ClassVar[str] = "reuse_last"
+    owns: ClassVar[frozenset[str]] = frozenset({"run", "tokens"})
     n: int = 1
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:

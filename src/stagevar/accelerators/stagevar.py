@@ -54,7 +54,7 @@ class StageVAR(Accelerator):
     """
 
     name: ClassVar[str] = "stagevar"
-    owns: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    owns: ClassVar[frozenset[str]] = frozenset({"branch", "tokens"})
     online: ClassVar[bool] = True
     quality: float = 0.5
 

@@ -114,7 +114,7 @@ class StageVARReleased(Accelerator):
     """
 
     name: ClassVar[str] = "stagevar_released"
-    owns: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    owns: ClassVar[frozenset[str]] = frozenset({"run", "branch", "tokens"})
     alpha: float = 0.96
     skip: int = 2
     single: int = 3
@@ -149,7 +149,7 @@ class StageVARPaper(Accelerator):
     """
 
     name: ClassVar[str] = "stagevar_paper"
-    owns: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    owns: ClassVar[frozenset[str]] = frozenset({"branch", "tokens"})
     alpha: float = 0.96
     profile: str = ""
 

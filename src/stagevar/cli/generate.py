@@ -60,10 +60,10 @@ def generate(
     quiet: QuietOption = False,
 ) -> None:
     """Draw pictures and save them as PNG files."""
+    from stagevar.calling import expand
     from stagevar.cli import show
     from stagevar.cli.pictures import write
     from stagevar.engine.loop.trace import write as write_traces
-    from stagevar.request import expand
 
     height, width = read_size(size)
     requests = expand(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.errors import ForeignCheckpointError, ShapeError, some
+from stagevar.loading.place import in_blocks
 
 MADV_PAGEOUT = 21
 
@@ -52,7 +53,7 @@ def fill(
             continue
         found[ours] = _reshaped(reshape, ours, tensor)
     _check(module, expected, found, left_over, str(source) or "the checkpoint")
-    compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if ".blocks." in f".{name}"}
+    compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if in_blocks(name)}
     for name, tensor in found.items():
         floating = expected[name].is_floating_point()
         target = (dtype or torch.float32) if name in compute else torch.float32

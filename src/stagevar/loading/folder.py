@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.plan.plan import Plan
-from stagevar.errors import ForeignCheckpointError, OptionError, OutputError, first_line
+from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, OutputError, first_line
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size, TextReader, read_fields
 from stagevar.families.vq_names import vq_layout
 from stagevar.files import replacing
@@ -81,6 +81,10 @@ def load_folder(folder: Path, family: Family, where: Where, place: Placement) ->
         MissingFileError, ForeignCheckpointError, ShapeError, MissingExtraError
     """
     model = folder_skeleton(folder, family)
+    if place.encoder and getattr(model.config.tokenizer, "encoder", True) is False:
+        raise MissingFileError(
+            f"{folder} was written without the tokenizer's encoder; load the published files instead"
+        )
     size = Size(model.config, text=text_repositories(folder))
     encoder = load_encoder(family, size, replace(where, folder=folder), place)
     fill(model, read_state(folder / WEIGHTS), reshape=_layout, source=folder, dtype=place.dtype)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
-from stagevar.errors import OptionError
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.errors import OptionError, quoted
+from stagevar.families.family import TextReader
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 CPU = torch.device("cpu")
 
 
@@ -22,12 +26,14 @@ class Placement:
         device: of all of it.
         text_encoder: whether it is loaded; without it only encoded prompts can be drawn.
         offload_text_encoder: whether its weights wait on the CPU between prompts.
+        encoder: whether the picture tokenizer has its encoder, where it can be left out.
     """
 
     dtype: torch.dtype = torch.float32
     device: str | torch.device = CPU
     text_encoder: bool = True
     offload_text_encoder: bool = False
+    encoder: bool = False
 
 
 def read_device(device: str | torch.device) -> torch.device:
@@ -45,7 +51,7 @@ def read_device(device: str | torch.device) -> torch.device:
             torch.zeros(1, device=place).item()
         except Exception as error:  # each back end of torch that is not there raises something else
             why = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0].rstrip(".")
-            raise OptionError(f"device {str(device)!r} cannot be used ({why[:120]}); try auto or cpu") from None
+            raise OptionError(f"device {quoted(str(device))} cannot be used ({why[:120]}); try auto or cpu") from None
     return place
 
 
@@ -57,7 +63,27 @@ def read_dtype(dtype: str | torch.dtype, device: torch.device = CPU) -> torch.dt
     """
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    chosen = DTYPES.get(str(dtype).removeprefix("torch."))
+    name = str(dtype).removeprefix("torch.")
+    chosen = DTYPES.get(ALIASES.get(name, name))
     if chosen is None:
-        raise OptionError(f"dtype must be auto, {', '.join(DTYPES)}, not {dtype!r}")
+        raise OptionError(f"dtype must be auto, {', '.join((*DTYPES, *ALIASES))}, not {quoted(name)}")
     return chosen
+
+
+def in_blocks(name: str) -> bool:
+    """Whether a parameter has the compute dtype; all others are float32."""
+    return ".blocks." in f".{name}"
+
+
+def move(model: ScaleModel, device: torch.device, dtype: torch.dtype | None = None) -> None:
+    """Put a model with its text encoders on a device, in another compute dtype unless it is None."""
+    encoders = cast(TextReader, model.text_encoder).encoders if hasattr(model.text_encoder, "encoders") else ()
+    if dtype is not None:
+        for name, parameter in model.named_parameters():
+            if in_blocks(name):
+                parameter.data = parameter.data.to(dtype)
+        for encoder in encoders:
+            encoder.model.to(dtype)
+    model.to(device)
+    for encoder in encoders:
+        encoder.to(device)

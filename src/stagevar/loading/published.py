@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,8 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
         beside = size.parts[0].file.rpartition("/")[0]
         settings = where.find(size.parts[0], size, f"{beside}/{CONFIG}" if beside else CONFIG)
         config = family.adapt(config, load_config(settings.parent))
+    if place.encoder and getattr(config.tokenizer, "encoder", None) is False:
+        config = replace(config, tokenizer=replace(config.tokenizer, encoder=True))
     encoder = load_encoder(family, size, where, place)
     with torch.device("meta"):
         model = family.build(config, name, size.defaults)

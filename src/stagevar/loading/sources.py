@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.computing import float32_default
 from stagevar.errors import (
     CheckpointError,
     ForeignCheckpointError,
@@ -191,10 +192,12 @@ def load(
     if meant.folder is not None:
         if meant.remote is not None:
             _fetch_all(meant)
-        return load_folder(meant.folder, meant.family, meant.where, placed)
+        with float32_default():
+            return load_folder(meant.folder, meant.family, meant.where, placed)
     assert meant.size is not None
     try:
-        return load_published(meant.name, meant.family, meant.size, meant.where, placed)
+        with float32_default():
+            return load_published(meant.name, meant.family, meant.size, meant.where, placed)
     except (ForeignCheckpointError, ShapeError) as error:
         raise type(error)(f"{error}{_other_model(meant)}") from None
 

@@ -59,6 +59,8 @@ class ScaleModel(nn.Module, ABC):
         "a glass terrarium full of moss and ferns",
     )
     """Prompts for demonstrations and comparisons where none are given."""
+    suite: str = ""
+    """Name of the suite that asks the model and reads its pictures (``stagevar.measure.suites``), if there is one."""
     blocks: nn.ModuleList
     embedding: tuple[str, ...] = ("word",)
     """Modules that every token passes in ``embed``, for those who count operations."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.noise import Uniforms, uniforms
 from stagevar.engine.loop.call import Call, Tap
@@ -79,12 +80,13 @@ def run(
         _check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
         raise ValueError(f"{n} plans need {n} seeds and {2 * n} condition rows, not {len(seeds)} and {condition.rows}")
-    cohorts = [Cohort.start(call, condition)]
+    with computing():
+        cohorts = [Cohort.start(call, condition)]
     for at in scales(schedule):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled before scale {at.k} of {len(schedule)}")
         records, began = [], time.perf_counter()
-        with torch.inference_mode():
+        with computing():
             cohorts = [part for cohort in cohorts for part in cohort.split(call, at.k)]
             for cohort in cohorts:
                 known = forced[at.k][list(cohort.images)] if forced is not None and at.k in forced else None

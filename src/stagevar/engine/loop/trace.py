@@ -42,16 +42,29 @@ class ScaleRecord:
 
 @dataclass(slots=True)
 class Trace:
-    """All passes of one call, with what is needed to repeat it."""
+    """All passes of one call, with what is needed to repeat it.
+
+    Attributes:
+        model: its name.
+        machine: what it ran on, as ``stagevar.machine.machine`` says it.
+        origin: where the model came from: source and revision, as ``Pipeline.from_pretrained`` took them.
+        pictures: per image the settings that repeat it: prompt, seed, size, guidance, accelerator and so on.
+        records: the passes, in order.
+        text_milliseconds, decode_milliseconds: time outside of the passes.
+    """
 
     model: str
-    device: str
-    dtype: str
-    seeds: tuple[int, ...]
-    versions: dict[str, str]
+    machine: dict[str, Any]
+    origin: dict[str, Any]
+    pictures: list[dict[str, Any]]
     records: list[ScaleRecord] = field(default_factory=list)
     text_milliseconds: float = 0.0
     decode_milliseconds: float = 0.0
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each image."""
+        return tuple(picture["seed"] for picture in self.pictures)
 
     def executed(self, image: int) -> tuple[int, ...]:
         """Scales that ran for one image."""
@@ -121,7 +134,7 @@ def read(path: Path) -> list[Trace]:
         try:
             fields = json.loads(line)
             if fields.pop("kind") == "call":
-                traces.append(Trace(**fields | {"seeds": tuple(fields["seeds"])}))
+                traces.append(Trace(**fields))
             else:
                 lists = {name: tuple(fields[name]) for name in ("grid", "images")}
                 traces[-1].records.append(ScaleRecord(**fields | lists))

@@ -38,6 +38,11 @@ class Signals:
     support: tuple[float, ...]
 
 
+CHANGING = Signals(1.0, 0.0, 100.0, 100.0, 100.0, (1.0,) * len(SUPPORT_ENERGIES))
+SETTLED = Signals(0.0, 1.0, 0.0, 0.0, 0.0, (0.001,) * len(SUPPORT_ENERGIES))
+"""The two ends: a scale that changes everything, and one that changes nothing."""
+
+
 def measure(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor) -> list[Signals]:
     """The signals of n images, read from the device once."""
     confidence = logits_nMV.float().softmax(-1).amax(-1).flatten(1).mean(1)

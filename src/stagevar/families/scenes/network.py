@@ -37,6 +37,7 @@ class Scenes(ScaleModel):
         "a yellow ring above a pink cross",
         "a cyan triangle and a red star",
     )
+    suite = "scenes"
     embedding = ("window", "place")
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:

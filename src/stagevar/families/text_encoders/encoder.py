@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -42,7 +43,19 @@ class TextEncoder(ABC):
         self.model, self.tokenizer = model, tokenizer
         self.device: torch.device = model.device
         self.offload, self.max_length = offload, max_length
+        self._begin()
+
+    def _begin(self) -> None:
+        """What a copy or a pickle of the encoder makes anew: the states of recent prompts, and one call at a time."""
         self._states = lru_cache(CACHED_PROMPTS)(self._encode)
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_states", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     @staticmethod
     @abstractmethod
@@ -166,14 +179,15 @@ class TextEncoder(ABC):
         Raises:
             PromptError: a prompt that the encoder cannot read.
         """
-        ids = [self._tokens(prompt) for prompt in prompts]
-        if self.offload:
-            self.model.to(self.device)
-        try:
-            states, pooled = zip(*(self._states(row) for row in ids), strict=True)
-        finally:
+        with self._lock:
+            ids = [self._tokens(prompt) for prompt in prompts]
             if self.offload:
-                self.model.to("cpu")
+                self.model.to(self.device)
+            try:
+                states, pooled = zip(*(self._states(row) for row in ids), strict=True)
+            finally:
+                if self.offload:
+                    self.model.to("cpu")
         return Text(states, None if pooled[0] is None else torch.stack(pooled))
 
 

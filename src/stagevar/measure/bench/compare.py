@@ -7,23 +7,23 @@ from batch to batch, each accelerator draws one untimed batch first, and speed i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
-
-import stagevar
 from stagevar.accelerators.base import Accelerator
 from stagevar.errors import OptionError
+from stagevar.machine import machine
 from stagevar.measure.bench.draw import draw
 from stagevar.measure.bench.latency import by_accelerator
 from stagevar.measure.bench.tally import Tally
 from stagevar.measure.predict.explain import text_rows
 from stagevar.measure.predict.flops import operations
+from stagevar.measure.suites.known import suite_of
 from stagevar.measure.suites.score import MAX_CAPTIONS
+from stagevar.measure.suites.suite import composition
 from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
 from stagevar.request import Request
-from stagevar.scenes.captions import caption_suite
 
 PLAIN = "none"
 
@@ -68,13 +68,14 @@ def compare(
         raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
     model = pipeline.model
     names = _distinct([PLAIN, *accelerators])
-    scenes = caption_suite(captions) if model.family == "scenes" and not prompts else []
+    suite = None if prompts else suite_of(model)
+    questions = suite.questions(captions) if suite else []
     lines = prompts or model.samples
-    texts = [scene.caption for scene in scenes] or [lines[i % len(lines)] for i in range(captions)]
+    texts = [question.caption for question in questions] or [lines[i % len(lines)] for i in range(captions)]
     sampling: dict[str, Any] = {"height": height, "width": width, "guidance_scale": guidance}
     requests = [Request(text, seed=seed + i, **sampling) for i, text in enumerate(texts)]
-    schedule = model.schedule(height, width)
-    tallies = {name: Tally(scenes) for name in names}
+    prepared = {name: pipeline.prepare(replace(requests[0], accelerator=name)) for name in names}[PLAIN]
+    tallies = {name: Tally(suite, questions) for name in names}
     for name in names:
         draw(pipeline, requests[:batch_size], name)
     starts = range(0, captions, batch_size)
@@ -87,25 +88,22 @@ def compare(
             tally.add(drawn[name], drawn[PLAIN])
         if progress is not None:
             progress(start + len(batch))
-    cost = operations(model, schedule, text_rows(model, texts[:batch_size]))
+    cost = operations(model, prepared.schedule, text_rows(model, texts[:batch_size]))
     rows = [{"accelerator": name, **tally.row(tallies[PLAIN], cost)} for name, tally in tallies.items()]
     if parts:
         measured = by_accelerator(pipeline, names, requests[:batch_size])
         rows = [row | {"parts": measured[row["accelerator"]]} for row in rows]
     return {
-        "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        **machine(model),
         "model": model.name,
         "captions": captions,
+        **(composition(suite, questions) if suite else {}),
         "batch": min(batch_size, captions),
-        "size": list(model.picture_size(schedule)),
-        "scales": len(schedule),
+        "size": list(prepared.size),
+        "scales": len(prepared.schedule),
         "guidance": model.defaults.guidance if guidance is None else guidance,
         "seed": seed,
         "warm_up": "one untimed batch each",
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "stagevar": stagevar.__version__,
         "rows": rows,
     }
 

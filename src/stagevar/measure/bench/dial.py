@@ -8,6 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from stagevar.calling import expand
 from stagevar.errors import OptionError
 from stagevar.measure.bench.compare import PLAIN
 from stagevar.measure.bench.draw import draw
@@ -17,7 +18,7 @@ from stagevar.measure.predict.flops import operations
 from stagevar.measure.study.curves import LOW, quantile
 from stagevar.pipeline import Pipeline
 from stagevar.profile import DialPoint
-from stagevar.request import PerScale, expand
+from stagevar.request import PerScale
 
 QUALITIES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 
@@ -51,7 +52,7 @@ def measure_dial(
     """
     if not prompts or batch_size < 1:
         raise OptionError("the dial needs at least one prompt and a batch of 1 or more")
-    requests = expand(list(prompts), seed=seed, guidance_scale=guidance)
+    requests = expand(list(prompts), seed=range(seed, seed + len(prompts)), guidance_scale=guidance)
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
     cost = operations(pipeline.model, pipeline.model.schedule(), text_rows(pipeline.model, list(prompts)))
     done = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.files import replacing
+from stagevar.measure.markdown import table
 from stagevar.measure.study.plots import available
 
 Point = tuple[float, float]
@@ -64,9 +65,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         "",
         caption(comparison),
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{' --- |' * len(COLUMNS)}",
-        *(f"| {' | '.join(cells(row, comparison['scales']))} |" for row in comparison["rows"]),
+        table(COLUMNS, [cells(row, comparison["scales"]) for row in comparison["rows"]]),
         "",
         *(f"![{QUALITIES[quality]} over network time](compare-{quality}.png)" for quality in measured(comparison)),
     ]
@@ -80,7 +79,7 @@ def caption(comparison: Mapping[str, Any]) -> str:
     height, width = comparison["size"]
     return (
         f"Measured on {comparison['device']} ({comparison['threads']} CPU threads) in {comparison['dtype']} with torch "
-        f"{comparison['torch']}: {comparison['captions']} captions, {height}x{width} pixels, batch "
+        f"{comparison['torch']}: {asked(comparison)}, {width}x{height} pixels, batch "
         f"{comparison['batch']}, guidance {comparison['guidance']}, seed {comparison['seed']}; "
         f"{comparison['warm_up']}, then batch by batch in turn. Seconds are sums over all captions; network time holds "
         "no text and no decoding. Speed-up is the median over batches of the plain run's network time over this one's, "
@@ -88,6 +87,13 @@ def caption(comparison: Mapping[str, Any]) -> str:
         "is right) are relative to the plain run with the same noise. Scales count from 0; rows and GFLOP are means "
         "per picture."
     )
+
+
+def asked(comparison: Mapping[str, Any]) -> str:
+    """What was drawn: how many captions, and where it is known how many of them are held out and how many different."""
+    known = "held_out" in comparison
+    detail = f" ({comparison['held_out']} of them held out, {comparison['different']} different)" if known else ""
+    return f"{comparison['captions']} captions{detail}"
 
 
 def cells(row: Mapping[str, Any], scales: int) -> list[str]:
@@ -139,11 +145,9 @@ def _parts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "Milliseconds by part, of one observed batch each (on a GPU longer than unobserved):",
         "",
-        f"| accelerator | {' | '.join(name.replace('_', ' ') for name in names)} |",
-        f"|{' --- |' * (len(names) + 1)}",
-        *(
-            f"| `{row['accelerator']}` | {' | '.join(f'{spent:.1f}' for spent in row['parts'].values())} |"
-            for row in rows
+        table(
+            ["accelerator", *(name.replace("_", " ") for name in names)],
+            [[f"`{row['accelerator']}`", *(f"{spent:.1f}" for spent in row["parts"].values())] for row in rows],
         ),
     ]
 

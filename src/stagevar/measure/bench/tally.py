@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, median, quantiles, variance
 from typing import Any
 
@@ -13,15 +13,14 @@ from torch import Tensor
 from stagevar.engine.plan.plan import Plan
 from stagevar.measure.bench.draw import Drawn
 from stagevar.measure.likeness.fidelity import band_ratio, psnr, ssim
-from stagevar.scenes.captions import Scene
-from stagevar.scenes.oracle import Verdict, judge
+from stagevar.measure.suites.suite import Question, Suite, Verdict, by_category, mean_of_categories
 
 
 class Tally:
     """What one accelerator has drawn so far."""
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
-        self.scenes = scenes
+    def __init__(self, suite: Suite | None = None, questions: Sequence[Question] = ()) -> None:
+        self.suite, self.questions = suite, questions
         self.network: list[float] = []
         self.total: list[float] = []
         self.closeness: dict[str, list[float]] = {"ssim": [], "psnr": []}
@@ -41,10 +40,9 @@ class Tally:
         self.executed.update(drawn.trace.executed(image) for image in range(len(drawn.plans)))
         self.plans.update(drawn.plans)
         self.rows += sum(record.rows for record in drawn.trace.records)
-        if self.scenes:
-            pixels = (drawn.pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-            chosen = self.scenes[len(self.verdicts) : len(self.verdicts) + len(pixels)]
-            self.verdicts += [judge(scene, picture) for scene, picture in zip(chosen, pixels, strict=True)]
+        if self.suite is not None:
+            done = len(self.verdicts)
+            self.verdicts += self.suite.judge(self.questions[done : done + len(drawn.pictures)], drawn.pictures)
 
     def row(self, plain: Tally, cost: Callable[[Plan], int]) -> dict[str, Any]:
         """All figures; see ``compare``."""
@@ -57,8 +55,8 @@ class Tally:
             "network_seconds": sum(self.network),
             "total_seconds": sum(self.total),
             "speedup": median(ratios),
-            "oracle": self._by_category(strict),
-            "relaxed": self._by_category(relaxed),
+            "oracle": mean_of_categories(self.questions, strict),
+            "relaxed": mean_of_categories(self.questions, relaxed),
             **{name: fmean(values) for name, values in self.closeness.items()},
             "executed_scales": list(executed),
             "rows_processed": self.rows / pictures,
@@ -69,26 +67,16 @@ class Tally:
             "network_batch": _spread(self.network),
             "total_batch": _spread(self.total),
             "bands": torch.cat(self.bands).median(0).values.tolist(),
-            "oracle_difference": self._by_category(gain),
+            "oracle_difference": mean_of_categories(self.questions, gain),
             "oracle_difference_error": self._error(gain),
         }
 
-    def _by_category(self, values: Sequence[float]) -> float | None:
-        """The oracle's mean: over captions of a category, then over categories."""
-        return fmean(fmean(group) for group in self._categories(values).values()) if values else None
-
     def _error(self, gain: Sequence[float]) -> float | None:
         """Standard error of the paired difference to the plain run; None with one caption in a category."""
-        groups = self._categories(gain)
+        groups = by_category(self.questions, gain)
         if not groups or any(len(group) < 2 for group in groups.values()):
             return None
         return sum(variance(group) / len(group) for group in groups.values()) ** 0.5 / len(groups)
-
-    def _categories(self, values: Sequence[float]) -> Mapping[str, list[float]]:
-        groups: dict[str, list[float]] = {}
-        for scene, value in zip(self.scenes, values, strict=False):
-            groups.setdefault(scene.category, []).append(value)
-        return groups
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:

@@ -104,21 +104,20 @@ def diagnose(
     """
     model = outline(meant)
     pipe = Pipeline(model)
-    schedule = pipe.schedule(request)
-    plan = pipe.plan(schedule, request)
+    prepared = pipe.prepare(request)
     files, stated = _files(meant)
     row = meant.size or meant.family.sizes.get(meant.name)
     counts = meant.family.text_parameters if meant.text else ()
     return Diagnosis(
         model=model.name,
         licence=stated or (row.licence if row else "") or "not stated",
-        size=model.picture_size(schedule),
+        size=prepared.size,
         batch=batch,
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
         files=tuple(files),
         disk=_free_disk(),
-        run=run_bytes(model, schedule, plan, batch, dtype=dtype),
+        run=run_bytes(model, prepared.schedule, prepared.plan, batch, dtype=dtype),
         text_encoder=sum(counts) * dtype.itemsize,
         offloaded=offload_text_encoder and device.type != "cpu",
         memory=free_memory(device),

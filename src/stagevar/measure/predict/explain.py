@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
+from stagevar.accelerators.base import Accelerator
+from stagevar.drawing import prepare
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.plan.tokens import Tokens
 from stagevar.errors import MissingFileError
 from stagevar.measure.predict.flops import condition_flops, plan_flops
 from stagevar.measure.predict.memory import TEXT_LENGTH
 from stagevar.measure.predict.rehearse import rehearse
-from stagevar.pipeline import Pipeline
-from stagevar.registry import parse
 from stagevar.request import Request
 
 NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"
@@ -22,7 +22,7 @@ ONLINE = "this accelerator decides per picture; the plan shown is the one for av
 
 def explain(
     model: ScaleModel,
-    accelerator: str,
+    accelerator: str | Accelerator,
     *,
     height: int | None = None,
     width: int | None = None,
@@ -33,7 +33,7 @@ def explain(
     Args:
         model: with or without weights (``stagevar.loading.sources.skeleton``).
         accelerator: as ``stagevar.registry.parse`` reads it.
-        height, width: pixels; the model's default size if None.
+        height, width: pixels, the nearest size that the model draws; its default if None.
         text_length: text tokens; those of the model where it takes a fixed number, else 32.
 
     Returns:
@@ -42,17 +42,15 @@ def explain(
 
     Raises:
         OptionError: an unknown accelerator or field, or one that does not fit the schedule.
-        SizeError: a size that the model does not draw.
     """
-    chosen, pipeline = parse(accelerator), Pipeline(model)
-    schedule = model.schedule(height, width)
+    request = Request("any", height=height, width=width, accelerator=accelerator)
+    plain, prepared = prepare(model, replace(request, accelerator="none")), prepare(model, request)
+    schedule, chosen = prepared.schedule, prepared.accelerator
     length = text_length or text_rows(model, model.samples[:1])
-    plain = pipeline.plan(schedule, Request("plain"))
-    start = pipeline.plan(schedule, Request("accelerated", accelerator=str(chosen)))
-    plan = rehearse(chosen, start, schedule)
+    plan = rehearse(chosen, prepared.plan, schedule)
     flops = plan_flops(model, schedule, plan, length)
     total = sum(row.total for row in flops)
-    reference = sum(row.total for row in plan_flops(model, schedule, plain, length))
+    reference = sum(row.total for row in plan_flops(model, schedule, plain.plan, length))
     rows = [
         {
             "scale": row.scale,
@@ -72,7 +70,7 @@ def explain(
     return {
         "model": model.name,
         "accelerator": str(chosen),
-        "size": list(model.picture_size(schedule)),
+        "size": list(prepared.size),
         "text_length": length,
         "rows": rows,
         "gflop": total / 1e9,

@@ -25,6 +25,7 @@ from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Grid, Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
+from stagevar.loading.place import in_blocks
 
 TEXT_LENGTH = 32
 """Tokens of an ordinary prompt."""
@@ -111,11 +112,6 @@ def weight_bytes(model: ScaleModel, dtype: torch.dtype) -> int:
         kind = dtype if in_blocks(name) and tensor.is_floating_point() else tensor.dtype
         total += tensor.numel() * kind.itemsize
     return total
-
-
-def in_blocks(name: str) -> bool:
-    """Whether a parameter has the compute dtype, as ``weights.fill`` gives it."""
-    return ".blocks." in f".{name}"
 
 
 def _measured(

@@ -9,40 +9,39 @@ from pathlib import Path
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.errors import OptionError
 from stagevar.families.catalogue import FAMILIES, ModelEntry, bare, entries
+from stagevar.measure import markdown
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known
 from stagevar.request import Request
 
+COLUMNS = ("family", "model", "parameters", "pictures", "weights", "text encoder", "accelerators")
 BLOCK = re.compile(r"(?<=<!-- support: made by stagevar models --markdown -->\n).*?(?=<!-- end of support -->)", re.S)
 
 
 def table() -> str:
     """Markdown: a row per model with its picture sizes, weights and accelerators, and the accelerators' names."""
     names = [name for name, kind in known().items() if kind.__module__.startswith("stagevar.") and name != "none"]
-    lines = [
-        "| family | model | parameters | pictures | weights | text encoder | accelerators |",
-        "|---|---|---|---|---|---|---|",
-        *(_row(entry, names) for entry in entries()),
-    ]
     listed = ", ".join(f"`{name}`" for name in names)
-    return "\n".join(lines) + f"\n\nAccelerators at every picture size: {listed}.\n"
+    return (
+        markdown.table(COLUMNS, [_row(entry, names) for entry in entries()])
+        + f"\n\nAccelerators at every picture size: {listed}.\n"
+    )
 
 
-def _row(entry: ModelEntry, names: Sequence[str]) -> str:
+def _row(entry: ModelEntry, names: Sequence[str]) -> list[str]:
     size, model = FAMILIES[entry.family].sizes[entry.name], bare(entry.name)
-    network = entry.sources[0] if not size.parts else f"`{size.parts[0].repository}`"
+    weights = ", ".join(f"`{source}`" for source in entry.sources) if size.parts else entry.sources[0]
     text = ", ".join(f"`{repository}`" for repository in size.text) if size.parts or size.shipped else ""
     refused = [name for name in names if not _takes(model, name)]
-    cells = [
+    return [
         entry.family,
         f"`{entry.name}`",
         f"{entry.parameters / 1e9:.2g}B" if entry.parameters >= 1e9 else f"{entry.parameters / 1e6:.0f}M",
         _pictures(model),
-        network,
+        weights,
         text or "-",
         "all" if not refused else f"all but {', '.join(refused)}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _pictures(model: ScaleModel) -> str:
@@ -56,7 +55,7 @@ def _takes(model: ScaleModel, accelerator: str) -> bool:
     pipe = Pipeline(model)
     try:
         for size in model.sizes():
-            pipe.plan(model.schedule(*size), Request("any", accelerator=accelerator))
+            pipe.prepare(Request("any", height=size[0], width=size[1], accelerator=accelerator))
     except OptionError:
         return False
     return True

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stagevar.files import replacing
 from stagevar.measure.likeness.fidelity import MAX_PSNR
+from stagevar.measure.markdown import table
 from stagevar.measure.study.curves import Curve, Study
 from stagevar.measure.study.plots import LABELS, write_plots
 from stagevar.measure.study.spectrum import rank_name
@@ -84,7 +84,7 @@ def _stages(profile: StageProfile) -> str:
     note = "What comes after is the fidelity stage."
     if profile.structure.scale == len(profile.schedule) - 1:
         note = "There is no fidelity stage by these rules."
-    return _markdown(head, rows) + f"\n\n{note}"
+    return table(head, rows) + f"\n\n{note}"
 
 
 def _stage(name: str, end: Boundary, profile: StageProfile) -> list[str]:
@@ -96,22 +96,17 @@ def _stage(name: str, end: Boundary, profile: StageProfile) -> list[str]:
 
 def _table(study: Study, curves: dict[str, Curve]) -> str:
     """One row per scale, one column per curve."""
-    head = ["scale", "grid", "tokens", *(LABELS.get(name, name).replace("|", "\\|") for name in curves)]
+    head = ["scale", "grid", "tokens", *(LABELS.get(name, name) for name in curves)]
     rows = [
         [str(k), grid, str(tokens), *(_cell(curve, k) for curve in curves.values())]
         for k, (grid, tokens) in enumerate(zip(study.grids, study.tokens, strict=True))
     ]
-    return _markdown(head, rows)
+    return table(head, rows)
 
 
 def _cell(curve: Curve, k: int) -> str:
     form = ".4g" if curve.kind == "cost" else ".1f" if curve.unit else ".3f"
     return f"{curve.mean[k]:{form}} ± {curve.std[k]:{form}}"
-
-
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _image(name: str) -> str:

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import stagevar
-from stagevar.drawing import MAX_BATCH, to_pil
+from stagevar.calling import expand
+from stagevar.drawing import Prepared, condition, to_pil
 from stagevar.engine.contract.block import Condition
-from stagevar.engine.grids.grid import Scale, Schedule
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.signals import flipped, measure
 from stagevar.errors import OptionError
+from stagevar.machine import machine
 from stagevar.measure.likeness.fidelity import (
     band_energy,
     contour_agreement,
@@ -34,9 +36,9 @@ from stagevar.measure.likeness.scorer import Scorer
 from stagevar.measure.predict.flops import plan_flops
 from stagevar.measure.study.curves import Curve, CurveKind, Study
 from stagevar.measure.study.spectrum import spectrum
-from stagevar.measure.suites.scenes import readings, scenes_of
-from stagevar.pipeline import Pipeline
-from stagevar.request import PerScale, Request, expand
+from stagevar.measure.suites.known import suite_of
+from stagevar.pipeline import MAX_BATCH, Pipeline
+from stagevar.request import PerScale
 
 BANDS = 5
 """Most radial bands, octaves down from the Nyquist frequency; small pictures have fewer."""
@@ -119,21 +121,23 @@ def study(
     scorers = scorers or {}
     if taken := sorted(set(scorers) & set(_KINDS)):
         raise OptionError(f"a scorer cannot be named {taken[0]!r}, which is a curve of every study")
-    requests = expand(list(prompts), seed=seed, guidance_scale=guidance, height=height, width=width)
-    model, schedule = pipeline.model, pipeline.model.schedule(height, width)
-    scenes = scenes_of(prompts) if model.family == "scenes" else None
-    for _ in _scales(pipeline, requests[:1], schedule, 0):
+    seeds = range(seed, seed + len(prompts))
+    requests = expand(list(prompts), seed=seeds, guidance_scale=guidance, height=height, width=width)
+    model, prepared = pipeline.model, [pipeline.prepare(request) for request in requests]
+    schedule, suite = prepared[0].schedule, suite_of(pipeline.model)
+    questions = suite.parse(prompts) if suite else ()
+    for _ in _scales(model, prepared[:1], 0):
         pass
     rows: list[list[dict[str, Tensor]]] = []
     spectra: list[list[list[Mapping[str, Tensor]]]] = []
     sheet: list[list[Any]] = [[] for _ in schedule]
     for start in range(0, len(requests), batch_size):
-        batch = requests[start : start + batch_size]
-        seen = list(_scales(pipeline, batch, schedule, rank_prompts - start))
+        batch = prepared[start : start + batch_size]
+        seen = list(_scales(model, batch, rank_prompts - start))
         pictures = [scale.pictures for scale in seen]
         compared = _compared(pictures, scorers)
-        if scenes is not None:
-            read = readings(scenes[start : start + batch_size], pictures)
+        if suite is not None:
+            read = suite.readings(questions[start : start + batch_size], pictures)
             compared = [one | other for one, other in zip(read, compared, strict=True)]
         rows.append([likeness | scale.figures for likeness, scale in zip(compared, seen, strict=True)])
         if start < rank_prompts:
@@ -142,17 +146,18 @@ def study(
             column.extend(to_pil(picture) for picture in each[: max(0, samples - start)])
         if progress is not None:
             progress(start + len(batch))
+    facts = machine(model)
     return Study(
         model=model.name,
         family=model.family,
-        device=str(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
-        versions={"stagevar": stagevar.__version__, "torch": str(torch.__version__)},
+        device=facts["device"],
+        dtype=facts["dtype"],
+        versions={name: facts[name] for name in ("stagevar", "torch")},
         schedule=schedule,
-        size=model.picture_size(schedule),
+        size=prepared[0].size,
         prompts=tuple(prompts),
         seed=seed,
-        guidance=tuple(scale.guidance for scale in pipeline.plan(schedule, requests[0])),
+        guidance=tuple(scale.guidance for scale in prepared[0].plan),
         batch_size=batch_size,
         curves=_curves(rows),
         groups=tuple(
@@ -172,9 +177,9 @@ class _Scale:
     groups: list[Mapping[str, Tensor]]
 
 
-def _scales(pipeline: Pipeline, requests: Sequence[Request], schedule: Schedule, watched: int) -> Iterator[_Scale]:
+def _scales(model: ScaleModel, batch: Sequence[Prepared], watched: int) -> Iterator[_Scale]:
     """Draw a batch; all measuring happens between the passes, so that it is not part of their time."""
-    model, n = pipeline.model, len(requests)
+    n, schedule = len(batch), batch[0].schedule
     size, last = model.depth // model.groups, f"block.{model.depth - 1}"
     inputs = ["embed", *(f"block.{group * size - 1}" for group in range(1, model.groups))]
     wanted = {last, "logits", *(inputs if watched > 0 else ())}
@@ -185,20 +190,20 @@ def _scales(pipeline: Pipeline, requests: Sequence[Request], schedule: Schedule,
             seen[name] = tensor
 
     with torch.inference_mode():
-        condition = pipeline.condition(requests)
+        given = condition(model, [each.request for each in batch])
         before = model.empty_latent(n, schedule)
-    plans = [pipeline.plan(schedule, request) for request in requests]
-    lengths = _text_lengths(condition)[:n]
+    plans, seeds = [each.plan for each in batch], [each.request.seed for each in batch]
+    lengths = _text_lengths(given)[:n]
     flops = [plan_flops(model, schedule, plan, length) for plan, length in zip(plans, lengths, strict=True)]
-    for step in run(model, condition, schedule, plans, [request.seed for request in requests], tap=tap):
+    for step in run(model, given, schedule, plans, seeds, tap=tap):
         with torch.inference_mode():
             at = Scale(schedule, step.scale)
             hidden = {
                 name: x[:, -at.tokens :] for name, x in seen.items() if name != "logits"
             }  # the prompt may be ahead
             figures = {"flips": torch.zeros(n), "gap": torch.zeros(n)}
-            if len(hidden[last]) == condition.rows:
-                cond, null = model.logits(hidden[last], condition, at).chunk(2)
+            if len(hidden[last]) == given.rows:
+                cond, null = model.logits(hidden[last], given, at).chunk(2)
                 figures = _guidance(cond, null, seen["logits"])
             signals = measure(seen["logits"], None, step.latent - before, step.latent)
             for name in ("confidence", "low", "middle", "high"):

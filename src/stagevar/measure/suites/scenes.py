@@ -11,44 +11,52 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import PromptError
-from stagevar.scenes.captions import Scene, caption_suite, parse
-from stagevar.scenes.oracle import Found, judge
+from stagevar.measure.suites.suite import Question
+from stagevar.scenes.captions import Scene, caption_suite, held_out, parse
+from stagevar.scenes.oracle import Found, Verdict, judge
 
 
-def scenes_of(captions: Sequence[str]) -> list[Scene]:
-    """What captions of the scenes world mean.
+class Scenes:
+    """The captions of the shipped model's world, read by its oracle; the form is ``suite.Suite``."""
 
-    Raises:
-        PromptError: one that the oracle could not judge.
-    """
-    try:
-        return [parse(caption) for caption in captions]
-    except ValueError as error:
-        raise PromptError(str(error)) from None
+    def questions(self, count: int, seed: int = 0) -> list[Scene]:
+        return caption_suite(count, seed)
+
+    def parse(self, captions: Sequence[str]) -> list[Scene]:
+        try:
+            return [parse(caption) for caption in captions]
+        except ValueError as error:
+            raise PromptError(str(error)) from None
+
+    def held_out(self, question: Question) -> bool:
+        return held_out(_scene(question))
+
+    def judge(self, questions: Sequence[Question], pictures: Tensor) -> list[Verdict]:
+        return [judge(_scene(each), pixels) for each, pixels in zip(questions, _pixels(pictures), strict=True)]
+
+    def readings(self, questions: Sequence[Question], pictures: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Per entry, (n,) each: ``strict`` and ``relaxed`` (verdicts, 0 or 1), and how far the objects agree with those
+        of the last entry, by colour (``objects``) or by colour and shape (``agreement``)."""
+        verdicts = [self.judge(questions, each) for each in pictures]
+        final = [verdict.found for verdict in verdicts[-1]]
+        return [
+            {
+                "strict": torch.tensor([float(verdict.strict) for verdict in here]),
+                "relaxed": torch.tensor([float(verdict.relaxed) for verdict in here]),
+                "objects": torch.tensor(
+                    [agreement(seen.found, last, shapes=False) for seen, last in zip(here, final, strict=True)]
+                ),
+                "agreement": torch.tensor(
+                    [agreement(seen.found, last) for seen, last in zip(here, final, strict=True)]
+                ),
+            }
+            for here in verdicts
+        ]
 
 
-def readings(scenes: Sequence[Scene], pictures: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """The oracle's reading of the same n pictures after every scale, (n, 3, h, w) in [0, 1] each.
-
-    Returns:
-        Per scale, (n,) each: ``strict`` and ``relaxed`` (verdicts, 0 or 1), and how far the objects agree with those
-        of the last picture, by colour (``objects``) or by colour and shape (``agreement``).
-    """
-    verdicts = [
-        [judge(scene, pixels) for scene, pixels in zip(scenes, _pixels(each), strict=True)] for each in pictures
-    ]
-    final = [verdict.found for verdict in verdicts[-1]]
-    return [
-        {
-            "strict": torch.tensor([float(verdict.strict) for verdict in here]),
-            "relaxed": torch.tensor([float(verdict.relaxed) for verdict in here]),
-            "objects": torch.tensor(
-                [agreement(seen.found, last, shapes=False) for seen, last in zip(here, final, strict=True)]
-            ),
-            "agreement": torch.tensor([agreement(seen.found, last) for seen, last in zip(here, final, strict=True)]),
-        }
-        for here in verdicts
-    ]
+def _scene(question: Question) -> Scene:
+    assert isinstance(question, Scene)
+    return question
 
 
 def agreement(found: Sequence[Found], final: Sequence[Found], *, shapes: bool = True) -> float:
@@ -67,5 +75,5 @@ def _pixels(pictures: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def default_prompts(count: int, seed: int = 0) -> list[str]:
-    """Held-out captions of the scenes world, the categories in turn. Any text-to-image model can draw them."""
+    """Captions of the scenes world, the categories in turn; any text-to-image model can draw them."""
     return [scene.caption for scene in caption_suite(count, seed)]

@@ -1,17 +1,19 @@
-"""The oracle's score of a scenes model on held-out captions."""
+"""The score of a model on its own suite."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
-import numpy as np
+import torch
 
 from stagevar.errors import OptionError
+from stagevar.machine import machine
+from stagevar.measure.suites.known import suite_of
+from stagevar.measure.suites.suite import Verdict, by_category, composition, mean_of_categories
 from stagevar.pipeline import Pipeline
 from stagevar.request import PerScale
-from stagevar.scenes.captions import caption_suite
-from stagevar.scenes.oracle import score_suite
 
 MAX_CAPTIONS = 10_000
 
@@ -26,45 +28,50 @@ def score(
     progress: Callable[[int], None] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Draw held-out captions, the six categories in equal shares, and let the oracle read the pictures.
+    """Draw the captions of a model's suite, the categories in turn, and let its reader judge the pictures.
 
     Args:
-        pipeline: a model of the scenes family.
+        pipeline: a model that names a suite.
         captions: how many pictures, one per caption; picture i has seed ``seed + i``.
         guidance: strength; the model's default if None.
         progress: told how many pictures are done.
-        fields: further fields of ``Request``.
+        fields: further settings of the pipeline's call.
 
     Returns:
         ``overall`` (mean over categories of the strict share), ``relaxed`` (the same, shape identity ignored),
-        ``categories``, ``relaxed_categories``, ``captions``, and what was run.
+        ``categories``, ``relaxed_categories``, how many captions there were, held out and different, and what was run.
 
     Raises:
-        OptionError: another family, or a number of captions out of range.
+        OptionError: a model without a suite, or a number of captions out of range.
     """
-    model = pipeline.model
-    if model.family != "scenes":
-        raise OptionError(f"the oracle reads pictures of the scenes family only, not of {model.name}")
+    model, suite = pipeline.model, suite_of(pipeline.model)
+    if suite is None:
+        raise OptionError(f"model {model.name} has no suite with a reader of its pictures; scenes has one")
     if not 1 <= captions <= MAX_CAPTIONS:
         raise OptionError(f"captions must lie between 1 and {MAX_CAPTIONS}, not {captions}")
-    scenes = caption_suite(captions)
-    pictures: list[np.ndarray[Any, Any]] = []
+    questions, verdicts = suite.questions(captions), list[Verdict]()
     for start in range(0, captions, batch_size):
-        chosen = scenes[start : start + batch_size]
+        chosen = questions[start : start + batch_size]
         result = pipeline(
-            [scene.caption for scene in chosen],
+            [question.caption for question in chosen],
             seed=[seed + start + i for i in range(len(chosen))],
             guidance_scale=guidance,
             batch_size=batch_size,
+            output_type="pt",
             **fields,
         )
-        pictures.extend(np.asarray(image) for image in result.images)
+        verdicts += suite.judge(chosen, torch.stack(result.images))
         if progress is not None:
-            progress(len(pictures))
+            progress(len(verdicts))
+    strict, relaxed = ([float(getattr(verdict, kind)) for verdict in verdicts] for kind in ("strict", "relaxed"))
     return {
-        **score_suite(scenes, np.stack(pictures)),
+        "overall": mean_of_categories(questions, strict),
+        "relaxed": mean_of_categories(questions, relaxed),
+        "categories": {name: fmean(values) for name, values in by_category(questions, strict).items()},
+        "relaxed_categories": {name: fmean(values) for name, values in by_category(questions, relaxed).items()},
+        **composition(suite, questions),
+        **machine(model),
         "model": model.name,
         "guidance": model.defaults.guidance if guidance is None else guidance,
         "seed": seed,
-        "dtype": str(model.dtype).removeprefix("torch."),
     }

@@ -1,0 +1,26 @@
+"""What a measurement ran on."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+
+import stagevar
+from stagevar.engine.contract.model import ScaleModel
+
+
+def machine(model: ScaleModel) -> dict[str, Any]:
+    """Device, dtype, threads and versions, as plain data for traces, studies and benchmarks."""
+    device = model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": str(device),
+        "processor": name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "stagevar": stagevar.__version__,
+        "python": platform.python_version(),
+    }
