@@ -89,7 +89,7 @@ def published(tmp_path: Path, text_encoder: Path, monkeypatch: pytest.MonkeyPatc
         size = infinity.SIZES[name]
         monkeypatch.setitem(infinity.SIZES, name, replace(size, config=tiny_config(name)))
         network, tokenizer = official(name)
-        network_file, tokenizer_file = (part.file for part in size.parts)
+        network_file, tokenizer_file = (part.path for part in size.files)
         if network_file.endswith("/"):
             write_shards(network, tmp_path / network_file)
         else:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-LONGEST_QUOTE = 120
+LONGEST_QUOTE, LONGEST_MESSAGE = 120, 1200
 
 
 def quoted(value: object) -> str:
@@ -32,8 +32,12 @@ def quoted(value: object) -> str:
         text = repr(value)
     except ValueError:  # an integer of too many digits
         text = f"a {type(value).__name__}"
-    half = LONGEST_QUOTE // 2
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:half]}...{text[-half:]}"
+    return shortened(text, LONGEST_QUOTE)
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, or its two ends if it is longer than ``most``."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"
 
 
 class StagevarError(Exception):
@@ -41,6 +45,9 @@ class StagevarError(Exception):
 
     exit_code = 1
     http_status = 500
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message, LONGEST_MESSAGE))
 
 
 class RequestError(StagevarError):
@@ -111,7 +118,7 @@ class Cancelled(StagevarError):
 
 def some(names: Iterable[str], most: int = 3) -> str:
     """The first few of several names."""
-    names = list(names)
+    names = [shortened(name, LONGEST_QUOTE) for name in names]
     rest = f", and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest or "nothing"
 

@@ -179,8 +179,8 @@ def test_a_published_model_is_loaded(config: SamplerConfig | None, tmp_path: Pat
     model = tiny_star(seed=5, text_channels=16, sampler=config)
     size = SIZES["star-256"]
     network, tokenizer = official(model)
-    torch.save({"trainer": {"var_wo_ddp": network}, "epoch": 3}, tmp_path / size.parts[0].file)
-    torch.save(tokenizer, tmp_path / size.parts[1].file)
+    torch.save({"trainer": {"var_wo_ddp": network}, "epoch": 3}, tmp_path / size.files[0].path)
+    torch.save(tokenizer, tmp_path / size.files[1].path)
     randomized(CLIPTextModel(CLIPTextConfig(**settings()))).save_pretrained(tmp_path / "CLIP" / "text_encoder")
     build_tokenizer().save_pretrained(tmp_path / "CLIP" / "tokenizer")
     monkeypatch.setitem(SIZES, "star-256", replace(size, config=model.config, defaults=model.defaults))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def write(size: Size, folder: Path, state: Any) -> Path:
     """The files of a published model, all with the same content, each repository in a folder of its own."""
-    for part in size.parts:
-        path = folder / part.repository.split("/")[1] / part.file
+    for part in size.files:
+        path = folder / part.repository.split("/")[1] / part.path
         path = path / "pytorch_model.bin" if path.suffix == "" else path
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path)
@@ -64,8 +65,8 @@ def test_tensors_of_something_else_are_counted_and_named(family: str, tmp_path: 
 @pytest.mark.parametrize("family", ONE_EACH)
 def test_a_pickle_that_wants_to_run_code_is_refused_with_the_reason(family: str, tmp_path: Path) -> None:
     name = ONE_EACH[family]
-    folder = write(PUBLISHED[name], tmp_path, {"weight": torch.ones(2), "where": Path("x")})
-    with pytest.raises(UnsafePickleError, match=r"would have to run code to load \(pathlib.*safetensors"):
+    folder = write(PUBLISHED[name], tmp_path, {"weight": torch.ones(2), "where": re.compile("x")})
+    with pytest.raises(UnsafePickleError, match=r"would have to run code to load \(re\._compile.*safetensors"):
         load(name, weights=folder, text_encoder=False)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OutputError, ShapeError, UnsafePickleError
 from stagevar.loading.fill import fill
 from stagevar.loading.folder import save
-from stagevar.loading.read import load_config, read_state, unwrap
+from stagevar.loading.read import load_config, read_state
 
 
 class Tiny(nn.Module):
@@ -81,12 +81,6 @@ def test_a_broken_index_is_refused(tmp_path: Path, text: str) -> None:
         read_state(tmp_path)
 
 
-def test_nested_checkpoints_are_unwrapped(state: dict[str, Tensor]) -> None:
-    nested = {"trainer": {"gpt_fsdp": state, "vae": {}}, "epoch": 3}
-    assert unwrap(nested, "trainer", "gpt_fsdp").keys() == state.keys()
-    assert unwrap({**state, "step": 7}, "trainer", "gpt_fsdp").keys() == state.keys()
-
-
 class Spy:
     """Sets a flag if it is ever unpickled."""
 
@@ -96,7 +90,7 @@ class Spy:
         return setattr, (Spy, "ran", True)
 
 
-@pytest.mark.parametrize("value", [Spy(), argparse.Namespace(lr=1)])
+@pytest.mark.parametrize("value", [Spy(), re.compile("x")])
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, value: object) -> None:
     torch.save({"weight": torch.ones(2), "extra": value}, tmp_path / "a.pth")
     with pytest.raises(UnsafePickleError) as error:

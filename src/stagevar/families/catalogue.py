@@ -1,16 +1,16 @@
 """All models by name: what there is, where its weights come from, and how it is loaded.
 
-A family is one file of this folder that ends with its row, a ``family.Family`` called ``FAMILY``; ``FAMILIES`` below
-is the table. To add one:
+A family is a folder here that ends with its row, a ``family.Family`` called ``FAMILY`` in ``sizes.py``; ``FAMILIES``
+below is the table. To add one:
 
-1. a frozen config dataclass that refuses nonsense with ``ValueError``, and the network, a ``ScaleModel`` built by
-   ``(config, name, defaults)`` that keeps ``config``; its picture tokenizer is the attribute ``tokenizer``, its blocks
-   are ``blocks``;
-2. ``SIZES``: per published model a ``Size`` with config, sampling defaults, ``Part``s (network and tokenizer, each its
-   own repository and file), repositories of text encoders, licence;
-3. ``Names``: the published tensors' names (prefix of the part included) and shapes to ours;
-4. where encoders are other networks: a function that loads them, called with one folder for each of ``Size.text``;
-5. ``FAMILY`` at the end of the file, its module in the tuple of ``FAMILIES``, a small network in ``tiny.py``.
+1. ``network.py``: a frozen config dataclass that refuses nonsense with ``ValueError``, and the network, a
+   ``ScaleModel`` built by ``(config, name, defaults)`` that keeps ``config``; its picture tokenizer is the attribute
+   ``tokenizer``, its blocks are ``blocks``;
+2. ``names.py``: ``Names``, from the published tensors' names (prefix of the file included) and shapes to ours;
+3. ``sizes.py``: ``SIZES``, per model a ``Size`` with config, sampling defaults, ``File``s (network and tokenizer),
+   repositories of text encoders and licence; a function that loads the encoders where they are other networks; a small
+   random network for tests; ``FAMILY``;
+4. its module in the tuple of ``FAMILIES``.
 
 No function here knows a family.
 """
@@ -74,7 +74,7 @@ def find(name: str) -> tuple[Family, Size] | None:
 
 def published() -> list[tuple[str, Size]]:
     """All models whose weights were published."""
-    return [(name, size) for family in FAMILIES.values() for name, size in family.sizes.items() if size.parts]
+    return [(name, size) for family in FAMILIES.values() for name, size in family.sizes.items() if size.published]
 
 
 def bare(name: str) -> ScaleModel:
@@ -91,13 +91,13 @@ def entries() -> tuple[ModelEntry, ...]:
 
 def _entry(family: Family, name: str) -> ModelEntry:
     size = family.sizes[name]
-    published = list(dict.fromkeys([*(part.repository for part in size.parts), *size.text]))
+    published = list(dict.fromkeys([*(file.repository for file in size.files), *size.text]))
     return ModelEntry(
         name=name,
         family=family.name,
         parameters=transformer_parameters(bare(name)),
-        sources=(IN_PACKAGE,) if size.shipped else tuple(published) if size.parts else (NO_WEIGHTS,),
-        files=(WEIGHTS,) if size.shipped else tuple(part.file for part in size.parts),
+        sources=(IN_PACKAGE,) if size.shipped else tuple(published) if size.published else (NO_WEIGHTS,),
+        files=(WEIGHTS,) if size.shipped else tuple(file.path for file in size.files if file.repository),
         licence=size.licence,
         note=size.note,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -11,7 +12,13 @@ from torch import Tensor
 
 from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.contract.text import Text
+from stagevar.errors import quoted
 from stagevar.families.text_encoders.encoder import TextEncoder
+
+LARGEST, MOST = 2**20, 512
+"""Bounds of what a config may ask for: any number, and entries of a list or repetitions of a layer."""
+
+_REPEATED = re.compile("depth|blocks|layers|chunks|convolutions|levels|rounds|steps")
 
 
 class TextReader(Protocol):
@@ -37,19 +44,18 @@ class Names(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Tensors of a published model that are one file, or one folder of shards.
+class File:
+    """One file of a published model, or one folder of shards.
 
     Attributes:
-        repository: on the Hugging Face hub, ``owner/name``.
-        file: path in the repository; ends with ``/`` for a folder of shards; empty for the whole repository.
-        prefix: put before its tensors' names, so that those of two parts do not collide.
-        inside: nested keys that lead to the state dict, such as ``("trainer", "gpt_fsdp")``; absent keys are passed
-            over.
+        repository: on the Hugging Face hub, ``owner/name``; empty where users have their own file.
+        path: path in the repository; ends with ``/`` for a folder of shards; empty for the whole repository.
+        prefix: put before its tensors' names, so that those of two files do not collide.
+        inside: keys under which the authors keep the state dict, such as ``("trainer", "gpt_fsdp")``.
     """
 
     repository: str
-    file: str
+    path: str
     prefix: str = ""
     inside: tuple[str, ...] = ()
 
@@ -61,7 +67,7 @@ class Size:
     Attributes:
         config: the family's config.
         defaults: None where they come with the weights.
-        parts: network first, then the picture tokenizer; empty where no weights were published.
+        files: network first, then the picture tokenizer.
         text: hub repositories of the text encoders in the layout of transformers.
         licence: of the weights, as far as their authors state it.
         note: what a user should know.
@@ -70,11 +76,16 @@ class Size:
 
     config: Any
     defaults: Defaults | None = None
-    parts: tuple[Part, ...] = ()
+    files: tuple[File, ...] = ()
     text: tuple[str, ...] = ()
     licence: str = ""
     note: str = ""
     shipped: Path | None = None
+
+    @property
+    def published(self) -> bool:
+        """Whether the network's weights are on the hub."""
+        return bool(self.files) and bool(self.files[0].repository)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,7 @@ class Family:
     """One row of the catalogue.
 
     Attributes:
-        name: of the family and of the file under ``stagevar.families`` that defines it.
+        name: of the family and of the folder under ``stagevar.families`` that defines it.
         about: one line for lists.
         config: a frozen dataclass of numbers, texts, tuples and such dataclasses; one that makes no sense raises
             ``ValueError``.
@@ -91,6 +102,8 @@ class Family:
         names: of a network's published tensors; None where only this package writes checkpoints.
         adapt: ``(config, settings)`` to the config corrected by the ``config.json`` that lies beside the network's
             published weights; None where there is none that matters.
+        measure: ``(config, shapes)`` to the config corrected by the shapes of the network's tensors, by our names;
+            None where they say nothing more.
         text: ``(folders, dtype=, device=, offload=)`` to the text encoder that is set as the model's ``text_encoder``,
             from one folder for each of ``Size.text``. None where the network itself reads the prompt.
         text_folders: in those repositories, that encoder and tokenizer are in; "" is the root.
@@ -105,6 +118,7 @@ class Family:
     build: Callable[[Any, str, Defaults | None], ScaleModel]
     names: Callable[[Any], Names] | None = None
     adapt: Callable[[Any, dict[str, Any]], Any] | None = None
+    measure: Callable[[Any, Mapping[str, tuple[int, ...]]], Any] | None = None
     text: Callable[..., TextReader] | None = None
     text_folders: tuple[str, ...] = ("",)
     text_parameters: tuple[int, ...] = ()
@@ -116,14 +130,19 @@ def read_fields(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
     Raises:
         TypeError, AttributeError: unknown or missing fields.
+        ValueError: a number beyond ``LARGEST``, or a repetition beyond ``MOST``.
     """
     hints = get_type_hints(kind)
-    return kind(**{name: _read(hints.get(name), value) for name, value in values.items()})
+    return kind(**{name: _read(name, hints.get(name), value) for name, value in values.items()})
 
 
-def _read(hint: Any, value: Any) -> Any:
+def _read(name: str, hint: Any, value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(_read(None, each) for each in value)
+        if len(value) > MOST:
+            raise ValueError(f"{name} has {len(value)} entries; at most {MOST} can be")
+        return tuple(_read(name, None, each) for each in value)
+    if isinstance(value, int | float) and not abs(value) <= (MOST if _REPEATED.search(name) else LARGEST):
+        raise ValueError(f"{name} is {quoted(value)}; a model of that size cannot be built")
     inner = next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
     return read_fields(inner, value) if inner is not None and isinstance(value, Mapping) else value
 

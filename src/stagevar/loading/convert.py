@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.loading.folder import save_model
+from stagevar.loading.folder import check_target, save_model
 from stagevar.loading.published import Where
 from stagevar.loading.sources import load, resolve
 
@@ -27,7 +27,7 @@ def convert(
 
     Args:
         source, weights, where: as in ``sources.resolve``.
-        folder: where to; what is there of an older model is replaced.
+        folder: where to: a new or empty folder, or a model of ours, whose files are replaced.
         dtype: of the transformer's blocks and the text encoders; all else is float32.
         copy_text: whether the text encoders go into the folder, or are fetched from the hub when it is loaded.
 
@@ -37,6 +37,7 @@ def convert(
     Raises:
         those of ``sources.load``; OutputError: the folder cannot be written.
     """
+    check_target(folder)
     text = resolve(source, weights, where).text
     model = load(source, weights=weights, where=where, dtype=dtype, text_encoder=copy_text)
     save_model(model, folder, text=text)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stagevar.errors import MissingFileError, OutputError, first_line, some
+from stagevar.files import one_name
 from stagevar.loading.hub import (
     NOT_CACHED,
     PICKLES,
@@ -66,7 +67,11 @@ def locate(
 def is_repository(source: str | Path) -> bool:
     """Whether a text could be the name of a hub repository."""
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) is not None
-    return named and PurePosixPath(str(source)).suffix not in {*PICKLES, ".safetensors"}
+    return (
+        named
+        and all(map(one_name, str(source).split("/")))
+        and PurePosixPath(str(source)).suffix not in {*PICKLES, ".safetensors"}
+    )
 
 
 def _in_folder(folder: Path, file: str) -> Path:
@@ -141,9 +146,16 @@ def _download(repository: str, name: str, stored: Stored, options: Mapping[str, 
         trouble = _damage(path, stored, whole=str(path) != before or bool(trouble))
         if not trouble:
             return path
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        _discard(path)
     raise MissingFileError(f"{trouble}, {ATTEMPTS} times; try again later, or check the proxy")
+
+
+def _discard(path: Path) -> None:
+    """Remove a damaged file from the cache: the snapshot's link, and what it leads to if that is the cache's own."""
+    storage = next((above for above in path.parents if above.name.startswith("models--")), path.parent)
+    if (stored := path.resolve()).is_relative_to(storage.resolve()):
+        stored.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _damage(path: Path, stored: Stored, *, whole: bool) -> str:

@@ -26,6 +26,7 @@ def fill(
     reshape: Callable[[str, Tensor], Tensor] | None = None,
     source: str | Path = "",
     dtype: torch.dtype | None = None,
+    prefixes: tuple[str, ...] = (),
 ) -> None:
     """Give a network, which may be on the meta device, the tensors of a checkpoint; then freeze it.
 
@@ -35,6 +36,7 @@ def fill(
         rename: the checkpoint's name to ours, or None to leave the tensor out.
         reshape: our name and the tensor to the tensor in our layout.
         source: named in errors.
+        prefixes: that the names in ``state`` carry and the file does not; errors leave them out.
         dtype: of the parameters of ``blocks``, at any depth; all others, and all buffers of real numbers, are float32.
 
     Raises:
@@ -49,7 +51,7 @@ def fill(
         if ours is None:
             continue
         if ours not in expected or ours in found:
-            left_over.append(theirs)
+            left_over.append(next((theirs.removeprefix(p) for p in prefixes if p and theirs.startswith(p)), theirs))
             continue
         found[ours] = _reshaped(reshape, ours, tensor)
     _check(module, expected, found, left_over, str(source) or "the checkpoint")

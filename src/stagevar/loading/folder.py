@@ -16,11 +16,20 @@ from torch import Tensor
 
 from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.plan.plan import Plan
-from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, OutputError, first_line
+from stagevar.errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    MissingFileError,
+    OptionError,
+    OutputError,
+    first_line,
+)
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size, TextReader, read_fields
 from stagevar.families.vq_names import vq_layout
-from stagevar.files import replacing
+from stagevar.files import one_name, replacing, unwritable
+from stagevar.loading.download import is_repository
 from stagevar.loading.fill import fill
+from stagevar.loading.hub import last_part
 from stagevar.loading.place import Placement
 from stagevar.loading.published import Where, load_encoder
 from stagevar.loading.read import load_config, read_state
@@ -69,8 +78,8 @@ def text_repositories(folder: Path) -> tuple[str, ...]:
         MissingFileError, ForeignCheckpointError
     """
     listed = load_config(folder).get("text", [])
-    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
-        raise ForeignCheckpointError(f"{folder / CONFIG} does not list text encoders by name")
+    if not isinstance(listed, list) or not all(isinstance(each, str) and is_repository(each) for each in listed):
+        raise ForeignCheckpointError(f"{folder / CONFIG} does not list text encoders as owner/name")
     return tuple(listed)
 
 
@@ -110,19 +119,60 @@ def save_model(model: ScaleModel, folder: Path, dtype: torch.dtype | None = None
     Raises:
         OutputError: the folder cannot be written; no half-written weights are left.
     """
-    if text and model.text_encoder is not None:
-        for repository, encoder in zip(text, cast(TextReader, model.text_encoder).encoders, strict=True):
-            encoder.save(folder / repository.split("/")[-1])
+    check_target(folder)
+    before = _written(folder)
     config: dict[str, Any] = {
         "family": model.family,
         "name": model.name,
         "config": asdict(model.config),
         "defaults": asdict(model.defaults),
     }
+    written = {CONFIG, WEIGHTS}
+    if text and model.text_encoder is not None:
+        for repository, encoder in zip(text, cast(TextReader, model.text_encoder).encoders, strict=True):
+            name = last_part(repository)
+            written |= {f"{name}/{path}" for path in encoder.save(folder / name)}
     if text:
         config["text"] = list(text)
+    config["files"] = sorted(written)
     parameters = {name: tensor.to(dtype or tensor.dtype) for name, tensor in model.named_parameters()}
     save(folder, config, {name: parameters.get(name, tensor) for name, tensor in model.state_dict().items()})
+    for path in before - written:
+        (folder / path).unlink(missing_ok=True)
+
+
+def check_target(folder: Path) -> None:
+    """Raise unless a model may be written to a folder: it is not there, is empty, or holds a model of ours.
+
+    Raises:
+        OutputError
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file; choose a folder")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        ours = "family" in load_config(folder)
+    except CheckpointError:
+        ours = False
+    if not ours:
+        raise OutputError(f"{folder} is not empty and holds no model of stagevar; choose another folder")
+
+
+def _written(folder: Path) -> set[str]:
+    """The files that an earlier save has written, as it noted them."""
+    if not (folder / CONFIG).exists():
+        return set()
+    noted = load_config(folder).get("files", [])
+    inside = [path for path in noted if isinstance(path, str) and all(map(one_name, path.split("/")))]
+    return {
+        path
+        for path in inside
+        if (folder / path).is_file() and (folder / path).resolve().is_relative_to(folder.resolve())
+    }
 
 
 def save(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stagevar.errors import ForeignCheckpointError, quoted
+from stagevar.files import one_name
+
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 WORDS = (".json", ".txt", ".model")
 """Endings of settings and vocabularies, which a folder's weights need beside them."""
@@ -23,6 +26,8 @@ _KINDS = (
     re.compile(r".*\.(pth|pt|bin|ckpt)"),
 )
 """Weights of a folder, what to prefer first: the names that transformers writes, then any other."""
+
+_BESIDE = re.compile(r"optim|scheduler|scaler|rng_state|random_states|training_args|trainer_state", re.IGNORECASE)
 
 NOT_CACHED = "not in the cache"
 
@@ -57,6 +62,18 @@ class Listing:
     licence: str = ""
 
 
+def last_part(repository: str) -> str:
+    """The name of a repository without its owner, as the name of a folder.
+
+    Raises:
+        ForeignCheckpointError: it is no plain name.
+    """
+    name = repository.rpartition("/")[2]
+    if not one_name(name):
+        raise ForeignCheckpointError(f"{quoted(repository)} is no repository such as owner/name")
+    return name
+
+
 def is_folder(file: str) -> bool:
     return not file or file.endswith("/")
 
@@ -72,8 +89,7 @@ def choose(paths: Iterable[str], file: str) -> list[str]:
         return [found] if found in paths else []
     names = [path.removeprefix(file) for path in paths if path.startswith(file)]
     names = sorted(name for name in names if "/" not in name)
-    kinds = ([name for name in names if kind.fullmatch(name)] for kind in _KINDS)
-    weights = next(filter(None, kinds), [])
+    weights = weights_of(names)
     endings = {PurePosixPath(name).suffix for name in weights}
     beside = [
         name
@@ -81,6 +97,14 @@ def choose(paths: Iterable[str], file: str) -> list[str]:
         if name.endswith(WORDS) and (not (index := _indexed(name)) or index in endings) and name not in weights
     ]
     return [file + name for name in (*beside, *weights)]
+
+
+def weights_of(names: Iterable[str]) -> list[str]:
+    """The weights among the names of a folder's files: those of the best kind. Files that trainers leave beside them
+    (states of optimizers and random generators, arguments) are none."""
+    names = sorted(name for name in names if not _BESIDE.search(name))
+    kinds = ([name for name in names if kind.fullmatch(name)] for kind in _KINDS)
+    return next(filter(None, kinds), [])
 
 
 def _indexed(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.errors import MissingFileError
-from stagevar.families.family import CONFIG, Family, Part, Size, TextReader
+from stagevar.errors import ForeignCheckpointError, MissingFileError
+from stagevar.families.family import CONFIG, Family, File, Names, Size, TextReader
 from stagevar.loading.download import locate
 from stagevar.loading.fill import fill
+from stagevar.loading.hub import last_part
+from stagevar.loading.nesting import Nest, choose, nests
 from stagevar.loading.place import Placement
-from stagevar.loading.read import load_config, read_state, unwrap
+from stagevar.loading.read import load_config, read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +39,26 @@ class Where:
     local_files_only: bool = False
     token: str | bool | None = None
 
-    def find(self, part: Part, size: Size, file: str | None = None) -> Path:
-        """The path of a part, or of another file of its repository; downloaded if need be.
+    def find(self, file: File, size: Size, path: str | None = None) -> Path:
+        """The local path of a file, or of another one of its repository; downloaded if need be.
 
         Raises:
             MissingFileError
         """
-        network = part == size.parts[0]
-        if network and self.network is not None:
-            return self.network if file is None else locate(self.network.parent, Path(file).name)
-        file = part.file if file is None else file
-        return locate(self.source(part, size, file), file, **self.options(part.repository, size))
+        if file == size.files[0] and self.network is not None:
+            return self.network if path is None else locate(self.network.parent, Path(path).name)
+        path = file.path if path is None else path
+        return locate(self.source(file, size, path), path, **self.options(file.repository, size))
 
-    def source(self, part: Part, size: Size, file: str) -> str | Path:
-        """The folder or the repository that a part's file is looked for in."""
+    def source(self, file: File, size: Size, path: str) -> str | Path:
+        """The folder or the repository that a file is looked for in."""
         if self.folder is None:
-            return part.repository
-        if (own := self.folder / _last(part.repository)).is_dir():
+            return file.repository
+        if file.repository and (own := self.folder / last_part(file.repository)).is_dir():
             return own
-        beside = any((self.folder / file).with_suffix(s).exists() for s in (Path(file).suffix, ".safetensors"))
-        required = part.repository == size.parts[0].repository and self.network is None
-        return self.folder if required or (file and beside) else part.repository
+        beside = any((self.folder / path).with_suffix(s).exists() for s in (Path(path).suffix, ".safetensors"))
+        required = file.repository == size.files[0].repository and self.network is None
+        return self.folder if required or (path and beside) else file.repository
 
     def encoder(self, repository: str, size: Size, folders: tuple[str, ...]) -> Path:
         """The folder of a text encoder; downloaded if need be.
@@ -75,22 +77,18 @@ class Where:
         """The folder or the repository that a text encoder is looked for in."""
         if self.folder is None:
             return repository
-        own = self.folder / _last(repository)
-        same = bool(size.parts) and repository == size.parts[0].repository
+        own = self.folder / last_part(repository)
+        same = bool(size.files) and repository == size.files[0].repository
         return own if own.is_dir() else self.folder if same else repository
 
     def options(self, repository: str, size: Size) -> dict[str, Any]:
         """For a file of a repository, as ``hub.locate`` takes them."""
-        main = bool(size.parts) and repository == size.parts[0].repository
+        main = bool(size.files) and repository == size.files[0].repository
         return {
             "revision": self.revision if main else None,
             "local_files_only": self.local_files_only,
             "token": self.token,
         }
-
-
-def _last(repository: str) -> str:
-    return repository.split("/")[-1]
 
 
 def load_encoder(family: Family, size: Size, where: Where, place: Placement) -> TextReader | None:
@@ -112,23 +110,88 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
     Raises:
         MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError
     """
-    if not size.parts or family.names is None:
-        raise MissingFileError(f"{name} has no published weights; train your own, or load a folder that stagevar wrote")
-    files = [where.find(part, size) for part in size.parts]
+    if not size.published and where.network is None:
+        raise MissingFileError(f"{name} has no published weights; give your own network's file as its weights")
     config = size.config
-    if family.adapt is not None:
-        beside = size.parts[0].file.rpartition("/")[0]
-        settings = where.find(size.parts[0], size, f"{beside}/{CONFIG}" if beside else CONFIG)
-        config = family.adapt(config, load_config(settings.parent))
     if place.encoder and getattr(config.tokenizer, "encoder", None) is False:
         config = replace(config, tokenizer=replace(config.tokenizer, encoder=True))
+    network = where.find(size.files[0], size)
+    if family.adapt is not None:
+        beside = size.files[0].path.rpartition("/")[0]
+        settings = where.find(size.files[0], size, f"{beside}/{CONFIG}" if beside else CONFIG)
+        config = family.adapt(config, load_config(settings.parent))
+    paths = {size.files[0]: network} | {file: _elsewhere(file, size, where) for file in size.files[1:]}
     encoder = load_encoder(family, size, where, place)
-    with torch.device("meta"):
-        model = family.build(config, name, size.defaults)
-    state: dict[str, Tensor] = {}
-    for part, file in zip(size.parts, files, strict=True):
-        state |= {part.prefix + key: tensor for key, tensor in unwrap(read_state(file), *part.inside).items()}
-    names = family.names(model)
-    fill(model, state, names.rename, names.reshape, source=files[0], dtype=place.dtype)
+    read: list[tuple[File, Path, Nest]] = []
+    state = read_state(network)
+    for file, path in paths.items():
+        nest = _nest(family, size, config, file, state, network)
+        if file != size.files[0] and not (path is None and _whole(family, size, config, file, nest)):
+            path = where.find(file, size) if path is None else path
+            nest = _nest(family, size, config, file, read_state(path), path)
+        read.append((file, network if path is None else path, nest))
+    model = _built(name, family, size, config, read[0])
+    assert family.names is not None
+    names, tensors = family.names(model), dict[str, Tensor]()
+    for file, _, nest in read:
+        tensors |= {file.prefix + key: tensor for key, tensor in nest.tensors.items()}
+    prefixes = tuple(file.prefix for file in size.files)
+    fill(model, tensors, names.rename, names.reshape, source=network, dtype=place.dtype, prefixes=prefixes)
     model.text_encoder = encoder
     return model.to(place.device)
+
+
+def _elsewhere(file: File, size: Size, where: Where) -> Path | None:
+    """The path of the tokenizer's own file; None where the user's file of the network may hold a tokenizer, which then
+    comes first."""
+    if where.network is not None:
+        return None
+    try:
+        return where.find(file, size)
+    except MissingFileError:
+        if where.folder is None:
+            raise
+        return None
+
+
+def _nest(family: Family, size: Size, config: Any, file: File, state: Mapping[str, Any], path: Path) -> Nest:
+    """Where a checkpoint keeps the tensors of one of the model's files; all that it holds if it keeps none of them."""
+    wanted, names = _expected(family, size, config, file), _names(family, size, config)
+    found = choose(state, file.inside, lambda key: names.rename(file.prefix + key) in wanted, path)
+    return found or max(nests(state), key=lambda nest: len(nest.tensors), default=Nest((), {}))
+
+
+def _whole(family: Family, size: Size, config: Any, file: File, nest: Nest) -> bool:
+    """Whether a nest has all tensors of one of the model's files."""
+    names = _names(family, size, config)
+    return _expected(family, size, config, file) <= {names.rename(file.prefix + key) for key in nest.tensors}
+
+
+def _expected(family: Family, size: Size, config: Any, file: File) -> set[str]:
+    """Our names of the tensors of one of the model's files: the network's, or the picture tokenizer's."""
+    every = _outline(family, size, config).state_dict()
+    return {name for name in every if name.startswith("tokenizer.") == (file != size.files[0])}
+
+
+def _names(family: Family, size: Size, config: Any) -> Names:
+    assert family.names is not None
+    return family.names(_outline(family, size, config))
+
+
+def _outline(family: Family, size: Size, config: Any) -> ScaleModel:
+    with torch.device("meta"):
+        return family.build(config, "outline", size.defaults)
+
+
+def _built(name: str, family: Family, size: Size, config: Any, network: tuple[File, Path, Nest]) -> ScaleModel:
+    """The network on the meta device, its config corrected by the shapes of the tensors that have been read."""
+    file, path, nest = network
+    if family.measure is not None:
+        names = _names(family, size, config)
+        ours = {names.rename(file.prefix + key): tuple(tensor.shape) for key, tensor in nest.tensors.items()}
+        try:
+            config = family.measure(config, {key: shape for key, shape in ours.items() if key is not None})
+        except ValueError as error:
+            raise ForeignCheckpointError(f"{path} does not fit {name}: {error}") from None
+    with torch.device("meta"):
+        return family.build(config, name, size.defaults)

@@ -7,7 +7,7 @@ from typing import Any
 
 from stagevar.families.catalogue import bare, find, published
 from stagevar.families.family import Size
-from stagevar.loading.read import unwrap
+from stagevar.loading.nesting import choose
 
 
 def recognise(state: Mapping[str, Any]) -> list[str]:
@@ -16,13 +16,14 @@ def recognise(state: Mapping[str, Any]) -> list[str]:
 
 
 def _fits(name: str, size: Size, state: Mapping[str, Any]) -> bool:
-    model, part = bare(name), size.parts[0]
+    model, file = bare(name), size.files[0]
     found = find(name)
     assert found is not None and found[0].names is not None
     names, expected = found[0].names(model), model.state_dict()
     seen = set()
-    for key, tensor in unwrap(state, *part.inside).items():
-        ours = names.rename(part.prefix + key)
+    nest = choose(state, file.inside, lambda key: names.rename(file.prefix + key) in expected, "the file")
+    for key, tensor in nest.tensors.items() if nest else ():
+        ours = names.rename(file.prefix + key)
         if ours is None:
             continue
         try:

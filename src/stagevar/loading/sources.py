@@ -6,6 +6,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from stagevar.errors import (
     OptionError,
     ShapeError,
     UnknownModelError,
+    quoted,
 )
 from stagevar.families.catalogue import FAMILIES, bare, find, names, published
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size
@@ -67,7 +69,7 @@ class Source:
         elif self.folder is not None:
             own = [(self.folder, name) for name in (CONFIG, WEIGHTS)]
         else:
-            own = [(where.source(part, size, part.file), part.file) for part in size.parts]
+            own = [(where.source(file, size, file.path), file.path) for file in size.files]
             if where.network is not None:
                 own[0] = where.network.parent, where.network.name
         text = [(where.encoder_source(name, size), inside) for name in self.text for inside in self.family.text_folders]
@@ -92,17 +94,24 @@ def resolve(source: str | Path, weights: str | Path | None = None, where: Where 
         return _of_table(name, where if weights is None else _at(Path(weights).expanduser(), where))
     if weights is not None:
         listed = ", ".join(name for name, _ in published())
-        raise OptionError(f"weights are given to a model of the hub ({listed}), not to {name!r}")
+        raise OptionError(f"weights are given to a model of the hub ({listed}), not to {quoted(name)}")
     if found is not None:
         return _of_table(name, where)
     path = os.path.expanduser(name)  # noqa: PTH111 - never raises
     if name and os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, never raises
-        return Source("", family_of(Path(path), FAMILIES), None, Path(path), where)
+        return _of_folder(Path(path), where)
     if name and os.path.isfile(path):  # noqa: PTH113
         return _of_file(Path(path), where)
     if repository := re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)((?:/[\w.-]+)*)/?", name):
         return _of_repository(repository[1], repository[2].strip("/"), where)
-    raise UnknownModelError(f"there is no model, file or folder {name!r}; models are {', '.join(names())}")
+    raise UnknownModelError(
+        f"there is no model, file or folder {quoted(name)}{_hint(name)}; models are {', '.join(names())}"
+    )
+
+
+def _hint(name: str) -> str:
+    near = get_close_matches(name, names(), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _of_table(name: str, where: Where) -> Source:
@@ -113,14 +122,33 @@ def _of_table(name: str, where: Where) -> Source:
 
 
 def _at(weights: Path, where: Where) -> Where:
+    """Where to look if a user gives a folder or the network's file.
+
+    Raises:
+        MissingFileError: neither is there; the hub is not asked instead.
+    """
     if weights.is_file():
         return replace(where, folder=weights.parent, network=weights)
+    if not weights.is_dir():
+        raise MissingFileError(f"there is no folder or file of weights {quoted(str(weights))}; check the path")
     return replace(where, folder=weights)
+
+
+def _of_folder(folder: Path, where: Where) -> Source:
+    """A folder of ours, or one with published files, known by the name of the network's."""
+    if not (folder / CONFIG).exists():
+        held = {path.stem for path in folder.iterdir()}
+        names = [name for name, size in published() if PurePosixPath(size.files[0].path).stem in held - {""}]
+        if len(names) == 1:
+            return _of_table(names[0], _at(folder, where))
+        if names:
+            raise UnknownModelError(f"{folder} holds {' and '.join(names)}; name one, with {folder} as its weights")
+    return Source("", family_of(folder, FAMILIES), None, folder, where)
 
 
 def _of_file(path: Path, where: Where) -> Source:
     """A network's file: known by its name, else by its tensors."""
-    named = [name for name, size in published() if PurePosixPath(size.parts[0].file).stem == path.stem]
+    named = [name for name, size in published() if PurePosixPath(size.files[0].path).stem == path.stem]
     candidates = named or recognise(read_state(path))
     if len(candidates) != 1:
         which = f"could be {', '.join(candidates)}" if candidates else "has the tensors of no model here"
@@ -130,7 +158,9 @@ def _of_file(path: Path, where: Where) -> Source:
 
 def _of_repository(repository: str, file: str, where: Where) -> Source:
     """A repository of the table, or one that holds a folder of ours."""
-    networks = {name: size.parts[0].file for name, size in published() if size.parts[0].repository == repository}
+    listed = {size.files[0].repository.lower(): size.files[0].repository for _, size in published()}
+    repository = listed.get(repository.lower(), repository)
+    networks = {name: size.files[0].path for name, size in published() if size.files[0].repository == repository}
     chosen = [name for name, network in networks.items() if file in ("", network.rstrip("/"))]
     if len(chosen) == 1:
         return _of_table(chosen[0], where)
@@ -206,7 +236,7 @@ def _other_model(meant: Source) -> str:
     """Whose network a checkpoint that did not fit holds, as the end of a sentence; "" if that is not the trouble."""
     assert meant.size is not None
     with suppress(CheckpointError):
-        found = recognise(read_state(meant.where.find(meant.size.parts[0], meant.size)))
+        found = recognise(read_state(meant.where.find(meant.size.files[0], meant.size)))
         if found and meant.name not in found:
             return f"; its tensors are those of {' or '.join(found)}"
     return ""
@@ -220,9 +250,11 @@ def on_disk(name: str) -> bool:
     size = found[1]
     if size.shipped:
         return (size.shipped / WEIGHTS).exists()
+    if not size.published:
+        return False
     try:
-        for part in size.parts:
-            locate(part.repository, part.file, local_files_only=True)
+        for file in size.files:
+            locate(file.repository, file.path, local_files_only=True)
     except MissingFileError:
         return False
-    return bool(size.parts)
+    return size.published

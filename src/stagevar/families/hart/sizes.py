@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.errors import ForeignCheckpointError
-from stagevar.families.family import Family, Part, Size
+from stagevar.families.family import Family, File, Size
 from stagevar.families.hart.config import HartConfig, config_of
 from stagevar.families.hart.names import NETWORK, CheckpointNames
 from stagevar.families.hart.network import Hart
@@ -30,7 +30,7 @@ TEXT_ENCODER = "mit-han-lab/Qwen2-VL-1.5B-Instruct"
 SIZES = {
     "hart-0.7b": Size(
         HartConfig(),
-        parts=(Part(HUB, "llm/ema_model.bin", NETWORK), Part(HUB, "tokenizer/")),
+        files=(File(HUB, "llm/ema_model.bin", NETWORK), File(HUB, "tokenizer/")),
         text=(TEXT_ENCODER,),
         licence="MIT (code); see the repository",
         note="1024x1024; shape as in the weights' config.json",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
-from stagevar.families.family import Family, Part, Size
+from stagevar.families.family import Family, File, Size
 from stagevar.families.infinity.names import NETWORK, TOKENIZER
 from stagevar.families.infinity.network import SHARP, Infinity, InfinityConfig
 from stagevar.families.stand_ins import WordHash
@@ -22,16 +22,20 @@ FOLDED = TokenizerConfig(bits=14, fold=2, stride=8, encoder=(1, 2, 4, 4), decode
 TEXT_ENCODER = "google/flan-t5-xl"
 """Hub repository of the text encoder of all sizes; only its encoder half is used."""
 
+_HUB, _TOKENIZER = "FoundationVision/Infinity", "infinity_vae_d32reg.pth"
+_INSIDE = "trainer", "gpt_fsdp"
+
 
 def _published(config: InfinityConfig, defaults: Defaults, network: str, tokenizer: str) -> Size:
-    hub = "FoundationVision/Infinity"
-    parts = Part(hub, network, NETWORK, ("trainer", "gpt_fsdp")), Part(hub, tokenizer, TOKENIZER, ("vae",))
-    return Size(config, defaults, parts, (TEXT_ENCODER,), "MIT (code); see the repository")
+    files = File(_HUB, network, NETWORK, _INSIDE), File(_HUB, tokenizer, TOKENIZER, ("vae",))
+    return Size(config, defaults, files, (TEXT_ENCODER,), "MIT (code); see the repository")
 
 
 def _recipe(width: int, depth: int, heads: int) -> Size:
+    """A size whose weights users train; the tokenizer is the published one."""
     config = InfinityConfig(width=width, depth=depth, heads=heads)
-    return Size(config, SHARP, text=(TEXT_ENCODER,), note="size of the authors' training recipes")
+    files = File("", "", NETWORK, _INSIDE), File(_HUB, _TOKENIZER, TOKENIZER, ("vae",))
+    return Size(config, SHARP, files, (TEXT_ENCODER,), note="size of the authors' training recipes")
 
 
 _2B = InfinityConfig(width=2048, depth=32, heads=16, chunks=8)
@@ -44,7 +48,7 @@ SIZES = {
     "infinity-0.1b": _recipe(768, 12, 8),
     "infinity-0.4b": _recipe(1152, 16, 12),
     "infinity-1b": _recipe(1536, 24, 16),
-    "infinity-2b": _published(_2B, SHARP, "infinity_2b_reg.pth", "infinity_vae_d32reg.pth"),
+    "infinity-2b": _published(_2B, SHARP, "infinity_2b_reg.pth", _TOKENIZER),
     "infinity-2.3b": _recipe(2080, 32, 20),
     "infinity-4.7b": _recipe(2688, 40, 24),
     "infinity-8b": _published(_8B, AS_PUBLISHED, "infinity_8b_weights/", _FOLDED_FILE),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
-from stagevar.families.family import Family, Part, Size
+from stagevar.families.family import Family, File, Size
 from stagevar.families.stand_ins import SCHEDULES, VQ, WordHash
 from stagevar.families.star.names import NETWORK, CheckpointNames
 from stagevar.families.star.network import AS_PUBLISHED, Star, StarConfig
@@ -23,9 +23,9 @@ _HUB = "taocrayon/STAR"
 
 
 def _size(config: StarConfig, defaults: Defaults, file: str | None) -> Size:
-    network, tokenizer = Part(_HUB, file or "", NETWORK, ("trainer", "var_wo_ddp")), Part(_HUB, _AUTOENCODER, TOKENIZER)
+    network = File(_HUB if file else "", file or "", NETWORK, ("trainer", "var_wo_ddp"))
     note = "" if file else "announced, but no such file is known in the authors' repository"
-    return Size(config, defaults, (network, tokenizer) if file else (), (_HUB,), "MIT", note)
+    return Size(config, defaults, (network, File(_HUB, _AUTOENCODER, TOKENIZER)), (_HUB,), "MIT", note)
 
 
 _AUTOENCODER = "vae_ch160v4096z32.pth"

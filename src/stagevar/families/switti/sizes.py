@@ -8,7 +8,7 @@ from typing import Any
 from stagevar.engine.contract.model import Defaults
 from stagevar.engine.grids.grid import Schedule
 from stagevar.errors import ForeignCheckpointError
-from stagevar.families.family import Family, Part, Size
+from stagevar.families.family import Family, File, Size
 from stagevar.families.stand_ins import SCHEDULES, VQ, WordHash
 from stagevar.families.switti.names import NETWORK, CheckpointNames
 from stagevar.families.switti.network import Switti, SwittiConfig
@@ -25,8 +25,8 @@ def _published(repository: str, causal: bool, schedule: Schedule, guided: int) -
     config = SwittiConfig(causal=causal, schedules=(schedule,), guided=(0, guided))
     temperature = (1.0,) * guided + (0.1,) * (len(schedule) - guided)
     defaults = Defaults(guidance=6.0, temperature=temperature, top_k=400, top_p=0.95, smooth=True)
-    parts = Part(repository, "", NETWORK), Part("yresearch/VQVAE-Switti", "", TOKENIZER)
-    return Size(config, defaults, parts, TEXT_ENCODERS, "Apache-2.0 (code); see the repository")
+    files = File(repository, "", NETWORK), File("yresearch/VQVAE-Switti", "", TOKENIZER)
+    return Size(config, defaults, files, TEXT_ENCODERS, "Apache-2.0 (code); see the repository")
 
 
 SIZES = {

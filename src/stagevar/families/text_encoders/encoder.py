@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stagevar.engine.contract.text import Text
 from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, PromptError
-from stagevar.files import replacing_folder
+from stagevar.files import adding_folder
 from stagevar.quiet import errors_only, no_bars
 
 CACHED_PROMPTS = 64
@@ -118,6 +118,8 @@ class TextEncoder(ABC):
         except ImportError:
             raise MissingExtraError("transformers", "text") from None
         what = f"text encoder {source}" + (f" ({subfolder})" if subfolder else "")
+        if Path(source).is_dir() and not (Path(source) / subfolder / "config.json").is_file():
+            raise MissingFileError(f"{what}: there is no config.json; put the encoder's own beside its weights")
         words = subfolder if tokenizer_subfolder is None else tokenizer_subfolder
         options: dict[str, Any] = {
             "revision": revision or "main",
@@ -156,15 +158,17 @@ class TextEncoder(ABC):
         """Itself: the parts of what may be several encoders."""
         return (self,)
 
-    def save(self, folder: Path) -> None:
-        """Write encoder and tokenizer as ``from_pretrained`` reads them, in the dtype that they have.
+    def save(self, folder: Path) -> list[str]:
+        """Write encoder and tokenizer as ``from_pretrained`` reads them, in the dtype that they have; the paths of the
+        files in ``folder``, whose other files stay.
 
         Raises:
-            OutputError: the folder cannot be written; it is left as it was.
+            OutputError: the folder cannot be written.
         """
-        with replacing_folder(folder) as temporary, errors_only("transformers"), no_bars():
+        with adding_folder(folder) as temporary, errors_only("transformers"), no_bars():
             self.model.save_pretrained(temporary / self.folders[0])
             self.tokenizer.save_pretrained(temporary / self.folders[1])
+            return [path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()]
 
     def to(self, device: str | torch.device) -> Self:
         """Compute on ``device`` from now on."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
-from stagevar.families.family import Family, Part, Size
+from stagevar.families.family import Family, File, Size
 from stagevar.families.stand_ins import SCHEDULES, VQ
 from stagevar.families.var.names import NETWORK
 from stagevar.families.var.network import DEMO, VAR, VARConfig
@@ -21,8 +22,8 @@ def _published(depth: int) -> Size:
 
 def _size(config: VARConfig, file: str) -> Size:
     hub = "FoundationVision/var"
-    parts = Part(hub, file, NETWORK, ("trainer", "var_wo_ddp")), Part(hub, "vae_ch160v4096z32.pth", TOKENIZER)
-    return Size(config, DEMO, parts, licence="MIT (code); see the repository", note="prompts are classes of ImageNet")
+    files = File(hub, file, NETWORK, ("trainer", "var_wo_ddp")), File(hub, "vae_ch160v4096z32.pth", TOKENIZER)
+    return Size(config, DEMO, files, licence="MIT (code); see the repository", note="prompts are classes of ImageNet")
 
 
 SIZES = {
@@ -40,6 +41,13 @@ def _tiny(changes: dict[str, Any]) -> VAR:
     return VAR(replace(config, **changes), "var-tiny", Defaults(guidance=4.0, top_k=40, top_p=0.95))
 
 
+def _measure(config: VARConfig, shapes: Mapping[str, tuple[int, ...]]) -> VARConfig:
+    """Another number of classes or of blocks, where nothing else differs."""
+    classes = shapes["classes.weight"][0] - 1 if "classes.weight" in shapes else config.classes
+    depths = [int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")]
+    return replace(config, depth=max(depths, default=config.depth - 1) + 1, classes=classes)
+
+
 FAMILY = Family(
     name="var",
     about="classes of ImageNet to pictures (Tian et al., 2024)",
@@ -47,5 +55,6 @@ FAMILY = Family(
     sizes=SIZES,
     build=VAR,
     names=lambda model: model.checkpoint_names,
+    measure=_measure,
     tiny=_tiny,
 )

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from stagevar.errors import ForeignCheckpointError
 from stagevar.loading.fill import fill
-from stagevar.loading.read import read_state, unwrap
+from stagevar.loading.nesting import nests
+from stagevar.loading.read import read_state
 from stagevar.measure.likeness.scorer import Scorer
 
 LEAST, MOST = 64, 256
@@ -213,7 +214,7 @@ def _read(files: Sequence[Path]) -> dict[str, Tensor]:
     """The tensors that a scorer needs by their names here; classifiers and constants are left out."""
     state: dict[str, Tensor] = {}
     for path in files:
-        for theirs, tensor in unwrap(read_state(path)).items():
+        for theirs, tensor in (pair for nest in nests(read_state(path)) for pair in nest.tensors.items()):
             for pattern, prefix in _LAYOUTS:
                 if match := pattern.fullmatch(theirs):
                     state[prefix + match[1]] = tensor

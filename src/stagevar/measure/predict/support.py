@@ -30,8 +30,8 @@ def table() -> str:
 
 def _row(entry: ModelEntry, names: Sequence[str]) -> list[str]:
     size, model = FAMILIES[entry.family].sizes[entry.name], bare(entry.name)
-    weights = ", ".join(f"`{source}`" for source in entry.sources) if size.parts else entry.sources[0]
-    text = ", ".join(f"`{repository}`" for repository in size.text) if size.parts or size.shipped else ""
+    weights = ", ".join(f"`{source}`" for source in entry.sources) if size.published else entry.sources[0]
+    text = ", ".join(f"`{repository}`" for repository in size.text) if size.published or size.shipped else ""
     refused = [name for name in names if not _takes(model, name)]
     return [
         entry.family,
