@@ -70,7 +70,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # pickle protocols and storage classes of old files
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a broken pickle can raise anything
-        if culprit := re.search(r"(?:GLOBAL|REDUCE|NEWOBJ)[^:]*? ([\w.]+\.[\w.]+)", str(error)):
+        if culprit := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UnsafePickleError(
                 f"{path} would have to run code to load ({culprit[1]}); if you trust it, convert it to safetensors "
                 "elsewhere and load that"
