@@ -139,7 +139,7 @@ def main() -> None:
         "rows": rows,
     }
     with replacing(options.out / f"ablations-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def draw(pipe: Pipeline, requests: list[Request], plan: Plan, batch_size: int) -> Tensor:

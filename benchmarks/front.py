@@ -71,7 +71,7 @@ def main() -> None:
         "long": long_schedule(options.device, options.repeats),
     }
     with replacing(options.out / f"front-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def long_schedule(device: str, repeats: int) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def measure(family: str, batch: int, dtype: torch.dtype, threads: int) -> dict[s
     pipe, schedule = Pipeline(model), model.schedule()
     prompt = ["3" if family == "var" else "a red circle"]
     pipe(prompt * batch, seed=0)
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = resident("VmRSS")
     pipe(prompt * batch, seed=0, output_type="pt")
     grown = resident("VmHWM") - before

@@ -52,7 +52,7 @@ def main() -> None:
         "rows": rows,
     }
     with replacing(options.out / f"plain_run-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def cases() -> Iterator[tuple[ScaleModel, tuple[int | None, int | None], int]]:

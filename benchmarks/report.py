@@ -28,12 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    old = {path: path.read_text() for path in DOCUMENTS}
+    old = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
     new = {path: renewed(text) for path, text in old.items()}
     if options.check:
         sys.exit("out of date: run benchmarks/report.py" if new != old else 0)
     for path, text in new.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     plot(result("front")["comparison"], ROOT / "docs" / "images" / "front.png")
 
 

@@ -65,7 +65,7 @@ def main() -> None:
         },
     }
     with replacing(options.out / f"stages-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     with replacing(options.images / "stages.png") as path:
         sheet(pipe, [ends[0]["caption"], ends[-1]["caption"]]).save(path, format="png")
 

@@ -16,13 +16,13 @@ from stagevar.families.tiny import tiny
 parser = argparse.ArgumentParser()
 parser.add_argument("prompt")
 parser.add_argument("--accelerator", default="stagevar", help="such as 'drop_last(1)'; see `stagevar accelerators`")
-parser.add_argument("--size", help="height x width in pixels; the nearest of 60 sizes is drawn")
+parser.add_argument("--size", help="width x height in pixels; the nearest of 60 sizes is drawn")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--tiny", action="store_true")
 given = parser.parse_args()
 
 pipeline = Pipeline(tiny("infinity")) if given.tiny else Pipeline.from_pretrained("infinity-2b")
-height, width = map(int, given.size.split("x")) if given.size else (None, None)
+width, height = map(int, given.size.split("x")) if given.size else (None, None)
 pictures = []
 for accelerator in ("none", given.accelerator):
     result = pipeline(given.prompt, seed=given.seed, height=height, width=width, accelerator=accelerator)

@@ -49,7 +49,7 @@ def main() -> None:
         results[name] = score(pipe, captions=options.captions, guidance=guidance, **fields)
         print(f"| {name} | {results[name]['overall']:.3f} | {results[name]['relaxed']:.3f} |", flush=True)
     with replacing(options.out) as path:
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device="cpu")
     scores_file = SHIPPED / "scores.json"
-    measured = json.loads(scores_file.read_text()) if scores_file.exists() else {}
+    measured = json.loads(scores_file.read_text(encoding="utf-8")) if scores_file.exists() else {}
     measure: dict[str, Callable[[], Any]] = {
-        "training": lambda: json.loads(options.log.read_text().splitlines()[-1]),
+        "training": lambda: json.loads(options.log.read_text(encoding="utf-8").splitlines()[-1]),
         "tokenizer": lambda: tokenizer(pipe),
         "scores": lambda: [score(pipe, captions=options.captions, guidance=g) for g in options.guidance],
         "stages": lambda: stages(pipe),
@@ -54,9 +54,9 @@ def main() -> None:
     for part in options.parts:
         measured[part] = measure[part]()
         with replacing(scores_file) as path:
-            path.write_text(json.dumps(measured, indent=1) + "\n")
+            path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     with replacing(SHIPPED / "README.md") as path:
-        path.write_text(card(measured))
+        path.write_text(card(measured), encoding="utf-8")
 
 
 def tokenizer(pipe: Pipeline) -> list[dict[str, Any]]:

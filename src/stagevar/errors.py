@@ -15,6 +15,7 @@ StagevarError                     exit  HTTP
 ├── NumericError                     5   500   NaN or infinity in the logits
 ├── OutputError                      6   507   a result could not be written
 └── Cancelled                      130   499   interrupted between two scales
+    └── Terminated                 143   499   ended by the operating system
 """
 
 from __future__ import annotations
@@ -114,6 +115,10 @@ class Cancelled(StagevarError):
 
     def __init__(self, message: str = "cancelled before the next scale") -> None:
         super().__init__(message)
+
+
+class Terminated(Cancelled):
+    exit_code = 143
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

@@ -167,7 +167,7 @@ class StageProfile:
             OutputError: it cannot be written.
         """
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -182,7 +182,7 @@ class StageProfile:
             OptionError: it is no profile, or one of another version.
         """
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise MissingFileError(f"cannot read the profile {path}: {error.strerror or error}") from None
         except ValueError:

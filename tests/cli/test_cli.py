@@ -8,33 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from stagevar import __version__
-from stagevar.cli.pictures import free_name, slug
+from stagevar.cli.pictures import slug
 from stagevar.errors import UnknownModelError
-from stagevar.families.scenes.config import ScenesConfig
-from stagevar.families.scenes.network import Scenes
-from stagevar.families.tiny import randomize
-from stagevar.loading.folder import save_model
+from stagevar.files import reserving
 from stagevar.measure.conform import conform
 from stagevar.pipeline import Pipeline
 
 from .cli_parts import Run, failure, files
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random model of the scenes family that draws in milliseconds."""
-    config = ScenesConfig(width=32, depth=1, heads=2, text_depth=1, grids=(1, 2, 4, 8), codes=(8, 8, 8, 8))
-    network = Scenes(config, name="small")
-    randomize(network, 0)
-    network.tokenizer.codebook.normal_(generator=torch.Generator().manual_seed(0))
-    folder = tmp_path_factory.mktemp("small")
-    save_model(network, folder)
-    return folder
-
 
 # --- the other commands ------------------------------------------------------
 
@@ -47,7 +30,7 @@ def test_demo_puts_every_scale_of_every_prompt_on_one_sheet(command: Run, model:
         assert sheet.width > 4 * 128
         assert sheet.height > 4 * 128
     assert [line.split()[:4] for line in out.splitlines()[1:5]] == [
-        [str(k + 1), f"{side}x{side}", str(side * side), str(8 * side * side)] for k, side in enumerate((1, 2, 4, 8))
+        [str(k), f"{side}x{side}", str(side * side), str(8 * side * side)] for k, side in enumerate((1, 2, 4, 8))
     ]
 
 
@@ -142,6 +125,6 @@ def test_names_of_files_are_plain_and_short() -> None:
 
 def test_a_taken_name_is_counted_up(tmp_path: Path) -> None:
     for expected in ("a.png", "a-2.png", "a-3.png"):
-        path = free_name(tmp_path, "a")
-        assert path.name == expected
-        path.touch()
+        with reserving(tmp_path, "a", ".png") as (path, temporary):
+            temporary.touch()
+        assert path.name == expected and path.exists()

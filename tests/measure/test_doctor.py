@@ -46,8 +46,8 @@ def test_downloads_are_listed_with_their_sizes_and_not_begun(online: Hub, comman
     assert sizes[HUB, NETWORK] == len(online.repositories[HUB]["main"][NETWORK])
     assert (infinity.TEXT_ENCODER, "model.safetensors") in sizes
     assert (infinity.TEXT_ENCODER, "pytorch_model.bin") not in sizes
-    assert found["download"] == sum(sizes.values()) and not any(file["here"] for file in found["files"])
-    assert found["licence"] == "mit" and found["fits"] is True
+    assert found["download"] == sum(sizes.values()) and {file["state"] for file in found["files"]} == {"to download"}
+    assert found["licence"] == "mit" and found["ready"] is True
     assert not any(online.downloads(name) for name in (NETWORK, TOKENIZER, "model.safetensors"))
 
 
@@ -55,14 +55,14 @@ def test_what_is_in_the_cache_need_not_be_downloaded(online: Hub, command: Run) 
     load("infinity-2b")
     for more in ([], ["--local-files-only"]):
         found = told(command("doctor", "infinity-2b", "--json", *more))
-        assert found["download"] == 0 and all(file["here"] and file["size"] for file in found["files"])
+        assert found["download"] == 0 and all(file["state"] == "here" and file["size"] for file in found["files"])
 
 
 def test_without_the_hub_sizes_are_unknown(published: Published, command: Run) -> None:
     published("infinity-2b")
     code, out, _ = command("doctor", "infinity-2b")
-    assert code == 0
-    assert "unknown" in out and "and 3 of unknown size" in out and "it fits" in out
+    assert code == 1, "what is unknown is not fine"
+    assert "NOT ready: unknown: " in out and "ready: it can" not in out
 
 
 def test_memory_adds_up(command: Run, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_text_encoders_count_in_the_dtype_of_the_blocks(published: Published, co
         for dtype in ("float32", "bfloat16")
     )
     assert whole["text_encoder"] == 4 * 1_223_527_424 == 2 * half["text_encoder"]
-    assert all(file["here"] and file["size"] for file in whole["files"])
+    assert all(file["state"] == "here" and file["size"] for file in whole["files"])
     assert "flan-t5-xl" in str([file["source"] for file in whole["files"]])
 
 
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_said_and_shows_in_the_exit_code(
 ) -> None:
     monkeypatch.setattr(doctor, short, lambda *_: 1000)
     code, out, _ = command("doctor", "infinity-2b")
-    assert code == 1 and "does NOT fit" in out
+    assert code == 1 and "NOT ready: there is not enough" in out
 
 
 def test_an_accelerator_changes_what_is_needed(command: Run, tmp_path: Path) -> None:
@@ -105,12 +105,59 @@ def test_an_accelerator_changes_what_is_needed(command: Run, tmp_path: Path) -> 
 
 def test_the_doctor_speaks_of_the_size_that_is_drawn(command: Run, tmp_path: Path) -> None:
     save_model(tiny("var"), tmp_path)
-    assert told(command("doctor", tmp_path, "--size", "20x30", "--json"))["size"] == [12, 24]
+    assert told(command("doctor", tmp_path, "--size", "30x20", "--json"))["size"] == [12, 24]
 
 
 def test_a_folder_of_ours_on_the_hub_is_not_downloaded_either(empty_hub: Hub, command: Run, tmp_path: Path) -> None:
     save_model(tiny("var"), tmp_path / "own")
     empty_hub.add("me/own", {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()})
     found = told(command("doctor", "me/own", "--json"))
-    assert {file["name"]: file["here"] for file in found["files"]} == {"config.json": True, "model.safetensors": False}
+    assert {file["name"]: file["state"] for file in found["files"]} == {
+        "config.json": "here",
+        "model.safetensors": "to download",
+    }
     assert not empty_hub.downloads("model.safetensors")
+
+
+# --- what is not there is never fine ---------------------------------------------------------------------------------
+
+
+def ill(command: Run, *arguments: object) -> dict[str, Any]:
+    code, out, _ = command("doctor", *arguments, "--json")
+    found: dict[str, Any] = json.loads(out)
+    assert code == 1 and not found["ready"] and found["troubles"]
+    return found
+
+
+def test_files_that_are_not_in_the_folder_are_missing(command: Run, tmp_path: Path) -> None:
+    found = ill(command, "var-d16", "--weights", tmp_path)
+    assert "missing: var_d16.pth" in " ".join(found["troubles"])
+
+
+def test_a_web_page_in_place_of_weights_is_damaged(command: Run, tmp_path: Path) -> None:
+    for name in ("var_d16.pth", "vae_ch160v4096z32.pth"):
+        (tmp_path / name).write_text("<!DOCTYPE html>")
+    assert {file["state"] for file in ill(command, "var-d16", "--weights", tmp_path)["files"]} == {"damaged"}
+
+
+def test_a_model_without_published_weights_is_not_ready(command: Run) -> None:
+    assert "no weights of this model are published" in " ".join(ill(command, "infinity-1b")["troubles"])
+
+
+def test_a_missing_package_is_named(online: Hub, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert "stagevar[text]" in " ".join(ill(command, "infinity-2b")["troubles"])
+
+
+def test_a_size_that_the_model_was_not_trained_for_is_remarked(online: Hub, command: Run) -> None:
+    small, usual = (
+        json.loads(command("doctor", "infinity-8b", "--size", size, "--json")[1])["remarks"]
+        for size in ("256x256", "1024x1024")
+    )
+    assert any("trained" in remark for remark in small) and not any("trained" in remark for remark in usual)
+
+
+def test_the_doctor_takes_what_drawing_takes(command: Run) -> None:
+    options = ["--aspect-ratio", "3:2", "--guidance", "2", "--temperature", "0.9", "--top-k", "5", "--top-p", "0.9"]
+    code, out, _ = command("doctor", "scenes", *options, "--negative", "x", "--offload-text-encoder", "--json")
+    assert code == 0, out

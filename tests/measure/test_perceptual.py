@@ -245,7 +245,7 @@ def test_study_takes_their_weights(
     files: dict[str, Path],
 ) -> None:
     save_model(tiny("scenes"), tmp_path / "model")  # type: ignore[arg-type]
-    arguments = ["study", "-m", "model", "--prompts", 1, "--rank-prompts", 1]
+    arguments = ["study", "-m", "model", "--captions", 1, "--rank-prompts", 1]
     weights = ["--clip", clip_folder, "--dino", vit_folder, "--lpips", files["alex"], "--lpips", files["alexnet"]]
     code, out, _ = command(*arguments, *weights, "--dists", files["dists"], "--dists", files["vgg16"], "--json")
     assert code == 0

@@ -174,7 +174,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def test_study_writes_its_folder(command: Run, model: Path) -> None:
-    code, out, _ = command("study", "-m", model, "--prompts", 2, "--rank-prompts", 1, "--guidance", 2, "--json")
+    code, out, _ = command("study", "-m", model, "--captions", 2, "--rank-prompts", 1, "--guidance", 2, "--json")
     answer = json.loads(out)
     assert code == 0 and {Path(name).name for name in answer["files"]} == {
         path.name for path in Path("study").iterdir()
@@ -183,13 +183,13 @@ def test_study_writes_its_folder(command: Run, model: Path) -> None:
     assert answer["guidance"] == [2] * 5 and answer["size"] == [12, 12]
     assert "values" not in answer["curves"]["ssim"]
     assert StageProfile.load(Path("study/profile.json")).prompts == 2
-    assert "semantic" in command("study", "-m", model, "--prompts", 1, "-o", "again")[1]
+    assert "semantic" in command("study", "-m", model, "--captions", 1, "-o", "again")[1]
 
 
 def test_study_takes_the_sizes_of_a_model(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command("study", "-m", model, "--size", "16x")[0] == SizeError.exit_code
-    monkeypatch.setattr(commands, "load_pipeline", lambda *_: Pipeline(tiny("infinity")))
-    code, out, _ = command("study", "--size", "18x54", "--prompts", 1, "--json")
+    monkeypatch.setattr(commands.Place, "load", lambda _: Pipeline(tiny("infinity")))
+    code, out, _ = command("study", "--size", "54x18", "--captions", 1, "--json")
     assert code == 0 and json.loads(out)["schedule"][-1] == [9, 27]
     assert StageProfile.load(Path("study/profile.json")).schedule[-1] == (9, 27)
     with Image.open("study/pictures.png") as sheet:
@@ -198,26 +198,26 @@ def test_study_takes_the_sizes_of_a_model(command: Run, model: Path, monkeypatch
 
 def test_calibrate_writes_a_profile_of_captions_from_a_file(command: Run, model: Path) -> None:
     Path("captions.txt").write_text("a star\n\na red ring\n")
-    assert command("calibrate", "-m", model, "--captions", "captions.txt", "-o", "p.json", "-q") == (0, "", "")
+    assert command("calibrate", "-m", model, "--prompts", "captions.txt", "-o", "p.json", "-q") == (0, "", "")
     assert StageProfile.load(Path("p.json")).prompts == 2
     assert len(StageProfile.load(Path("p.json")).dial) == len(QUALITIES)
     wanted = ["--structure", 0.5, "--dial-prompts", 1, "--ssim", 0.9, "-o", "p.json"]
-    code, out, _ = command("calibrate", "-m", model, "--prompts", 1, *wanted, "--json")
+    code, out, _ = command("calibrate", "-m", model, "--captions", 1, *wanted, "--json")
     answer = json.loads(out)
     assert code == 0 and answer["structure"]["rule"]["reach"] == 0.5
     text = f"stagevar(quality={StageProfile.load(Path('p.json')).quality(0.9):.3f})"
     assert answer["accelerator"] == text
-    assert command("calibrate", "-m", model, "--prompts", 1, *wanted, "-q")[1] == f"{text}\n"
+    assert command("calibrate", "-m", model, "--captions", 1, *wanted, "-q")[1] == f"{text}\n"
     assert command("calibrate", "-m", model, "--ssim", 0.9, "--dial-prompts", 0)[0] == OptionError.exit_code
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (["--captions", "none.txt"], 4, "none.txt"),
-        (["--captions", "empty.txt"], 2, "no captions"),
-        (["--captions", "bytes.txt"], 2, "UTF-8"),
-        (["--captions", "odd.txt"], 2, "cannot read"),
+        (["--prompts", "none.txt"], 4, "none.txt"),
+        (["--prompts", "empty.txt"], 2, "holds no prompt"),
+        (["--prompts", "bytes.txt"], 2, "UTF-8"),
+        (["--prompts", "odd.txt"], 2, "cannot read"),
         (["--guidance", "much"], 2, "--guidance"),
         (["-o", "empty.txt/p.json"], 6, "empty.txt"),
     ],
@@ -226,5 +226,5 @@ def test_failures_are_one_line(command: Run, model: Path, arguments: list[str], 
     Path("empty.txt").touch()
     Path("bytes.txt").write_bytes(b"\xff\xfe\xff")
     Path("odd.txt").write_text("star star star\n")
-    found, _, line = command("calibrate", "-m", model, "--prompts", 1, *arguments, "-q")
+    found, _, line = command("calibrate", "-m", model, "--captions", 1, *arguments, "-q")
     assert found == code and line.startswith("error: ") and part in line and line.count("\n") == 1

@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.parametrize(
     ("name", "arguments", "sizes"),
     [
-        ("infinity", ["a cat", "--tiny", "--size", "18x54"], {"infinity.png": (108, 18)}),
+        ("infinity", ["a cat", "--tiny", "--size", "54x18"], {"infinity.png": (108, 18)}),
         ("star", ["a cat", "--tiny"], {"star.png": (32, 16)}),
         (
             "scenes",

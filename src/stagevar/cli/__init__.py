@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, StagevarError
+from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, StagevarError, Terminated
 
 COMMANDS = ("generate", "models", "accelerators", "bench", "study", "conform")
 """Files of commands, in the order of the help."""
@@ -21,7 +22,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(run())
+
+
+def _terminated(*_: object) -> None:
+    """Unwind, so that no temporary file is left."""
+    raise Terminated("terminated")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -9,14 +9,27 @@ from typing import Annotated
 
 import typer
 
-from stagevar.cli.options import JsonOption, ModelOption, SizeOption, app, read_size
+from stagevar.cli.options import (
+    AspectOption,
+    HeightOption,
+    JsonOption,
+    ModelOption,
+    Place,
+    RevisionOption,
+    SizeOption,
+    StrictOption,
+    WeightsOption,
+    WidthOption,
+    app,
+    read_size,
+)
 
 
 @app.command()
 def accelerators(as_json: JsonOption = False) -> None:
     """List accelerators and their fields."""
     from stagevar.cli import show
-    from stagevar.registry import known
+    from stagevar.registry import broken, known
 
     rows = [
         {
@@ -31,6 +44,8 @@ def accelerators(as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(rows))
     else:
         show.accelerators(rows)
+    for origin, reason in broken().items():
+        typer.echo(f"left out: {origin}: {reason}", err=True)
 
 
 @app.command()
@@ -38,6 +53,12 @@ def explain(
     accelerator: Annotated[str, typer.Option("--accelerator", "-a", help="Such as 'drop_last(1)'; sums with +.")],
     model: ModelOption = "scenes",
     size: SizeOption = None,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    aspect_ratio: AspectOption = None,
+    strict: StrictOption = False,
+    weights: WeightsOption = None,
+    revision: RevisionOption = None,
     text_length: Annotated[int | None, typer.Option(min=1, help="Text tokens of a prompt.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,11 +67,12 @@ def explain(
     The gain is predicted from operations: memory traffic, launches, sampling, text and decoding are not in it.
     """
     from stagevar.cli import show
-    from stagevar.loading.sources import skeleton
+    from stagevar.loading.sources import outline
     from stagevar.measure.predict.explain import explain as explained
 
-    height, width = read_size(size)
-    answer = explained(skeleton(model), accelerator, height=height, width=width, text_length=text_length)
+    sides = read_size(size, width, height, aspect_ratio)
+    outlined = outline(Place(model, weights, revision=revision).resolve())
+    answer = explained(outlined, accelerator, **sides, strict=strict, text_length=text_length)
     if as_json:
         typer.echo(json.dumps(answer))
     else:

@@ -1,4 +1,4 @@
-"""`stagevar compare` and `score`: accelerators side by side, and a model against its oracle."""
+"""`stagevar compare` and `score`: accelerators side by side, and a model against its suite."""
 
 from __future__ import annotations
 
@@ -9,36 +9,54 @@ from typing import Annotated
 import typer
 
 from stagevar.cli.options import (
+    AspectOption,
+    BatchOption,
     DeviceOption,
     DtypeOption,
+    GuidanceOption,
+    HeightOption,
     JsonOption,
     ModelOption,
+    OfflineOption,
+    OffloadOption,
+    Place,
+    PromptsOption,
     QuietOption,
+    RevisionOption,
     SizeOption,
     WeightsOption,
+    WidthOption,
     app,
-    load_pipeline,
+    read_numbers,
     read_prompts,
     read_size,
 )
+
+CaptionsOption = Annotated[int, typer.Option("--captions", min=1, help="How many captions, one picture each.")]
 
 
 @app.command()
 def compare(
     accelerators: Annotated[list[str], typer.Argument(metavar="ACCELERATOR", help="Such as 'drop_last(1)'.")],
     model: ModelOption = "scenes",
-    captions: Annotated[int, typer.Option(min=1, help="Pictures per accelerator.")] = 60,
-    prompts: Annotated[Path | None, typer.Option(help="File with a prompt per line, taken in turn.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Weight of the prompt.")] = None,
+    captions: CaptionsOption = 60,
+    prompts: PromptsOption = None,
+    guidance: GuidanceOption = None,
     size: SizeOption = None,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    aspect_ratio: AspectOption = None,
     seed: Annotated[int, typer.Option(help="Of the first picture; counted up.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 16,
+    batch_size: BatchOption = 16,
     parts: Annotated[
         bool, typer.Option("--parts", help="Also measure latency by part, in batches of its own.")
     ] = False,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    revision: RevisionOption = None,
+    local_files_only: OfflineOption = False,
+    offload: OffloadOption = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of table, JSON and plots.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -48,33 +66,33 @@ def compare(
     The plain run is always the first row; speed-up and closeness are relative to it.
     """
     from stagevar.cli import show
+    from stagevar.cli.generate import ready
+    from stagevar.cli.progress import counter
     from stagevar.measure.bench.compare import compare as measure
     from stagevar.measure.bench.table import write
     from stagevar.measure.study.plots import available
-    from stagevar.registry import parse
+    from stagevar.request import Request
 
-    height, width = read_size(size)
-    for text in accelerators:
-        parse(text)
+    sides, lines = read_size(size, width, height, aspect_ratio), read_prompts(prompts)
+    weight = read_numbers(guidance, "--guidance")
     if output is not None:
         available()
-    lines = [] if prompts is None else read_prompts(prompts)
-    pipe = load_pipeline(model, weights, device, dtype)
-    with show.counter("captions", captions, quiet=quiet) as advance:
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload)
+    pipe = ready(place, [Request("any", accelerator=text, **sides) for text in accelerators], read=False)
+    with counter("captions", captions, quiet=quiet) as advance:
         comparison = measure(
             pipe,
             accelerators,
             captions=captions,
             prompts=lines,
-            guidance=guidance,
+            guidance=weight,
             seed=seed,
             batch_size=batch_size,
-            height=height,
-            width=width,
             parts=parts,
             progress=advance,
+            **sides,
         )
-    files = [] if output is None else write(output, comparison)
+    files = [] if output is None else write(output.expanduser(), comparison)
     if as_json:
         typer.echo(json.dumps(comparison))
     elif not quiet:
@@ -86,23 +104,37 @@ def compare(
 @app.command()
 def score(
     model: ModelOption = "scenes",
-    captions: Annotated[int, typer.Option(min=1, help="Number of captions, the six categories in turn.")] = 600,
-    guidance: Annotated[float | None, typer.Option(help="Weight of the prompt.")] = None,
-    seed: Annotated[int, typer.Option(help="Of captions and pictures.")] = 0,
+    captions: CaptionsOption = 600,
+    guidance: GuidanceOption = None,
+    accelerator: Annotated[str, typer.Option("--accelerator", "-a", help="As in `generate`.")] = "none",
+    seed: Annotated[int, typer.Option(help="Of the first picture; counted up.")] = 0,
+    batch_size: BatchOption = 16,
+    weights: WeightsOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Score a model of the scenes world.
+    """Score a model on the captions of its own suite.
 
-    Draws held-out captions and has the oracle read the pictures.
+    Has the suite's reader judge the pictures, the categories in turn.
     """
     from stagevar.cli import show
+    from stagevar.cli.progress import counter
     from stagevar.measure.suites.score import score as measure
 
-    pipe = load_pipeline(model, None, device)
-    with show.counter("pictures", captions, quiet=quiet) as advance:
-        scores = measure(pipe, captions=captions, guidance=guidance, seed=seed, progress=advance)
+    pipe = Place(model, weights, device, dtype).load()
+    weight = read_numbers(guidance, "--guidance")
+    with counter("pictures", captions, quiet=quiet) as advance:
+        scores = measure(
+            pipe,
+            captions=captions,
+            guidance=weight,
+            seed=seed,
+            batch_size=batch_size,
+            progress=advance,
+            accelerator=accelerator,
+        )
     if as_json:
         typer.echo(json.dumps(scores))
     else:

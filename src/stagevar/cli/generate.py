@@ -1,44 +1,63 @@
-"""`stagevar generate` and `stagevar demo`."""
+"""`stagevar generate`, `again` and `demo`: pictures from prompts."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stagevar.cli.options import (
+    AcceleratorOption,
+    AspectOption,
+    BatchOption,
     DeviceOption,
     DtypeOption,
+    GuidanceOption,
+    HeightOption,
     JsonOption,
     ModelOption,
+    OfflineOption,
+    OffloadOption,
+    Place,
+    PromptsOption,
     QuietOption,
+    RevisionOption,
     SizeOption,
+    StrictOption,
     WeightsOption,
+    WidthOption,
     app,
-    load_pipeline,
     read_numbers,
+    read_prompts,
     read_size,
 )
+from stagevar.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from stagevar.cli.pictures import Target
+    from stagevar.engine.loop.trace import Trace
+    from stagevar.pipeline import Pipeline
+    from stagevar.request import Request
     from stagevar.result import ScaleEvent
 
 
 @app.command()
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw, each in quotes.")],
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, each in quotes.")] = None,
+    file: PromptsOption = None,
     model: ModelOption = "scenes",
     count: Annotated[int, typer.Option("-n", "--count", help="Pictures per prompt.")] = 1,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture.")] = None,
-    guidance: Annotated[str | None, typer.Option(help="Weight of the prompt: a number, or one per scale.")] = None,
+    guidance: GuidanceOption = None,
     negative: Annotated[str | None, typer.Option(help="What the pictures should not show.")] = None,
     size: SizeOption = None,
-    aspect_ratio: Annotated[str | None, typer.Option(metavar="W:H", help="Such as 3:2, in place of --size.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a size that the model does not draw.")] = False,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    aspect_ratio: AspectOption = None,
+    strict: StrictOption = False,
     temperature: Annotated[
         str | None, typer.Option(help="0 takes the likeliest code: a number, or one per scale.")
     ] = None,
@@ -47,14 +66,17 @@ def generate(
     smooth: Annotated[
         bool | None, typer.Option(help="Mix codes instead of drawing one per token, where the model can.")
     ] = None,
-    accelerator: Annotated[
-        str, typer.Option("--accelerator", "-a", help="Such as 'stagevar' or 'drop_last(1)'; sums with +.")
-    ] = "none",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 16,
+    accelerator: AcceleratorOption = "none",
+    batch_size: BatchOption = 16,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the pictures.")] = Path("out"),
+    revision: RevisionOption = None,
+    local_files_only: OfflineOption = False,
+    offload: OffloadOption = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the pictures, a file such as star.png, or - for stdout.")
+    ] = Path("out"),
     trace: Annotated[Path | None, typer.Option(help="File for the record of all passes, as JSON lines.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -62,17 +84,16 @@ def generate(
     """Draw pictures and save them as PNG files."""
     from stagevar.calling import expand
     from stagevar.cli import show
-    from stagevar.cli.pictures import write
-    from stagevar.engine.loop.trace import write as write_traces
+    from stagevar.cli.pictures import Target
 
-    height, width = read_size(size)
+    texts = [*(prompts or []), *read_prompts(file)]
+    if not texts:
+        raise PromptError("there is no prompt; say what to draw, or give a file with --prompts")
     requests = expand(
-        prompts,
+        texts,
         negative_prompt=negative,
         num_images_per_prompt=count,
-        height=height,
-        width=width,
-        aspect_ratio=aspect_ratio,
+        **read_size(size, width, height, aspect_ratio),
         strict=strict,
         guidance_scale=read_numbers(guidance, "--guidance"),
         temperature=read_numbers(temperature, "--temperature"),
@@ -82,24 +103,106 @@ def generate(
         accelerator=accelerator,
         seed=seed,
     )
-    pipe = load_pipeline(model, weights, device, dtype)
-    pictures, traces = [], []
-    for start in range(0, len(requests), batch_size):  # what is done is on disk before the next batch begins
-        batch = requests[start : start + batch_size]
-        result = show.last(show.progress(pipe.events(batch, batch_size=batch_size), quiet=quiet))
-        for request, image, drawn in zip(batch, result.images, result.sizes, strict=True):
-            file = write(output, image, request.prompt, request.seed, pipe.model.name)
-            row = {"file": str(file), "prompt": request.prompt, "seed": request.seed, "size": list(drawn)}
-            pictures.append(row)
-        traces.append(result.trace)
-        if trace is not None:
-            write_traces(trace, traces)
-    if as_json:
-        typer.echo(json.dumps({"pictures": pictures, "traces": [trace.to_dict() for trace in traces]}))
-    elif not quiet:
-        show.pictures(pictures)
-        show.times(traces)
-        show.size((height, width), result.sizes[0])
+    target = Target.read(output, len(requests))
+    if target.kind == "stream" and as_json:
+        raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload)
+    pipe = ready(place, requests)
+    with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
+        drawn(pipe, requests, batch_size, target, done, None if trace is None else trace.expanduser(), quiet=quiet)
+        if not (as_json or quiet or target.kind == "stream"):
+            show.size((requests[0].height, requests[0].width), done.pictures[0])
+
+
+def ready(place: Place, requests: list[Request], *, read: bool = True) -> Pipeline:
+    """The loaded model, once all that can be checked without its weights has been checked; the prompts of the requests
+    are read then.
+
+    Raises:
+        RequestError and its kinds, MissingExtraError, MissingFileError
+    """
+    from stagevar.drawing import prepare, read_prompts
+    from stagevar.loading.sources import check, outline
+
+    meant = place.resolve()
+    model = outline(meant)
+    for request in requests:
+        prepare(model, request)
+    check(meant)
+    pipe = place.load()
+    if read:
+        requests[:] = read_prompts(pipe.model, requests, 16)
+    return pipe
+
+
+def drawn(
+    pipe: Pipeline,
+    requests: list[Request],
+    batch_size: int,
+    target: Target,
+    done: Any,
+    trace_file: Path | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Draw batch by batch; what is done is on disk, and noted in ``done``, before the next batch begins."""
+    from stagevar.cli.progress import pictures
+    from stagevar.engine.loop.trace import write as write_traces
+
+    with pictures(len(requests), quiet=quiet) as watched:
+        for start in range(0, len(requests), batch_size):
+            result = None
+            for event in watched(pipe.events(requests[start : start + batch_size], batch_size=batch_size)):
+                result = event.result
+            assert result is not None
+            done.traces.append(result.trace)
+            for image, record in zip(result.images, records(result.trace), strict=True):
+                done.pictures.append({"file": target.write(image, record), **record})
+            if trace_file is not None:
+                write_traces(trace_file, done.traces)
+
+
+def records(trace: Trace) -> list[dict[str, Any]]:
+    """Per picture all that repeats it: model, origin, settings, dtype."""
+    kept = {name: trace.machine[name] for name in ("dtype", "stagevar", "torch")}
+    return [{"model": trace.model, "origin": trace.origin, **picture, **kept} for picture in trace.pictures]
+
+
+@app.command()
+def again(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A PNG file of `stagevar generate`.")],
+    device: DeviceOption = "auto",
+    local_files_only: OfflineOption = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the picture, a file such as star.png, or - for stdout.")
+    ] = Path("out"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw a picture once more from the record in its file.
+
+    Says whether it came out the same, pixel by pixel.
+    """
+    from stagevar.cli import show
+    from stagevar.cli.pictures import Target, read_record
+    from stagevar.request import Request
+
+    image, record = read_record(picture)
+    if record.get("plan") is not None:
+        raise OptionError(f"{picture} was drawn with a plan of its own, which its record only describes")
+    fields = {name: record[name] for name in record.keys() & Request.__dataclass_fields__.keys()}
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    requests = [Request(**fields | lists)]
+    origin, target = record["origin"], Target.read(output, 1)
+    weights = None if origin.get("weights") is None else Path(origin["weights"])
+    place = Place(origin["source"], weights, device, record["dtype"], origin.get("revision"), local_files_only)
+    pipe = ready(place, requests)
+    with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
+        drawn(pipe, requests, 1, target, done, None, quiet=quiet)
+        same = read_record(Path(done.pictures[0]["file"]))[0] if target.kind != "stream" else None
+        done.pictures[0]["same"] = same is not None and same.tobytes() == image.tobytes()
+        if not (as_json or quiet or target.kind == "stream"):
+            show.line("the same picture, pixel by pixel" if done.pictures[0]["same"] else "NOT the same picture")
 
 
 @app.command()
@@ -108,6 +211,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of all four pictures.")] = 0,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the contact sheet.")] = Path("out"),
     quiet: QuietOption = False,
 ) -> None:
@@ -116,21 +220,23 @@ def demo(
     The contact sheet shows each picture after every scale.
     """
     from stagevar.cli import show
-    from stagevar.cli.pictures import contact_sheet, slug
+    from stagevar.cli.pictures import slug
+    from stagevar.cli.progress import pictures
+    from stagevar.cli.sheet import contact_sheet
     from stagevar.files import replacing
 
-    pipe = load_pipeline(model, weights, device)
+    pipe = Place(model, weights, device, dtype).load()
     prompts = pipe.model.samples[:4]
     columns: list[tuple[str, list[Image]]] = []
-
-    def keep(event: ScaleEvent) -> None:
-        columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
-
-    result = show.last(show.progress(pipe.stream(prompts, seed=seed), quiet=quiet), keep)
-    path = output / f"demo-{slug(pipe.model.name)}.png"
+    event: ScaleEvent | None = None
+    with pictures(len(prompts), quiet=quiet) as watched:
+        for event in watched(pipe.stream(prompts, seed=seed)):
+            columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
+    assert event is not None and event.result is not None
+    path = output.expanduser() / f"demo-{slug(pipe.model.name)}.png"
     with replacing(path) as temporary:
         contact_sheet(prompts, columns).save(temporary, format="png")
     if not quiet:
-        show.scales(result.trace)
-        show.times([result.trace])
+        show.scales(event.result.trace)
+        show.times([event.result.trace])
     typer.echo(path)

@@ -8,7 +8,26 @@ from typing import Annotated
 
 import typer
 
-from stagevar.cli.options import DeviceOption, DtypeOption, JsonOption, SizeOption, WeightsOption, app, read_size
+from stagevar.cli.options import (
+    AcceleratorOption,
+    AspectOption,
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    HeightOption,
+    JsonOption,
+    OfflineOption,
+    OffloadOption,
+    Place,
+    RevisionOption,
+    SizeOption,
+    StrictOption,
+    WeightsOption,
+    WidthOption,
+    app,
+    read_numbers,
+    read_size,
+)
 
 
 @app.command()
@@ -52,15 +71,11 @@ SourceArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of `stagevar models`, a folder, a file or a hub repository.")
 ]
 
-RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the network's repository.")]
-
-OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Download nothing.")]
-
 
 @app.command()
 def convert(
     source: SourceArgument,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write: new, empty, or a model of ours.")],
     dtype: Annotated[str, typer.Option(help="Of blocks and text encoders: float32, bfloat16, float16.")] = "float32",
     weights: WeightsOption = None,
     revision: RevisionOption = None,
@@ -77,33 +92,38 @@ def convert(
     from stagevar.loading.convert import convert as write
     from stagevar.loading.place import read_dtype
     from stagevar.loading.published import Where
+    from stagevar.loading.read import load_config
 
-    model = write(
-        source,
-        folder,
-        weights=weights,
-        dtype=read_dtype(dtype),
-        copy_text=text,
-        where=Where(revision=revision, local_files_only=local_files_only),
-    )
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    size = sum(path.stat().st_size for path in files)
+    folder = folder.expanduser()
+    where = Where(revision=revision, local_files_only=local_files_only)
+    model = write(source, folder, weights=weights, dtype=read_dtype(dtype), copy_text=text, where=where)
+    names = load_config(folder)["files"]
+    size = sum((folder / name).stat().st_size for name in names)
     if as_json:
-        names = [str(path.relative_to(folder)) for path in files]
         typer.echo(json.dumps({"model": model.name, "folder": str(folder), "files": names, "bytes": size}))
     else:
-        typer.echo(f"{model.name}: {len(files)} files, {size / 1e9:.3g} GB in {folder}; load it with -m {folder}")
+        typer.echo(f"{model.name}: {len(names)} files, {size / 1e9:.3g} GB in {folder}; load it with -m {folder}")
 
 
 @app.command()
 def doctor(
     source: SourceArgument = "scenes",
     size: SizeOption = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    aspect_ratio: AspectOption = None,
+    strict: StrictOption = False,
+    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Pictures at once.")] = 1,
+    guidance: GuidanceOption = None,
+    negative: Annotated[str | None, typer.Option(help="As in `generate`.")] = None,
+    temperature: Annotated[str | None, typer.Option(help="As in `generate`.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="As in `generate`.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="As in `generate`.")] = None,
+    smooth: Annotated[bool | None, typer.Option(help="As in `generate`.")] = None,
+    accelerator: AcceleratorOption = "none",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
-    accelerator: Annotated[str, typer.Option("--accelerator", "-a", help="As in `generate`.")] = "none",
-    offload: Annotated[bool, typer.Option("--offload-text-encoder", help="Its weights wait on the CPU.")] = False,
+    offload: OffloadOption = False,
     weights: WeightsOption = None,
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
@@ -111,30 +131,35 @@ def doctor(
 ) -> None:
     """Say what a model needs before it is loaded.
 
-    Downloads, licence, disk and memory; exits with 1 if this machine does not have them.
+    Downloads, licence, disk and memory; exits with 1 if something is missing, or could not be found out.
     """
     from dataclasses import asdict
 
+    from stagevar.calling import expand
     from stagevar.cli import show
     from stagevar.loading.place import read_device, read_dtype
-    from stagevar.loading.published import Where
-    from stagevar.loading.sources import resolve
     from stagevar.measure.predict.doctor import diagnose
-    from stagevar.request import Request
 
-    height, width = read_size(size)
-    place = read_device(device)
+    [request] = expand(
+        "any",
+        negative_prompt=negative,
+        **read_size(size, width, height, aspect_ratio),
+        strict=strict,
+        guidance_scale=read_numbers(guidance, "--guidance"),
+        temperature=read_numbers(temperature, "--temperature"),
+        top_k=top_k,
+        top_p=top_p,
+        smooth=smooth,
+        accelerator=accelerator,
+        seed=0,
+    )
+    place, on = Place(source, weights, device, dtype, revision, local_files_only, offload), read_device(device)
     found = diagnose(
-        resolve(source, weights, Where(revision=revision, local_files_only=local_files_only)),
-        Request("any", height=height, width=width, accelerator=accelerator),
-        batch,
-        dtype=read_dtype(dtype, place),
-        device=place,
-        offload_text_encoder=offload,
+        place.resolve(), request, batch, dtype=read_dtype(dtype, on), device=on, offload_text_encoder=offload
     )
     if as_json:
-        totals = {name: getattr(found, name) for name in ("download", "need", "fits")}
+        totals = {name: getattr(found, name) for name in ("download", "need", "troubles", "ready")}
         typer.echo(json.dumps(asdict(found) | totals | {"peak": found.run.peak}))
     else:
         show.diagnosis(found)
-    raise typer.Exit(int(not found.fits))
+    raise typer.Exit(int(not found.ready))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +16,10 @@ import typer
 from typer.core import TyperGroup
 
 from stagevar import __version__
-from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError
+from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError, quoted
 
 if TYPE_CHECKING:
+    from stagevar.loading.sources import Source
     from stagevar.pipeline import Pipeline
 
 
@@ -27,16 +30,16 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Cancelled("interrupted; pictures that were finished are kept") from None
+            raise Cancelled("interrupted") from None
 
 
 app = typer.Typer(
     cls=Group,
     help="Draw pictures with next-scale visual autoregressive models.",
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -50,7 +53,7 @@ def _version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, as STAGEVAR_DEBUG=1 does.")] = False,
 ) -> None:
@@ -61,19 +64,63 @@ def options(
 
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A name of `stagevar models`, or a folder.")]
-WeightsOption = Annotated[Path | None, typer.Option(help="Folder with a listed model's files, instead of the hub.")]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Folder with a listed model's files, or its network's file, instead of the hub.")
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the network's repository.")]
+OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Download nothing.")]
+OffloadOption = Annotated[bool, typer.Option("--offload-text-encoder", help="Its weights wait on the CPU.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
+SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")]
+WidthOption = Annotated[int | None, typer.Option(help="Width in pixels, with --height.")]
+HeightOption = Annotated[int | None, typer.Option(help="Height in pixels, with --width.")]
+AspectOption = Annotated[str | None, typer.Option(metavar="W:H", help="Such as 3:2 or 1.5, in place of a size.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse a size that the model does not draw.")]
+GuidanceOption = Annotated[str | None, typer.Option(help="Weight of the prompt: a number, or one per scale.")]
+AcceleratorOption = Annotated[
+    str, typer.Option("--accelerator", "-a", help="Such as 'stagevar' or 'drop_last(1)'; sums with +.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")]
+PromptsOption = Annotated[
+    Path | None, typer.Option("--prompts", help="File with a prompt per line; - reads standard input.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")]
 
 
-def load_pipeline(model: str, weights: Path | None, device: str, dtype: str = "auto") -> Pipeline:
-    """The model of the options."""
-    from stagevar.pipeline import Pipeline
+@dataclass(frozen=True)
+class Place:
+    """Which model, and how it is put into memory: the options of every command that loads one."""
 
-    return Pipeline.from_pretrained(model, weights=weights, device=device, dtype=dtype)
+    model: str
+    weights: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    revision: str | None = None
+    local_files_only: bool = False
+    offload_text_encoder: bool = False
+
+    def resolve(self) -> Source:
+        """What the model's name means; no weights are fetched."""
+        from stagevar.loading.published import Where
+        from stagevar.loading.sources import resolve
+
+        where = Where(revision=self.revision, local_files_only=self.local_files_only)
+        return resolve(self.model, self.weights, where)
+
+    def load(self) -> Pipeline:
+        from stagevar.pipeline import Pipeline
+
+        return Pipeline.from_pretrained(
+            self.model,
+            weights=self.weights,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            offload_text_encoder=self.offload_text_encoder,
+        )
 
 
 def read_numbers(text: str | None, option: str) -> float | list[float] | None:
@@ -83,26 +130,39 @@ def read_numbers(text: str | None, option: str) -> float | list[float] | None:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        raise OptionError(f"{option} takes a number, or one per scale separated by commas, not {text!r}") from None
+        raise OptionError(f"{option} takes a number, or one per scale with commas, not {quoted(text)}") from None
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def read_size(text: str | None) -> tuple[int | None, int | None]:
-    """Height and width of ``--size``."""
-    if text is None:
-        return None, None
-    sides = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
-    if sides is None:
-        raise SizeError(f"--size takes height x width in pixels, such as 64x64, not {text!r}")
-    return int(sides[1]), int(sides[2])
+def read_size(
+    size: str | None, width: int | None = None, height: int | None = None, aspect: str | None = None
+) -> dict[str, Any]:
+    """The fields of a request that say how large its picture is."""
+    if size is not None:
+        sides = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", size)
+        if sides is None:
+            raise SizeError(f"--size takes width x height in pixels, such as 64x64, not {quoted(size)}")
+        if width is not None or height is not None:
+            raise SizeError("give --size, or --width and --height, not both")
+        width, height = int(sides[1]), int(sides[2])
+    return {"height": height, "width": width, "aspect_ratio": aspect}
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file, one per line."""
+def read_prompts(path: Path | None, most: int | None = None) -> list[str]:
+    """The prompts of a file or of standard input, one per line; none without a file.
+
+    Raises:
+        MissingFileError, OptionError
+    """
+    if path is None:
+        return []
     try:
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingFileError(f"cannot read prompts {path}: {getattr(error, 'strerror', None) or error}") from None
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.expanduser().read_bytes()
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise MissingFileError(f"cannot read prompts {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise OptionError(f"{path} is not a text file in UTF-8") from None
     if not lines:
         raise OptionError(f"{path} holds no prompt; write one per line")
-    return lines
+    return lines[:most]

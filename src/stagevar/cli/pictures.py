@@ -1,36 +1,85 @@
-"""Pictures on disk: names that tell what they show, and the contact sheet of the demo."""
+"""Pictures on disk: where they go, names that tell what they show, and what made them in the file itself."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Sequence
-from itertools import count
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stagevar import __version__
-from stagevar.files import replacing
+from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, OutputError
+from stagevar.files import replacing, reserving, unwritable
 
-MARGIN, LINE, LONGEST = 12, 22, 128
-PAPER, INK = "white", "black"
+SUFFIX = ".png"
+RECORD = "stagevar"
+"""Text field of a picture that holds, as JSON, what repeats it."""
 
 
-def write(folder: Path, image: Image.Image, prompt: str, seed: int, model: str) -> Path:
-    """Save a picture as PNG under a free name, with what made it in the file's text fields.
+@dataclass(frozen=True)
+class Target:
+    """Where pictures go: a folder under names of their own, one named file, or standard output."""
 
-    Raises:
-        OutputError: it cannot be written; nothing is left of it.
-    """
-    fields = PngInfo()
-    for key, value in {"prompt": prompt, "seed": seed, "model": model, "Software": f"stagevar {__version__}"}.items():
-        fields.add_itxt(key, str(value))
-    path = free_name(folder, f"{slug(prompt)}-{seed}")
-    with replacing(path) as temporary:
-        image.save(temporary, format="png", pnginfo=fields)
-    return path
+    path: Path
+    kind: Literal["folder", "file", "stream"]
+
+    @classmethod
+    def read(cls, text: Path, count: int) -> Target:
+        """The target of so many pictures, checked before anything is drawn. One file is named by its ending, or where
+        something that is no folder is there.
+
+        Raises:
+            OptionError: several pictures for one file.
+            OutputError: the place cannot be written to.
+        """
+        path = text.expanduser()
+        try:
+            if str(path) in ("-", "/dev/stdout"):
+                target = cls(path, "stream")
+            elif not path.is_dir() and (path.suffix.lower() == SUFFIX or path.exists()):
+                target = cls(path, "file")
+            else:
+                target = cls(path, "folder")
+            above = next(each for each in (path, *path.parents) if os.path.lexists(each))
+            fitting = above.is_dir() or (above == path and target.kind == "file")
+        except OSError as error:
+            raise unwritable(path, error) from error
+        if count > 1 and target.kind != "folder":
+            raise OptionError(f"{count} pictures do not go into one file; let -o name a folder")
+        if target.kind != "stream" and not (fitting and os.access(above, os.W_OK)):
+            raise OutputError(f"cannot write {path}: {above} is no place that can be written to")
+        return target
+
+    def write(self, image: Image.Image, record: Mapping[str, Any]) -> str:
+        """Save a picture with what made it; where it is.
+
+        Raises:
+            OutputError: it cannot be written; nothing is left of it.
+        """
+        fields = PngInfo()
+        shown = {name: record[name] for name in ("prompt", "seed", "model")}
+        for key, value in {**shown, "Software": f"stagevar {__version__}", RECORD: json.dumps(record)}.items():
+            fields.add_itxt(key, str(value))
+        if self.kind == "stream":
+            image.save(sys.stdout.buffer, format="png", pnginfo=fields)
+            sys.stdout.buffer.flush()
+            return "-"
+        if self.kind == "file":
+            with replacing(self.path) as temporary:
+                image.save(temporary, format="png", pnginfo=fields)
+            return str(self.path)
+        stem = f"{slug(str(record['prompt']))}-{record['seed']}"
+        with reserving(self.path, stem, SUFFIX) as (path, temporary):
+            image.save(temporary, format="png", pnginfo=fields)
+        return str(path)
 
 
 def slug(prompt: str, longest: int = 80) -> str:
@@ -39,33 +88,20 @@ def slug(prompt: str, longest: int = 80) -> str:
     return text.encode()[:longest].decode(errors="ignore").rstrip("-") or "picture"
 
 
-def free_name(folder: Path, stem: str) -> Path:
-    """``stem.png``, or ``stem-2.png`` and so on if that is taken."""
-    names = (folder / f"{stem}{'' if number == 1 else f'-{number}'}.png" for number in count(1))
-    return next(path for path in names if not os.path.lexists(path))  # unlike Path.exists, never raises
+def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
+    """A picture and what made it.
 
-
-def contact_sheet(prompts: Sequence[str], columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    """One row of pictures per prompt below its text, one column per scale below its label."""
-    small, large = ImageFont.load_default(12), ImageFont.load_default(15)
-    cell_width, cell_height = _cell(columns[0][1][0].size)
-    step_x, step_y = cell_width + MARGIN, LINE + cell_height + MARGIN
-    sheet = Image.new("RGB", (MARGIN + len(columns) * step_x, MARGIN + LINE + len(prompts) * step_y), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for x, (label, images) in enumerate(columns):
-        left = MARGIN + x * step_x
-        draw.text((left, MARGIN), label, INK, small)
-        for y, image in enumerate(images):
-            enlarged = cell_width > image.width
-            kind = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
-            sheet.paste(image.resize((cell_width, cell_height), kind), (left, MARGIN + 2 * LINE + y * step_y))
-    for y, prompt in enumerate(prompts):
-        draw.text((MARGIN, MARGIN + LINE + y * step_y), prompt, INK, large)
-    return sheet
-
-
-def _cell(size: tuple[int, int]) -> tuple[int, int]:
-    """The size at which a picture is shown: a small one enlarged by a whole factor, a large one reduced."""
-    longest = max(size)
-    zoom = LONGEST // longest if longest <= LONGEST else LONGEST / longest
-    return round(size[0] * zoom), round(size[1] * zoom)
+    Raises:
+        MissingFileError: there is no such picture.
+        ForeignCheckpointError: it holds no record of this package.
+    """
+    try:
+        with Image.open(path.expanduser()) as opened:
+            image, text = opened.convert("RGB"), str(opened.info.get(RECORD, ""))
+    except OSError as error:
+        raise MissingFileError(f"cannot read picture {path}: {error.strerror or 'it is no picture'}") from None
+    with suppress(ValueError):
+        record = json.loads(text)
+        if isinstance(record, dict) and {"origin", "prompt", "seed"} <= set(record):
+            return image, record
+    raise ForeignCheckpointError(f"{path} does not say how it was made; pictures of `stagevar generate` do")

@@ -1,13 +1,14 @@
-"""What the commands print: the progress bar on stderr, tables on stdout."""
+"""What the commands print on stdout: tables and lines, as wide as a terminal of 80 columns where somebody looks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -16,45 +17,39 @@ if TYPE_CHECKING:
     from stagevar.measure.conform.conform import Report
     from stagevar.measure.predict.doctor import Diagnosis
     from stagevar.profile import StageProfile
-    from stagevar.result import Result, ScaleEvent
 
 
 UNBROKEN = 10_000
 """Columns of a table that goes to a file or a pipe."""
 
 
-def progress(events: Iterator[ScaleEvent], *, quiet: bool) -> Iterator[ScaleEvent]:
-    """The same events, with a bar that moves by one at each scale."""
-    with _bar(quiet) as bar:
-        task = bar.add_task("scale", total=None)
-        for event in events:
-            grid = "x".join(map(str, event.grid))
-            bar.update(task, total=event.scales, completed=event.scale + 1, description=f"scale {grid:>7}")
-            yield event
+@dataclass
+class Done:
+    """What a command has finished so far."""
+
+    pictures: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
 
 
 @contextmanager
-def counter(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar over things of one kind; it yields a function to call with how many are done."""
-    with _bar(quiet) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
-def _bar(quiet: bool) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
-
-
-def last(events: Iterator[ScaleEvent], see: Callable[[ScaleEvent], None] | None = None) -> Result:
-    """The result that comes with the last event; ``see`` is shown each event."""
-    result = None
-    for event in events:
-        if see is not None:
-            see(event)
-        result = event.result
-    assert result is not None
-    return result
+def reporting(what: str, *, as_json: bool, quiet: bool) -> Iterator[Done]:
+    """Print at the end what was finished, as a table or as JSON; after a failure too, which the JSON names."""
+    done, failure = Done(), ""
+    try:
+        yield done
+    except BaseException as error:
+        failure = str(error) or type(error).__name__
+        raise
+    finally:
+        if as_json:
+            answer = {"pictures": done.pictures, "traces": [trace.to_dict() for trace in done.traces]}
+            print(json.dumps(answer | ({"error": failure} if failure else {})))
+        elif done.pictures and (failure or not quiet):
+            pictures(done.pictures)
+            if failure:
+                line(f"{len(done.pictures)} {what}{'s' * (len(done.pictures) > 1)} finished before this:")
+            elif done.traces:
+                times(done.traces)
 
 
 def pictures(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -69,7 +64,7 @@ def scales(trace: Trace) -> None:
     """Grid, tokens, rows and time of every scale."""
     table = _table("scale", "grid", ">tokens", ">rows", ">ms")
     for row in trace.by_scale():
-        cells = row["scale"] + 1, row["grid"], row["tokens"], row["rows"], f"{row['milliseconds']:.1f}"
+        cells = row["scale"], row["grid"], row["tokens"], row["rows"], f"{row['milliseconds']:.1f}"
         table.add_row(*map(str, cells))
     _print(table)
 
@@ -81,28 +76,29 @@ def times(traces: Sequence[Trace]) -> None:
     decoder = sum(trace.decode_milliseconds for trace in traces) / 1e3
     count, first = sum(len(trace.seeds) for trace in traces), traces[0]
     seconds, place = text + network + decoder, f"{first.machine['device']}, {first.machine['dtype']}"
-    _line(
+    line(
         f"{count} picture{'s' * (count > 1)} of {first.model} in {seconds:.2f} s on {place}: "
         f"text {text:.2f} s, network {network:.2f} s, decoder {decoder:.2f} s"
     )
 
 
-def size(wanted: tuple[int | None, int | None], drawn: tuple[int, int]) -> None:
-    """A line if the pictures are not as large as was asked for."""
-    if wanted[0] is not None and wanted != drawn:
-        _line(f"drawn at {drawn[0]}x{drawn[1]}, the nearest size to {wanted[0]}x{wanted[1]}; --strict refuses instead")
+def size(asked: tuple[int | None, int | None], drawn: Mapping[str, Any]) -> None:
+    """A line if the pictures are not as large as was asked for; ``asked`` is height and width."""
+    height, width = asked
+    if height is not None and (height, width) != (drawn["height"], drawn["width"]):
+        line(f"drawn at {drawn['width']}x{drawn['height']}, the nearest size to {width}x{height}; --strict refuses")
 
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
     """One block per family."""
-    table = _table("model", ">parameters", "on disk", "weights", "licence")
+    table = _table("model", ">size", "here", "weights", "licence")
     family = ""
     for row in rows:
         if row["family"] != family:
             family = row["family"]
             table.add_row(Text(family, style="bold"))
         on_disk = "yes" if row["on_disk"] else "no"
-        table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, ", ".join(row["sources"]), row["licence"])
+        table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["sources"][0], row["licence"])
     for column in table.columns[:3]:
         column.no_wrap = True
     _print(table)
@@ -116,7 +112,7 @@ def conformance(report: Report) -> None:
     for name in report.unchecked:
         table.add_row(name, "", "", "NOT CHECKED")
     _print(table)
-    _line(f"{report.set}: {report.checked} tensors checked, {'all hold' if report.ok else 'NOT ALL HOLD'}")
+    line(f"{report.set}: {report.checked} tensors checked, {'all hold' if report.ok else 'NOT ALL HOLD'}")
 
 
 def scores(values: Mapping[str, Any]) -> None:
@@ -138,13 +134,13 @@ def profile(found: StageProfile) -> None:
     table = _table("scale", "grid", "stage", *(f">rank, {energy:.0%} energy" for energy in energies))
     for k, (stage, (h, w)) in enumerate(zip(found.stages(), found.schedule, strict=True)):
         means = (found.ranks[energy][k].mean for energy in energies)
-        table.add_row(str(k + 1), f"{h}x{w}", stage, *(f"{sum(mean) / len(mean):.1%}" for mean in means))
-    Console().print(table)
+        table.add_row(str(k), f"{h}x{w}", stage, *(f"{sum(mean) / len(mean):.1%}" for mean in means))
+    _print(table)
     if found.dial:
         dial = _table("stagevar(quality=...)", ">SSIM", ">SSIM, worst tenth", ">fewer operations")
         for point in found.dial:
             dial.add_row(f"{point.quality}", f"{point.ssim:.3f}", f"{point.low:.3f}", f"{point.flop_ratio:.2f}x")
-        Console().print(dial)
+        _print(dial)
 
 
 def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -165,25 +161,31 @@ def explanation(answer: Mapping[str, Any]) -> None:
         cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"], row["tokens"]
         figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
         table.add_row(*map(str, (*cells, *figures)))
-    _print(table, unbroken=True)
-    size = "x".join(map(str, answer["size"]))
-    _line(
+    _print(table)
+    size = "x".join(map(str, reversed(answer["size"])))
+    line(
         f"{answer['accelerator']} on {answer['model']}, {size}, {answer['text_length']} text tokens: "
         f"{answer['gflop']:.4g} GFLOP per picture, {answer['plain_gflop']:.4g} plain: {answer['flop_ratio']:.2f}x; "
         f"besides {answer['condition_gflop']:.4g} once for the text"
     )
-    _line(answer["note"])
+    line(answer["note"])
 
 
 def comparison(values: Mapping[str, Any]) -> None:
-    """The table of a comparison and what its figures depend on."""
+    """The tables of a comparison, speed and quality, and what their figures depend on."""
     from stagevar.measure.bench.table import COLUMNS, caption, cells
 
-    table = _table(*(column if column == "accelerator" else f">{column}" for column in COLUMNS))
-    for row in values["rows"]:
-        table.add_row(*(cell.strip("`") for cell in cells(row, values["scales"])))
-    _print(table, unbroken=True)
-    _line(caption(values))
+    rows = [dict(zip(COLUMNS, cells(row, values["scales"]), strict=True)) for row in values["rows"]]
+    for columns in (
+        ("network s", "total s", "speed-up (quartiles)", "scales run"),
+        ("oracle", "difference ± error", "relaxed", "SSIM", "PSNR"),
+        ("rows", "GFLOP", "bands"),
+    ):
+        table = _table("accelerator", *(f">{column}" for column in columns))
+        for row in rows:
+            table.add_row(row["accelerator"].strip("`"), *(row[column] for column in columns))
+        _print(table)
+    line(caption(values))
 
 
 def diagnosis(found: Diagnosis) -> None:
@@ -191,27 +193,29 @@ def diagnosis(found: Diagnosis) -> None:
     table = _table("file", "from", ">size", "")
     for file in found.files:
         size = "unknown" if file.size is None else _bytes(file.size)
-        table.add_row(file.name, file.source, size, "here" if file.here else "to download")
+        table.add_row(file.name, file.source, size, file.state)
     _print(table)
     table = _table("scale", "grid", ">cache", ">memory")
     for scale in found.run.scales:
         grid = f"{scale.grid[0]}x{scale.grid[1]}"
-        table.add_row(str(scale.scale + 1), grid, _bytes(scale.cache), _bytes(scale.peak))
+        table.add_row(str(scale.scale), grid, _bytes(scale.cache), _bytes(scale.peak))
     _print(table)
     height, width = found.size
-    text = f", text encoder {_bytes(found.text_encoder)}{' on the CPU' if found.offloaded else ''}"
-    _line(
-        f"{found.model}, licence {found.licence}: {found.batch} at {height}x{width} in {found.dtype} on {found.device} "
-        f"take {_bytes(found.need)}: weights {_bytes(found.run.weights)}{text if found.text_encoder else ''}, "
-        f"condition {_bytes(found.run.condition)}, loop {_bytes(max(scale.peak for scale in found.run.scales))}, "
-        f"decoder {_bytes(found.run.decoder)}; of these three the largest counts. Python and PyTorch are in the sum"
+    text = f" + text encoder {_bytes(found.text_encoder)}{' on the CPU' if found.offloaded else ''}"
+    line(
+        f"{found.model}, licence {found.licence}: {found.batch} at {width}x{height} in {found.dtype} on {found.device} "
+        f"needs {_bytes(found.need)}: weights {_bytes(found.run.weights)}{text if found.text_encoder else ''} + Python "
+        f"and PyTorch {_bytes(found.interpreter)} + the largest of condition {_bytes(found.run.condition)}, loop "
+        f"{_bytes(max(scale.peak for scale in found.run.scales))}, decoder {_bytes(found.run.decoder)}"
     )
-    unknown = sum(file.size is None for file in found.files)
-    more = f", and {unknown} of unknown size" if unknown else ""
-    _line(
-        f"{_bytes(found.download)} to download{more}, {_bytes(found.disk)} of disk free; "
-        f"{_bytes(found.memory)} of memory free: {'it fits' if found.fits else 'it does NOT fit'}"
-    )
+    free = f"{_bytes(found.disk)} of disk free, {_bytes(found.memory)} of memory free"
+    line(f"{_bytes(found.download)} to download; {free}")
+    for remark in found.remarks:
+        line(f"remark: {remark}")
+    for trouble in found.troubles:
+        line(f"NOT ready: {trouble}")
+    if found.ready:
+        line("ready: it can be loaded and drawn here")
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -219,19 +223,19 @@ def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
     for column in columns:
         right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="ellipsis")
     return table
 
 
-def _print(table: Table, *, unbroken: bool = False) -> None:
-    """To a terminal in its width; to a file or a pipe, or ``unbroken``, without breaking a cell."""
+def _print(table: Table) -> None:
+    """To a terminal in its width; to a file or a pipe without breaking a cell."""
     console = Console(markup=False, emoji=False, highlight=False)
-    if unbroken or not console.is_terminal:
+    if not console.is_terminal:
         console.width = UNBROKEN
     console.print(table)
 
 
-def _line(text: str) -> None:
+def line(text: str) -> None:
     Console().print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 

@@ -6,24 +6,35 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stagevar.cli.options import (
+    AspectOption,
+    BatchOption,
     DeviceOption,
     DtypeOption,
+    GuidanceOption,
+    HeightOption,
     JsonOption,
     ModelOption,
+    OfflineOption,
+    OffloadOption,
+    Place,
+    PromptsOption,
     QuietOption,
+    RevisionOption,
     SizeOption,
     WeightsOption,
+    WidthOption,
     app,
-    load_pipeline,
     read_numbers,
+    read_prompts,
     read_size,
 )
-from stagevar.errors import MissingFileError, OptionError
+from stagevar.cli.progress import counter
+from stagevar.errors import OptionError
 
 if TYPE_CHECKING:
     import torch
@@ -33,11 +44,8 @@ if TYPE_CHECKING:
     from stagevar.pipeline import Pipeline
     from stagevar.profile import StageProfile
 
-PromptsOption = Annotated[int, typer.Option(min=1, help="Number of held-out captions, one picture each.")]
-CaptionsOption = Annotated[Path | None, typer.Option(help="File with one caption per line, instead of our own.")]
+CaptionsOption = Annotated[int, typer.Option("--captions", min=1, help="How many captions, one picture each.")]
 SeedOption = Annotated[int, typer.Option(help="Of the first picture; the others count up.")]
-GuidanceOption = Annotated[str | None, typer.Option(help="Weight of the prompt: a number, or one per scale.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")]
 RanksOption = Annotated[int, typer.Option("--rank-prompts", min=1, help="Prompts whose hidden states are decomposed.")]
 SemanticOption = Annotated[
     float, typer.Option("--semantic", min=0.01, max=1, help="Share of its curve that ends the semantic stage.")
@@ -57,11 +65,14 @@ NetworkOption = Annotated[
 @app.command()
 def study(
     model: ModelOption = "scenes",
-    prompts: PromptsOption = 64,
-    captions: CaptionsOption = None,
+    captions: CaptionsOption = 64,
+    prompts: PromptsOption = None,
     seed: SeedOption = 0,
     guidance: GuidanceOption = None,
     size: SizeOption = None,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    aspect_ratio: AspectOption = None,
     batch_size: BatchOption = 8,
     rank_prompts: RanksOption = 12,
     semantic: SemanticOption = 0.95,
@@ -73,6 +84,9 @@ def study(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    revision: RevisionOption = None,
+    local_files_only: OfflineOption = False,
+    offload: OffloadOption = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report.")] = Path("study"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -82,18 +96,19 @@ def study(
     Writes study.json, study.md, profile.json, plots and a sheet of intermediate pictures.
     """
     from stagevar.cli import show
-    from stagevar.cli.pictures import contact_sheet
+    from stagevar.cli.sheet import contact_sheet
     from stagevar.files import replacing
     from stagevar.measure.study.plots import available
     from stagevar.measure.study.report import SHEET, write_report
 
     available()
+    texts, output = _texts(prompts, captions), output.expanduser()
     found, profile = _measured(
-        load_pipeline(model, weights, device, dtype),
-        _captions(captions, prompts),
+        Place(model, weights, device, dtype, revision, local_files_only, offload).load(),
+        texts,
         seed=seed,
         guidance=guidance,
-        size=size,
+        sides=read_size(size, width, height, aspect_ratio),
         scorers=partial(_scorers, clip, dino, lpips, dists),
         batch_size=batch_size,
         rank_prompts=rank_prompts,
@@ -116,8 +131,8 @@ def study(
 @app.command()
 def calibrate(
     model: ModelOption = "scenes",
-    prompts: PromptsOption = 64,
-    captions: CaptionsOption = None,
+    captions: CaptionsOption = 64,
+    prompts: PromptsOption = None,
     seed: SeedOption = 0,
     guidance: GuidanceOption = None,
     batch_size: BatchOption = 8,
@@ -129,6 +144,9 @@ def calibrate(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    revision: RevisionOption = None,
+    local_files_only: OfflineOption = False,
+    offload: OffloadOption = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="File of the profile.")] = Path("profile.json"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -144,7 +162,8 @@ def calibrate(
 
     if ssim is not None and not dial_prompts:
         raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
-    texts, pipe = _captions(captions, prompts), load_pipeline(model, weights, device, dtype)
+    texts = _texts(prompts, captions)
+    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).load()
     _, profile = _measured(
         pipe,
         texts,
@@ -157,12 +176,12 @@ def calibrate(
     )
     chosen = texts[:dial_prompts]
     if chosen:
-        with show.counter("dial", len(chosen) * (len(QUALITIES) + 1), quiet=quiet) as advance:
+        with counter("dial", len(chosen) * (len(QUALITIES) + 1), quiet=quiet) as advance:
             dial = measure_dial(
                 pipe, chosen, seed=seed, guidance=_weights(guidance), batch_size=batch_size, progress=advance
             )
         profile = replace(profile, dial=dial)
-    profile.save(output)
+    profile.save(output.expanduser())
     text = None if ssim is None else f"stagevar(quality={profile.quality(ssim):.3f})"
     if as_json:
         typer.echo(json.dumps(profile.to_dict() | ({} if text is None else {"accelerator": text})))
@@ -173,21 +192,11 @@ def calibrate(
         typer.echo(text)
 
 
-def _captions(path: Path | None, count: int) -> list[str]:
-    """The lines of a file, or our own captions."""
+def _texts(path: Path | None, count: int) -> list[str]:
+    """The prompts of a file, or our own captions."""
     from stagevar.measure.suites.scenes import default_prompts
 
-    if path is None:
-        return default_prompts(count)
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise MissingFileError(f"cannot read the captions {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise OptionError(f"{path} is not a text file in UTF-8") from None
-    if not lines:
-        raise OptionError(f"{path} holds no captions; write one per line")
-    return lines[:count]
+    return read_prompts(path, count) or default_prompts(count)
 
 
 Scorers = Callable[["torch.device"], dict[str, "Scorer"]]
@@ -226,23 +235,20 @@ def _measured(
     rank_prompts: int,
     reaches: tuple[float, float],
     quiet: bool,
-    size: str | None = None,
+    sides: dict[str, Any] | None = None,
     scorers: Scorers | None = None,
 ) -> tuple[Study, StageProfile]:
-    from stagevar.cli import show
     from stagevar.measure.study.stages import profile as settle
     from stagevar.measure.study.study import study as look
 
-    height, width = read_size(size)
     likeness = scorers and scorers(pipe.model.device)
-    with show.counter("pictures", len(prompts), quiet=quiet) as advance:
+    with counter("pictures", len(prompts), quiet=quiet) as advance:
         found = look(
             pipe,
             prompts,
             seed=seed,
             guidance=_weights(guidance),
-            height=height,
-            width=width,
+            **(sides or {}),
             batch_size=batch_size,
             rank_prompts=rank_prompts,
             scorers=likeness,

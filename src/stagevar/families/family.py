@@ -71,6 +71,7 @@ class Size:
         text: hub repositories of the text encoders in the layout of transformers.
         licence: of the weights, as far as their authors state it.
         note: what a user should know.
+        pixels: least and most pixels of a picture that the authors trained for, as far as they say so.
         shipped: folder inside the package that holds the weights, as ``catalogue.save_model`` writes it.
     """
 
@@ -80,6 +81,7 @@ class Size:
     text: tuple[str, ...] = ()
     licence: str = ""
     note: str = ""
+    pixels: tuple[int, int] | None = None
     shipped: Path | None = None
 
     @property

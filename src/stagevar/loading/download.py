@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -64,6 +65,18 @@ def locate(
     return _from_hub(str(source), file, options)
 
 
+def check_reachable(source: str | Path, file: str, **options: Any) -> None:
+    """Raise what ``locate`` would raise where a repository cannot be reached or lacks the file; download nothing.
+
+    Args:
+        source, file, options: as ``locate`` takes them; local files are not looked at.
+    """
+    if isinstance(source, str) and is_repository(source) and not Path(source).expanduser().exists():
+        given = {"revision": None, "cache_dir": None, "local_files_only": False, "token": None} | options
+        with _explained(source, file, given):
+            _wanted(source, file, given)
+
+
 def is_repository(source: str | Path) -> bool:
     """Whether a text could be the name of a hub repository."""
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) is not None
@@ -83,24 +96,37 @@ def _in_folder(folder: Path, file: str) -> Path:
 
 
 def _from_hub(repository: str, file: str, options: Mapping[str, Any]) -> Path:
+    with _explained(repository, file, options):
+        found, chosen = _wanted(repository, file, options)
+        if found.folder is None:
+            _check_space(repository, {name: found.files[name] for name in chosen}, options)
+            paths = [_download(repository, name, found.files[name], options) for name in chosen]
+        else:
+            paths = [found.folder / name for name in chosen]
+    return _above(paths[0], chosen[0]) / file if is_folder(file) else paths[0]
+
+
+def _wanted(repository: str, file: str, options: Mapping[str, Any]) -> tuple[Listing, list[str]]:
+    """What a repository holds, and the files of it that are to be had."""
+    found = listing(repository, **options)
+    chosen = choose(found.files, file)
+    if not chosen:
+        raise MissingFileError(_absent(found, file))
+    return found, chosen
+
+
+@contextmanager
+def _explained(repository: str, file: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever the hub's client raises, as an error that names the file and says what to do."""
     try:
         with errors_only("huggingface_hub"):
-            found = listing(repository, **options)
-            chosen = choose(found.files, file)
-            if not chosen:
-                raise MissingFileError(_absent(found, file))
-            if found.folder is None:
-                _check_space(repository, {name: found.files[name] for name in chosen}, options)
-                paths = [_download(repository, name, found.files[name], options) for name in chosen]
-            else:
-                paths = [found.folder / name for name in chosen]
+            yield
     except OutputError:
         raise
-    except Exception as error:  # whatever the hub's client raises, the user needs the name of the file
+    except Exception as error:
         at = f" at revision {options['revision']}" if options["revision"] else ""
         remedy = _remedy(error, repository, file, options)
         raise MissingFileError(f"{file or 'the files'} of {repository}{at}: {remedy}") from None
-    return _above(paths[0], chosen[0]) / file if is_folder(file) else paths[0]
 
 
 def _above(path: Path, name: str) -> Path:

@@ -183,7 +183,7 @@ def save(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
-        config_file.write_text(json.dumps(config, indent=2) + "\n")
+        config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         try:
             save_file(tensors, weights_file)
         except SafetensorError as error:

@@ -165,7 +165,7 @@ def _snapshot(repository: str, revision: str | None, cache_dir: str | Path | Non
     storage = Path(cache_dir or constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"))
     commit = revision or "main"
     with suppress(OSError):
-        commit = (storage / "refs" / commit).read_text().strip()
+        commit = (storage / "refs" / commit).read_text(encoding="utf-8").strip()
     folder = storage / "snapshots" / commit
     return folder if folder.is_dir() else None
 

@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,7 @@ from stagevar.engine.grids.computing import float32_default
 from stagevar.errors import (
     CheckpointError,
     ForeignCheckpointError,
+    MissingExtraError,
     MissingFileError,
     OptionError,
     ShapeError,
@@ -23,7 +25,7 @@ from stagevar.errors import (
 )
 from stagevar.families.catalogue import FAMILIES, bare, find, names, published
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size
-from stagevar.loading.download import locate
+from stagevar.loading.download import check_reachable, locate
 from stagevar.loading.folder import family_of, folder_skeleton, load_folder, text_repositories
 from stagevar.loading.place import Placement
 from stagevar.loading.published import Where, load_published
@@ -204,6 +206,21 @@ def outline(meant: Source) -> ScaleModel:
     if meant.folder is not None and (meant.folder / CONFIG).exists():
         return folder_skeleton(meant.folder, meant.family)
     return bare(meant.name)
+
+
+def check(meant: Source) -> None:
+    """Raise if a model cannot be had: nothing is published, an extra is not installed, or one of its repositories is
+    gated, missing or without the files. Nothing is downloaded.
+
+    Raises:
+        MissingFileError, MissingExtraError
+    """
+    if meant.size is not None and not meant.size.published and meant.where.network is None:
+        raise MissingFileError(f"{meant.name} has no published weights; give your own network's file as its weights")
+    if meant.text and meant.family.text is not None and find_spec("transformers") is None:
+        raise MissingExtraError("transformers", "text")
+    for source, file, options in meant.places():
+        check_reachable(source, file, **options)
 
 
 def load(

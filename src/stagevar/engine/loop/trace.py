@@ -107,7 +107,9 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
         OutputError: it cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text("".join(f"{json.dumps(line)}\n" for trace in traces for line in _lines(trace)))
+        temporary.write_text(
+            "".join(f"{json.dumps(line)}\n" for trace in traces for line in _lines(trace)), encoding="utf-8"
+        )
 
 
 def _lines(trace: Trace) -> Iterator[dict[str, Any]]:
@@ -126,7 +128,7 @@ def read(path: Path) -> list[Trace]:
         OptionError: a line that is no record; names it.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise MissingFileError(f"cannot read trace {path}: {error.strerror}") from None
     traces: list[Trace] = []

@@ -26,9 +26,14 @@ _HUB, _TOKENIZER = "FoundationVision/Infinity", "infinity_vae_d32reg.pth"
 _INSIDE = "trainer", "gpt_fsdp"
 
 
+BUDGET_PIXELS = {"0.25M": (220_000, 300_000), "1M": (900_000, 1_200_000)}
+"""Pixels of the pictures of a budget, which a published model was trained for alone."""
+
+
 def _published(config: InfinityConfig, defaults: Defaults, network: str, tokenizer: str) -> Size:
     files = File(_HUB, network, NETWORK, _INSIDE), File(_HUB, tokenizer, TOKENIZER, ("vae",))
-    return Size(config, defaults, files, (TEXT_ENCODER,), "MIT (code); see the repository")
+    pixels = BUDGET_PIXELS[config.budget]
+    return Size(config, defaults, files, (TEXT_ENCODER,), "MIT (code); see the repository", pixels=pixels)
 
 
 def _recipe(width: int, depth: int, heads: int) -> Size:

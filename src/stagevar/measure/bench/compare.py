@@ -23,24 +23,23 @@ from stagevar.measure.suites.score import MAX_CAPTIONS
 from stagevar.measure.suites.suite import composition
 from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
-from stagevar.request import Request
+from stagevar.request import PerScale, Request
 
 PLAIN = "none"
 
 
 def compare(
     pipeline: Pipeline,
-    accelerators: Sequence[str],
+    accelerators: Sequence[str | Accelerator],
     *,
     captions: int = 60,
     prompts: Sequence[str] = (),
-    guidance: float | None = None,
+    guidance: PerScale | Sequence[float] | None = None,
     seed: int = 0,
     batch_size: int = 16,
-    height: int | None = None,
-    width: int | None = None,
     parts: bool = False,
     progress: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Draw the same captions with every accelerator; measure time, closeness to the plain run and the oracle's score.
 
@@ -49,9 +48,9 @@ def compare(
         captions: pictures per accelerator; picture i has seed ``seed + i``.
         prompts: taken in turn instead of the scenes family's held-out captions; the oracle cannot read them.
         guidance: strength; the model's default if None.
-        height, width: pixels; the model's default size if None.
         parts: also measure latency by part, in batches of their own.
         progress: told how many captions every accelerator has drawn.
+        settings: other fields of ``Request``, such as height and width.
 
     Returns:
         What was run and where, and ``rows``, one per accelerator. Seconds are sums over all captions; ``speedup`` is
@@ -72,7 +71,7 @@ def compare(
     questions = suite.questions(captions) if suite else []
     lines = prompts or model.samples
     texts = [question.caption for question in questions] or [lines[i % len(lines)] for i in range(captions)]
-    sampling: dict[str, Any] = {"height": height, "width": width, "guidance_scale": guidance}
+    sampling: dict[str, Any] = {"guidance_scale": guidance, **settings}
     requests = [Request(text, seed=seed + i, **sampling) for i, text in enumerate(texts)]
     prepared = {name: pipeline.prepare(replace(requests[0], accelerator=name)) for name in names}[PLAIN]
     tallies = {name: Tally(suite, questions) for name in names}
@@ -108,9 +107,9 @@ def compare(
     }
 
 
-def _distinct(accelerators: Sequence[str]) -> list[str]:
+def _distinct(accelerators: Sequence[str | Accelerator]) -> list[str]:
     """The texts as they were written, without those that say the same as an earlier one."""
     first: dict[Accelerator, str] = {}
     for text in accelerators:
-        first.setdefault(parse(text), text.strip())
+        first.setdefault(parse(text), str(text).strip())
     return list(first.values())

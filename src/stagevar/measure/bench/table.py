@@ -45,7 +45,7 @@ def write(folder: Path, comparison: Mapping[str, Any]) -> list[Path]:
     texts = {"compare.json": json.dumps(comparison, indent=1) + "\n", "compare.md": markdown(comparison)}
     for name, text in texts.items():
         with replacing(folder / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     plots = [folder / f"compare-{quality}.png" for quality in measured(comparison)]
     for path, quality in zip(plots, measured(comparison), strict=True):
         with replacing(path) as temporary:
@@ -98,7 +98,6 @@ def asked(comparison: Mapping[str, Any]) -> str:
 
 def cells(row: Mapping[str, Any], scales: int) -> list[str]:
     """One row of the table, in the order of ``COLUMNS``."""
-    low, high = row["speedup_quartiles"]
     executed = f"{ranges(row['executed_scales'])} of {scales}"
     if row["executed_share"] < 1:
         executed += f" ({row['executed_share']:.0%} of pictures)"
@@ -106,7 +105,7 @@ def cells(row: Mapping[str, Any], scales: int) -> list[str]:
         f"`{row['accelerator']}`",
         f"{row['network_seconds']:.2f}",
         f"{row['total_seconds']:.2f}",
-        f"{row['speedup']:.2f} ({low:.2f} to {high:.2f})",
+        f"{row['speedup']:.2f} ({_range(row['speedup_quartiles'])})",
         _number(row["oracle"]),
         _difference(row["oracle_difference"], row["oracle_difference_error"]),
         _number(row["relaxed"]),
@@ -117,6 +116,11 @@ def cells(row: Mapping[str, Any], scales: int) -> list[str]:
         f"{row['rows_processed']:.0f}",
         f"{row['flops'] / 1e9:.3g}",
     ]
+
+
+def _range(ends: Sequence[float] | None) -> str:
+    """Two ends; of one value there is no spread to show."""
+    return "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def _number(value: float | None) -> str:

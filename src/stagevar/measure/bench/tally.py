@@ -84,9 +84,9 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
     return {"median": median(seconds), "min": min(seconds), "max": max(seconds)}
 
 
-def _quartiles(values: Sequence[float]) -> list[float]:
-    """First and third quartile."""
+def _quartiles(values: Sequence[float]) -> list[float] | None:
+    """First and third quartile; None of one value."""
     if len(values) == 1:
-        return [values[0], values[0]]
+        return None
     low, _, high = quantiles(values, n=4, method="inclusive")
     return [low, high]

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from stagevar.loading.hub import choose, free_space, is_cached, listing
+from stagevar.errors import MissingExtraError, some
+from stagevar.families.family import Size
+from stagevar.loading.hub import PICKLES, choose, free_space, is_cached, listing
+from stagevar.loading.read import foreign_contents
 from stagevar.loading.sources import Source, outline
 from stagevar.measure.predict.memory import RunBytes, run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.quiet import errors_only
 from stagevar.request import Request
 
+TEXT_PACKAGES = ("transformers", "sentencepiece")
+
 INTERPRETER = 385 * 2**20
 """Python and PyTorch themselves, about."""
+
+
+State = Literal["here", "to download", "missing", "damaged", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +38,13 @@ class FileNeed:
     Attributes:
         source: folder or hub repository; ``name`` is the path in it.
         size: in bytes, None if neither the hub nor the cache was there to tell.
-        here: whether it is on this machine.
+        state: where it is; ``unknown`` if nothing could be asked.
     """
 
     source: str
     name: str
     size: int | None
-    here: bool
+    state: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,8 @@ class Diagnosis:
         run: weights, and memory by scale.
         text_encoder: its weights; ``offloaded`` if they wait elsewhere.
         memory: free on the device.
+        obstacles: what is missing besides files: published weights, a package.
+        remarks: what a user should know.
     """
 
     model: str
@@ -63,21 +75,39 @@ class Diagnosis:
     text_encoder: int
     offloaded: bool
     memory: int
+    obstacles: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    interpreter: int = INTERPRETER
 
     @property
     def download(self) -> int:
-        """Bytes that are known to be fetched."""
-        return sum(file.size or 0 for file in self.files if not file.here)
+        """Bytes that are to be fetched."""
+        return sum(file.size or 0 for file in self.files if file.state == "to download")
 
     @property
     def need(self) -> int:
         """All memory on the device."""
         text = 0 if self.offloaded else self.text_encoder
-        return self.run.weights + text + self.run.peak + INTERPRETER
+        return self.run.weights + text + self.run.peak + self.interpreter
 
     @property
-    def fits(self) -> bool:
-        return self.need <= self.memory and self.download <= self.disk
+    def troubles(self) -> tuple[str, ...]:
+        """Everything that keeps the model from being loaded and drawn here, or that could not be found out."""
+        found = list(self.obstacles)
+        for state in ("missing", "damaged", "unknown"):
+            if names := [f"{file.name} of {file.source}" for file in self.files if file.state == state]:
+                found.append(f"{state}: {some(names)}")
+        if unsized := [file.name for file in self.files if file.size is None and file.state == "to download"]:
+            found.append(f"of unknown size: {some(unsized)}")
+        if self.download > self.disk:
+            found.append("there is not enough disk space")
+        if self.need > self.memory:
+            found.append("there is not enough memory; ask for fewer pictures, a smaller size or another dtype")
+        return tuple(found)
+
+    @property
+    def ready(self) -> bool:
+        return not self.troubles
 
 
 def diagnose(
@@ -121,7 +151,28 @@ def diagnose(
         text_encoder=sum(counts) * dtype.itemsize,
         offloaded=offload_text_encoder and device.type != "cpu",
         memory=free_memory(device),
+        obstacles=tuple(_obstacles(meant)),
+        remarks=tuple(_remarks(row, prepared.size)),
     )
+
+
+def _obstacles(meant: Source) -> Iterator[str]:
+    """What keeps a model from being loaded, its files aside."""
+    if meant.size is not None and not meant.size.published and meant.where.network is None:
+        yield "no weights of this model are published; give your own network's file with --weights"
+    if meant.text and meant.family.text is not None:
+        yield from (str(MissingExtraError(name, "text")) for name in TEXT_PACKAGES if find_spec(name) is None)
+
+
+def _remarks(row: Size | None, size: tuple[int, int]) -> Iterator[str]:
+    if row is not None and row.note:
+        yield row.note
+    pixels = size[0] * size[1]
+    if row is not None and row.pixels is not None and not row.pixels[0] <= pixels <= row.pixels[1]:
+        yield (
+            f"its authors trained it for {row.pixels[0] / 1e6:.2g} to {row.pixels[1] / 1e6:.2g} million pixels, "
+            f"not for {pixels / 1e6:.2g}"
+        )
 
 
 def _files(meant: Source) -> tuple[list[FileNeed], str]:
@@ -131,35 +182,49 @@ def _files(meant: Source) -> tuple[list[FileNeed], str]:
     for number, (source, file, options) in enumerate(meant.places()):
         if isinstance(source, Path):
             files += _local(source, file)
-            continue
-        found, stated = _remote(source, file, options)
-        files += found
-        licence = licence or (stated if number == 0 else "")
+        elif source:
+            found, stated = _remote(source, file, options)
+            files += found
+            licence = licence or (stated if number == 0 else "")
     return files, licence
 
 
 def _local(folder: Path, file: str) -> list[FileNeed]:
     path = folder / file
-    names = choose([each.name for each in path.iterdir()], "") if path.is_dir() else [""]
-    found = [path / name if name else path for name in names]
-    return [
-        FileNeed(str(folder), each.relative_to(folder).as_posix(), each.stat().st_size if each.exists() else None, True)
-        for each in found
-    ]
+    twin = path.with_suffix(".safetensors")
+    if path.suffix in PICKLES and twin.is_file():
+        path = twin
+    names = choose([each.name for each in path.iterdir()], "") if path.is_dir() else [""] if path.is_file() else []
+    if not names:
+        return [FileNeed(str(folder), file or "*", None, "missing")]
+    return [_local_file(folder, path / name if name else path) for name in names]
+
+
+def _local_file(folder: Path, path: Path) -> FileNeed:
+    try:
+        size, damaged = path.stat().st_size, bool(foreign_contents(path))
+    except OSError:
+        return FileNeed(str(folder), path.name, None, "unknown")
+    return FileNeed(str(folder), path.relative_to(folder).as_posix(), size, "damaged" if damaged else "here")
 
 
 def _remote(repository: str, file: str, options: dict[str, Any]) -> tuple[list[FileNeed], str]:
-    """What of a repository is needed, as the hub or else the cache has it; sizes are unknown if neither does."""
+    """What of a repository is needed, as the hub or else the cache has it; unknown if neither can be asked."""
     try:
         with errors_only("huggingface_hub"):
             found = listing(repository, **options)
-    except Exception:  # whatever keeps the hub's client from answering, loading will tell
-        return [FileNeed(repository, file or "*", None, here=False)], ""
+    except Exception:  # whatever keeps the hub's client from answering
+        return [FileNeed(repository, file or "*", None, "unknown")], ""
     chosen = choose(found.files, file)
+    if not chosen:
+        return [FileNeed(repository, file or "*", None, "missing")], found.licence
     revision = options["revision"]
     return [
-        FileNeed(repository, name, found.files[name].size, is_cached(repository, name, revision)) for name in chosen
-    ] or [FileNeed(repository, file or "*", None, here=False)], found.licence
+        FileNeed(
+            repository, name, found.files[name].size, "here" if is_cached(repository, name, revision) else "to download"
+        )
+        for name in chosen
+    ], found.licence
 
 
 def _free_disk() -> int:

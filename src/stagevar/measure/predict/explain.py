@@ -24,17 +24,16 @@ def explain(
     model: ScaleModel,
     accelerator: str | Accelerator,
     *,
-    height: int | None = None,
-    width: int | None = None,
     text_length: int | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """A request's plan, scale by scale, and what it saves; that of an online accelerator is rehearsed.
 
     Args:
         model: with or without weights (``stagevar.loading.sources.skeleton``).
         accelerator: as ``stagevar.registry.parse`` reads it.
-        height, width: pixels, the nearest size that the model draws; its default if None.
         text_length: text tokens; those of the model where it takes a fixed number, else 32.
+        settings: other fields of ``Request``, such as height and width; the nearest size that the model draws is taken.
 
     Returns:
         ``rows`` with one entry per scale, ``gflop`` (of one image: all scales), ``plain_gflop``, ``condition_gflop``
@@ -43,7 +42,7 @@ def explain(
     Raises:
         OptionError: an unknown accelerator or field, or one that does not fit the schedule.
     """
-    request = Request("any", height=height, width=width, accelerator=accelerator)
+    request = Request("any", accelerator=accelerator, **settings)
     plain, prepared = prepare(model, replace(request, accelerator="none")), prepare(model, request)
     schedule, chosen = prepared.schedule, prepared.accelerator
     length = text_length or text_rows(model, model.samples[:1])

@@ -28,7 +28,7 @@ def write_report(study: Study, profile: StageProfile, folder: Path) -> list[Path
     texts = {"study.json": json.dumps(study.to_dict()) + "\n", "study.md": markdown(study, profile)}
     for name, text in texts.items():
         with replacing(folder / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     profile.save(folder / "profile.json")
     return [*(folder / name for name in texts), folder / "profile.json", *pictures]
 

@@ -77,13 +77,12 @@ def study(
     *,
     seed: int = 0,
     guidance: PerScale | None = None,
-    height: int | None = None,
-    width: int | None = None,
     batch_size: int = MAX_BATCH,
     rank_prompts: int = RANK_PROMPTS,
     samples: int = 6,
     scorers: Mapping[str, Scorer] | None = None,
     progress: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> Study:
     """Draw every prompt with the plain run and look at all that happens on the way.
 
@@ -103,12 +102,12 @@ def study(
         pipeline: any model of the package.
         prompts: one picture each; picture i has seed ``seed + i``.
         guidance: strength, or one weight per scale; the model's default if None.
-        height, width: pixels; the model's default size if None.
         batch_size: pictures per pass.
         rank_prompts: the first so many prompts' hidden states are decomposed.
         samples: the first so many prompts' pictures are kept.
         scorers: further curves of likeness to the final picture, by name.
         progress: told how many pictures are done.
+        settings: other fields of ``Request``, such as height and width.
 
     Raises:
         OptionError: no prompts to decompose, or a scorer's name that is taken.
@@ -122,7 +121,7 @@ def study(
     if taken := sorted(set(scorers) & set(_KINDS)):
         raise OptionError(f"a scorer cannot be named {taken[0]!r}, which is a curve of every study")
     seeds = range(seed, seed + len(prompts))
-    requests = expand(list(prompts), seed=seeds, guidance_scale=guidance, height=height, width=width)
+    requests = expand(list(prompts), seed=seeds, guidance_scale=guidance, **settings)
     model, prepared = pipeline.model, [pipeline.prepare(request) for request in requests]
     schedule, suite = prepared[0].schedule, suite_of(pipeline.model)
     questions = suite.parse(prompts) if suite else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -22,7 +22,7 @@ def score(
     pipeline: Pipeline,
     *,
     captions: int = 600,
-    guidance: PerScale | None = None,
+    guidance: PerScale | Sequence[float] | None = None,
     seed: int = 0,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,

@@ -1,0 +1,55 @@
+"""Progress bars on stderr, where somebody looks at it: how much is done, of how much, and the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from stagevar.result import ScaleEvent
+
+Watched = Callable[[Iterator["ScaleEvent"]], Iterator["ScaleEvent"]]
+
+
+@contextmanager
+def pictures(total: int, *, quiet: bool) -> Iterator[Watched]:
+    """A bar over all pictures of a command; it yields a function that passes events on and moves the bar."""
+    with _bar(quiet) as bar:
+        task = bar.add_task("pictures", total=total)
+        finished = 0
+
+        def watched(events: Iterator[ScaleEvent]) -> Iterator[ScaleEvent]:
+            nonlocal finished
+            for event in events:
+                last = event.scale + 1 == event.scales
+                finished += len(event.images) if last else 0
+                part = 0.0 if last else len(event.images) * (event.scale + 1) / event.scales
+                bar.update(task, completed=finished + part, description=f"scale {event.grid[0]}x{event.grid[1]}")
+                yield event
+
+        yield watched
+
+
+@contextmanager
+def counter(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar over things of one kind; it yields a function to call with how many are done."""
+    with _bar(quiet) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _bar(quiet: bool) -> Progress:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)

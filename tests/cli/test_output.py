@@ -1,0 +1,224 @@
+"""Where pictures go: files, links, pipes, standard output; what is kept when something fails; drawing once more."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stagevar.errors import NumericError
+from stagevar.pipeline import Pipeline
+
+from .cli_parts import Run, failure, files
+
+
+def spawn(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stagevar", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def picture(source: Path | str | bytes) -> Image.Image:
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        opened.load()
+        return opened
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_named_file_is_written(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert command("generate", "a star", "-m", model, "-o", "star.png", "-q")[0] == 0
+    assert picture("star.png").size == (16, 16)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert command("generate", "a star", "-m", model, "-o", "~/star.png", "-q")[0] == 0
+    assert (tmp_path / "home" / "star.png").is_file()
+    assert "one file" in failure(command("generate", "a star", "-n", 2, "-m", model, "-o", "star.png"), 2)
+
+
+def test_a_link_stays_a_link(command: Run, model: Path) -> None:
+    Path("far").mkdir()
+    Path("far/real.png").touch()
+    Path("link.png").symlink_to("far/real.png")
+    assert command("generate", "a star", "-m", model, "-o", "link.png", "-q")[0] == 0
+    assert Path("link.png").is_symlink() and picture("far/real.png").size == (16, 16)
+    assert files(Path("far")) == ["real.png"]
+
+
+def test_into_a_pipe_the_picture_is_written(command: Run, model: Path) -> None:
+    os.mkfifo("pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(Path("pipe").read_bytes()))
+    reader.start()
+    assert command("generate", "a star", "-m", model, "-o", "pipe", "-q")[0] == 0
+    reader.join()
+    assert picture(read[0]).size == (16, 16) and Path("pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_standard_output_carries_the_picture_alone(model: Path, tmp_path: Path, name: str) -> None:
+    out, errors = spawn("generate", "a star", "-m", model, "-o", name, cwd=tmp_path).communicate()
+    assert picture(out).size == (16, 16) and errors == b""
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_loaded(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").touch()
+    monkeypatch.setattr("stagevar.pipeline.load", lambda *_, **__: pytest.fail("loaded"))
+    assert "cannot write" in failure(command("generate", "a star", "-o", "file/out"), 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["a star", "-a", "stagevar_released(alpha=0.5)"], 2),
+        (["a star", "-a", "drop_last(99)"], 2),
+        (["a star", "--size", "20x20", "--strict"], 2),
+        (["a star", "--guidance", "1,2,3"], 2),
+    ],
+)
+def test_what_can_be_checked_is_checked_before_anything_is_loaded(
+    command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
+) -> None:
+    monkeypatch.setattr("stagevar.pipeline.load", lambda *_, **__: pytest.fail("loaded"))
+    failure(command("generate", *arguments), code)
+
+
+def test_a_bad_second_prompt_is_said_before_the_first_is_drawn(command: Run, model: Path) -> None:
+    outcome = command("generate", "a star", "a purple dragon", "-m", model, "--batch-size", 1)
+    assert "dragon" in failure(outcome, 2) and not Path("out").exists()
+
+
+def test_parallel_writers_lose_nothing(model: Path, tmp_path: Path) -> None:
+    writers = [
+        spawn("generate", "a star", "-m", model, "--seed", 1, "-q", cwd=tmp_path, OMP_NUM_THREADS="1") for _ in range(4)
+    ]
+    assert [(writer.communicate(), writer.returncode) for writer in writers] == [((b"", b""), 0)] * 4
+    assert files(tmp_path / "out") == ["a-star-1-2.png", "a-star-1-3.png", "a-star-1-4.png", "a-star-1.png"]
+    assert all(picture(path).size == (16, 16) for path in (tmp_path / "out").iterdir())
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_finished_is_reported_after_a_failure(
+    command: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, calls = Pipeline.events, []
+
+    def failing(self, requests, **options):  # type: ignore[no-untyped-def]
+        calls.append(requests)
+        if len(calls) == 3:
+            raise NumericError("NaN or infinity in the logits of scale 2")
+        return events(self, requests, **options)
+
+    monkeypatch.setattr(Pipeline, "events", failing)
+    arguments = ("generate", "a star", "-n", 3, "-m", model, "--batch-size", 1, "--seed", 4)
+    code, out, line = command(*arguments)
+    assert code == 5 and "NaN" in line
+    assert "2 pictures finished" in out and "a-star-4.png" in out and "a-star-5.png" in out
+    calls.clear()
+    code, out, _ = command(*arguments, "--json", "-o", "again")
+    answer = json.loads(out)
+    assert code == 5 and len(answer["pictures"]) == 2 and "NaN" in answer["error"]
+
+
+def test_a_termination_leaves_no_temporary_file(model: Path, tmp_path: Path) -> None:
+    process = spawn("generate", "a star", "-m", model, "-n", 1000, "--batch-size", 1, cwd=tmp_path)
+    while not (tmp_path / "out").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and errors.decode().strip() == "error: terminated"
+    kept = files(tmp_path / "out")
+    assert all(name.endswith(".png") and not name.startswith(".") for name in kept)
+    assert all(picture(tmp_path / "out" / name).size == (16, 16) for name in kept)
+    assert f"{len(kept)} picture" in out.decode()
+
+
+def test_other_encodings_of_the_terminal_lose_no_result(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a star\n", encoding="utf-8")
+    options = ("-m", model, "--trace", "träce.jsonl", "-o", "öut", "--prompts", "prompts.txt")
+    process = spawn("generate", *options, cwd=tmp_path, PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0")
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert len(files(tmp_path / "öut")) == 1 and (tmp_path / "träce.jsonl").exists() and b"1 picture" in out
+
+
+# --- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_come_from_a_file_or_standard_input(command: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("prompts.txt").write_bytes("\ufeffa star\n\na red ring\n".encode())
+    code, out, _ = command("generate", "a cross", "-m", model, "--prompts", "prompts.txt", "--seed", 1, "--json")
+    assert code == 0 and [row["prompt"] for row in json.loads(out)["pictures"]] == ["a cross", "a star", "a red ring"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"two rings\n")))
+    code, out, _ = command("generate", "-m", model, "--prompts", "-", "--json")
+    assert code == 0 and [row["prompt"] for row in json.loads(out)["pictures"]] == ["two rings"]
+
+
+# --- once more -------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_drawn_again_from_its_file(command: Run, model: Path) -> None:
+    options = ("--seed", 7, "--guidance", "1,2,3,2", "--temperature", 0.8, "--negative", "a ring", "-a", "drop_last(1)")
+    assert command("generate", "a star", "-m", model, *options, "-o", "one", "-q")[0] == 0
+    code, out, _ = command("again", "one/a-star-7.png", "-o", "two")
+    assert code == 0 and "the same picture" in out
+    one, two = picture("one/a-star-7.png"), picture("two/a-star-7.png")
+    assert one.tobytes() == two.tobytes()
+    assert json.loads(one.info["stagevar"]) == json.loads(two.info["stagevar"])
+
+
+def test_a_picture_that_does_not_say_how_it_was_made_is_named(command: Run) -> None:
+    Image.new("RGB", (4, 4)).save("plain.png")
+    Path("text.png").write_text("no picture")
+    assert "does not say how it was made" in failure(command("again", "plain.png"), 4)
+    assert "cannot read picture" in failure(command("again", "text.png"), 4)
+    assert "cannot read picture" in failure(command("again", "none.png"), 4)
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models"],
+        ["accelerators"],
+        ["explain", "-a", "stagevar_released", "-m", "infinity-2b"],
+        ["doctor", "scenes"],
+        ["compare", "drop_last(1)", "--captions", "2", "-q", "--json"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_off_a_terminal_there_are_no_stray_lines(command: Run, arguments: list[str]) -> None:
+    _, out, errors = command(*arguments)
+    assert errors == "" and out and not out.startswith("\n") and "\n\n\n" not in out
+    assert all(line == line.rstrip() or line.strip() for line in out.splitlines())
+
+
+@pytest.mark.parametrize("short", [["-h"], ["-V"], ["generate", "-h"]])
+def test_short_forms_of_help_and_version(command: Run, short: list[str]) -> None:
+    code, out, _ = command(*short)
+    assert code == 0 and ("Usage" in out or "stagevar" in out)
+
+
+def test_a_misspelt_option_or_name_is_answered_with_the_nearest(command: Run) -> None:
+    assert "--seed" in failure(command("generate", "a star", "--sede", 1), 2)
+    assert "did you mean infinity-2b?" in failure(command("generate", "a star", "-m", "infinity-2"), 2)
+    assert "did you mean stagevar" in failure(command("generate", "a star", "-a", "stagvar"), 2)
