@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo test slow lint format types bench figures
+.PHONY: setup demo test slow lint format types bench figures release
 
 setup: $(STAMP)
 
@@ -45,3 +45,10 @@ bench: setup
 figures: setup
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/stagevar models --rewrite README.md
+	$(BIN)/python docs/api.py
+
+# Wheel and source distribution in dist/, checked as CI checks them. The changelog must speak of the version.
+release: setup lint types test
+	@version=$$($(BIN)/stagevar --version | cut -d' ' -f2); grep -q "^## $$version" CHANGELOG.md || \
+		{ echo "CHANGELOG.md has no entry for $$version"; exit 1; }
+	.ci/wheel dist

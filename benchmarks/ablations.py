@@ -2,7 +2,7 @@
 
 One choice at a time is replaced in a fixed plan for the shipped model (one branch in the last two scales, half of the
 positions at the second last and .3 at the last), so that operations stay about equal and quality tells. Writes
-``results/ablations-<device>.json``: SSIM and PSNR to the plain run with the same noise, oracle score, operations.
+``results/ablations.jsonl``: SSIM and PSNR to the plain run with the same noise, oracle score, operations.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from store import RESULTS, append
 from torch import Tensor
 
 from stagevar.accelerators.sketch import Sketch
@@ -25,7 +26,6 @@ from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.tokens import TokenContext, Tokens
-from stagevar.files import replacing
 from stagevar.measure.likeness.fidelity import psnr, ssim
 from stagevar.measure.predict.flops import operations
 from stagevar.pipeline import Pipeline
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
     scenes = caption_suite(options.captions)
@@ -138,8 +138,7 @@ def main() -> None:
         "kept": list(KEEP),
         "rows": rows,
     }
-    with replacing(options.out / f"ablations-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    append("ablations", options.device, report, options.out)
 
 
 def draw(pipe: Pipeline, requests: list[Request], plan: Plan, batch_size: int) -> Tensor:

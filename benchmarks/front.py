@@ -1,7 +1,7 @@
 """Our accelerator against everything else on the shipped model: ``python benchmarks/front.py``.
 
 One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.bench.compare``).
-Writes ``results/front-<device>.json`` with two parts: ``comparison``, and ``long``: the same accelerators on the 13
+Writes ``results/front.jsonl`` with two parts: ``comparison``, and ``long``: the same accelerators on the 13
 scales of a one-megapixel Infinity schedule with random weights, where only time means anything. There an online
 accelerator follows the plan predicted for average signals, since random weights give no signals of their own.
 """
@@ -9,13 +9,13 @@ accelerator follows the plan predicted for average signals, since random weights
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from store import RESULTS, append
 
 from stagevar.accelerators.base import Facts
 from stagevar.drawing import condition
@@ -24,7 +24,6 @@ from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.bsq import TokenizerConfig
-from stagevar.files import replacing
 from stagevar.measure.bench.compare import compare
 from stagevar.measure.predict.flops import operations
 from stagevar.measure.predict.rehearse import rehearse
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
     began = time.time()
@@ -70,8 +69,7 @@ def main() -> None:
         ),
         "long": long_schedule(options.device, options.repeats),
     }
-    with replacing(options.out / f"front-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    append("front", options.device, report, options.out)
 
 
 def long_schedule(device: str, repeats: int) -> dict[str, Any]:
@@ -108,7 +106,7 @@ def long_schedule(device: str, repeats: int) -> dict[str, Any]:
                 "speedup": median(a / b for a, b in zip(seconds["none"][1:], seconds[text][1:], strict=True)),
                 "flop_ratio": cost(plans["none"]) / cost(plans[text]),
                 "executed_scales": list(plans[text].executed),
-                "kept": [plan.tokens.keep if hasattr(plan.tokens, "keep") else None for plan in plans[text]],
+                "kept": [getattr(plan.tokens, "keep", None) for plan in plans[text]],
             }
             for text in LONG
         ],

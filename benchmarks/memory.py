@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from store import append
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.families.stand_ins import noise_text
@@ -70,7 +71,7 @@ def middle(family: str, dtype: torch.dtype) -> ScaleModel:
     model.blocks.to(dtype)
     decoder = getattr(model.tokenizer, "decoder", None)
     if isinstance(decoder, torch.nn.Module):
-        decoder.to(memory_format=torch.channels_last)
+        decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if model.text_encoder is not None:
         model.text_encoder = noise_text(model, TOKENS)
     return model
@@ -82,23 +83,24 @@ def main() -> None:
     parser.add_argument("--batches", default="1,2,4")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print a line of JSON per run, in bytes")
+    parser.add_argument("--keep", action="store_true", help="append the rows, in bytes, to results/memory.jsonl")
     parser.add_argument("--one", help="family and batch to measure in this process, such as var:2")
     options = parser.parse_args()
     if options.one:
         family, batch = options.one.split(":")
         print(json.dumps(measure(family, int(batch), getattr(torch, options.dtype), options.threads)))
         return
+    rows = []
     for family in options.families.split(","):
         for batch in options.batches.split(","):
             own = [sys.executable, __file__, "--one", f"{family}:{batch}", "--dtype", options.dtype]
             own += ["--threads", str(options.threads)]
             row = json.loads(subprocess.run(own, env=PLAIN_HEAP, stdout=subprocess.PIPE, check=True).stdout)
-            if options.json:
-                print(json.dumps({"family": family, "batch": int(batch), **row}), flush=True)
-                continue
+            rows.append({"family": family, "batch": int(batch), **row})
             figures = "  ".join(f"{name} {value / 2**20:8.1f}" for name, value in row.items())
             print(f"{family:>9} {batch:>3}  {figures} MiB  {row['predicted'] / row['measured'] - 1:+.1%}", flush=True)
+    if options.keep:
+        append("memory", "cpu", {"dtype": options.dtype, "threads": options.threads, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Time of the plain run: ``python benchmarks/plain_run.py``.
 
 Random weights take as long as trained ones, so sizes whose weights are not at hand are timed too. Writes
-``results/plain_run-<device>.json``: per model and batch the median and spread of seconds per picture, and milliseconds
+``results/plain_run.jsonl``: per model and batch the median and spread of seconds per picture, and milliseconds
 per scale, after a warm-up.
 """
 
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from store import RESULTS, append
 
 import stagevar
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.bsq import TokenizerConfig
-from stagevar.files import replacing
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     rows = []
     for model, size, batch in cases():
@@ -51,8 +51,7 @@ def main() -> None:
         "repeats": options.repeats,
         "rows": rows,
     }
-    with replacing(options.out / f"plain_run-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    append("plain_run", options.device, report, options.out)
 
 
 def cases() -> Iterator[tuple[ScaleModel, tuple[int | None, int | None], int]]:

@@ -1,13 +1,13 @@
 """Puts measured figures into README and docs: ``python benchmarks/report.py``.
 
-Reads ``results/*.json`` and renews each block between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``, and
-``docs/images/front.png``. ``--check`` changes nothing and fails if a document is out of date.
+Takes the newest run of each benchmark in ``results/`` and renews each block between ``<!-- figures: NAME -->`` and
+``<!-- end of figures -->``, and ``docs/images/front.png``. ``--check`` changes nothing; it fails if a document is out
+of date, or if a result was written by no run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from store import RESULTS, newest, read
+
+from stagevar.measure.markdown import table
+from stagevar.measure.suites.known import SUITES
+from stagevar.measure.suites.suite import composition
+
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "stagevar.md")
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 SETTINGS = "stagevar", "stagevar(quality=0.15)", "stagevar(quality=0.0)"
@@ -28,6 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
+    for path in sorted(RESULTS.glob("*.jsonl")):
+        list(read(path))
     old = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
     new = {path: renewed(text) for path, text in old.items()}
     if options.check:
@@ -39,11 +46,11 @@ def main() -> None:
 
 def renewed(text: str) -> str:
     """A document with all its blocks made anew."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n{found[3]}", text)
+    return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]().rstrip()}\n\n{found[3]}", text)
 
 
 def result(name: str) -> Any:
-    return json.loads((RESULTS / f"{name}-cpu.json").read_text())
+    return newest(name)
 
 
 def is_ours(row: Row) -> bool:
@@ -53,15 +60,13 @@ def is_ours(row: Row) -> bool:
 def conditions(found: Row) -> str:
     """What the figures hold for."""
     height, width = found["size"]
+    drawn = composition(SUITES["scenes"], SUITES["scenes"].questions(found["captions"]))
+    asked = f"{drawn['captions']} captions ({drawn['held_out']} held out, {drawn['different']} different)"
     return (
-        f"{found['model']}, {height}x{width} pixels, {found['captions']} held-out captions, batch {found['batch']}, "
+        f"{found['model']}, {width}x{height} pixels, {asked}, batch {found['batch']}, "
         f"guidance {found['guidance']}, {found['dtype']}, {found['device']} with {found['threads']} threads, torch "
         f"{found['torch']}; all in one process, picture by picture in turn, {found['warm_up'].split(',')[0]}"
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)) + "\n"
 
 
 def front() -> str:
@@ -118,7 +123,7 @@ def duel() -> str:
         losses += [f"`{row['accelerator']}` in the oracle's score"] if row["oracle"] > oracle else []
     verdict = f"Not above: {', '.join(losses)}." if losses else "Ours is above in both measures where the dial reaches."
     head = ["at the time of", "speed-up", "its SSIM", "ours", "its oracle", "ours"]
-    return f"{table(head, rows)}\n{verdict}\n"
+    return f"{table(head, rows)}\n\n{verdict}"
 
 
 def targets() -> str:
@@ -184,7 +189,7 @@ def stages() -> str:
     spread = found["spread"]
     return (
         f"{found['seeds']} seeds each, `{found['accelerator']}`; mean ± standard deviation over seeds. Scales count "
-        f"from 0.\n\n{table(head, rows)}\nOver {found['captions']} captions: boundary of guidance "
+        f"from 0.\n\n{table(head, rows)}\n\nOver {found['captions']} captions: boundary of guidance "
         f"{spread['single']['within']:.2f} within a caption (over seeds), {spread['single']['between']:.2f} between "
         f"captions; kept share {spread['kept']['within']:.3f} within, {spread['kept']['between']:.3f} between.\n"
     )

@@ -1,6 +1,6 @@
 """Where ``stagevar`` draws its boundaries, per picture: ``python benchmarks/stages.py``.
 
-Every caption is drawn with several seeds. Writes ``results/stages-<device>.json`` (boundaries and kept positions, their
+Every caption is drawn with several seeds. Writes ``results/stages.jsonl`` (boundaries and kept positions, their
 spread over seeds and over captions) and ``docs/images/stages.png``: for a plain and a textured picture the plain run,
 ours, and the positions that ran at the last scale.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
+from store import RESULTS, append
 
 from stagevar.drawing import to_pil
 from stagevar.engine.grids.grid import Schedule
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--images", type=Path, default=Path(__file__).parents[1] / "docs" / "images")
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
@@ -64,8 +65,7 @@ def main() -> None:
             for name in ("single", "fidelity", "kept", "rows")
         },
     }
-    with replacing(options.out / f"stages-{options.device}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    append("stages", options.device, report, options.out)
     with replacing(options.images / "stages.png") as path:
         sheet(pipe, [ends[0]["caption"], ends[-1]["caption"]]).save(path, format="png")
 

@@ -11,6 +11,7 @@ import argparse
 from PIL import Image
 
 from stagevar import Pipeline
+from stagevar.families.hart.network import Hart
 from stagevar.families.tiny import tiny
 
 parser = argparse.ArgumentParser()
@@ -24,6 +25,7 @@ given = parser.parse_args()
 pipeline = Pipeline(tiny("hart")) if given.tiny else Pipeline.from_pretrained("hart-0.7b")
 pictures = []
 for refined in (True, False):
+    assert isinstance(pipeline.model, Hart)
     pipeline.model.refined = refined
     result = pipeline(given.prompt, seed=given.seed, guidance_scale=given.guidance, accelerator=given.accelerator)
     pictures += result.images

@@ -25,8 +25,14 @@ parser.add_argument("--tiny", action="store_true")
 given = parser.parse_args()
 
 pipeline = Pipeline(tiny("var")) if given.tiny else Pipeline.from_pretrained(given.model)
-sampling = {"guidance_scale": 1.5, "top_p": 0.96} if given.varied else {}
-result = pipeline(given.classes, seed=given.seed, smooth=given.smooth, accelerator=given.accelerator, **sampling)
+result = pipeline(
+    given.classes,
+    seed=given.seed,
+    smooth=given.smooth,
+    accelerator=given.accelerator,
+    guidance_scale=1.5 if given.varied else None,
+    top_p=0.96 if given.varied else None,
+)
 width, height = result.images[0].size
 sheet = Image.new("RGB", (width * len(result.images), height))
 for i, image in enumerate(result.images):

@@ -1,6 +1,6 @@
 """Guidance and late temperatures of the shipped model: ``python recipes/scenes/ablate_sampling.py``.
 
-Draws the same held-out captions with the same noise under each setting and prints a table for the README.
+Draws the same captions of the suite with the same noise under each setting and prints a table for the README.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class BlockCausal:
         self.mask.masked_fill_(level[:, None] < level[None], -math.inf)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-        out: Tensor = SegmentedAttention.apply(q * scale, k, v, self.ends, self.mask)
+        out: Tensor = SegmentedAttention.apply(q * scale, k, v, self.ends, self.mask)  # type: ignore[no-untyped-call]
         return out
 
 

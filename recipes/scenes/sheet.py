@@ -19,7 +19,7 @@ TEMPERATURES = (1.0, 1.0, 0.9, 0.7, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3)
 
 
 def sheet(model: Scenes, path: Path, rows: int = 2) -> dict[str, float]:
-    """Draw held-out captions with ``model`` onto one PNG; the share that the oracle accepts, strictly and relaxed."""
+    """Draw captions of the suite onto one PNG; the share that the oracle accepts, strictly and relaxed."""
     scenes = caption_suite(rows * COLUMNS)
     model.eval()
     result = Pipeline(model)(

@@ -148,9 +148,9 @@ class Training:
 
 def initialise(model: Scenes) -> None:
     """Residual branches start at zero with gain 1; words and levels start distinct."""
-    for block in model.blocks:
-        for part in (block.attention.proj, block.cross.proj, block.feed_forward.down):
-            nn.init.zeros_(part.weight)
+    for block in model.layers:
+        for name in ("attention.proj", "cross.proj", "feed_forward.down"):
+            nn.init.zeros_(block.get_submodule(name).get_parameter("weight"))
     for table in model.modulation.tables:
         nn.init.ones_(table[:2])
     for linear in (model.modulation.shared, model.head.modulation, model.head.proj):
@@ -163,7 +163,8 @@ def initialise(model: Scenes) -> None:
 
 def optimisers(model: Scenes, options: argparse.Namespace) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of attention and perceptrons, AdamW for embeddings, norms, biases and the head."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = name.startswith(("blocks.", "text.layers.", "text.summary."))
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)

@@ -184,7 +184,8 @@ def _draw(rng: random.Random, category: str) -> Scene:
 
 
 def caption_suite(n: int, seed: int = 0) -> list[Scene]:
-    """`n` held-out scenes for scoring, the categories in turn; a scene repeats only if its category is small."""
+    """`n` scenes for scoring, the categories in turn. Those of the `COMPOSED` categories are held out; a scene repeats
+    where its category has few."""
     rng = random.Random(seed)
     suite: list[Scene] = []
     for category in itertools.islice(itertools.cycle(CATEGORIES), n):

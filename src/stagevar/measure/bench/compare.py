@@ -46,7 +46,7 @@ def compare(
     Args:
         accelerators: as ``stagevar.registry.parse`` reads them; ``none`` is added, and comes first.
         captions: pictures per accelerator; picture i has seed ``seed + i``.
-        prompts: taken in turn instead of the scenes family's held-out captions; the oracle cannot read them.
+        prompts: taken in turn instead of the model's suite, whose reader cannot judge them.
         guidance: strength; the model's default if None.
         parts: also measure latency by part, in batches of their own.
         progress: told how many captions every accelerator has drawn.

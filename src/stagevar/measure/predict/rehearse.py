@@ -24,7 +24,7 @@ MEAN_PICTURE: tuple[Row, ...] = (
     (1.00000, 0.09, 0.90, 0.05, 0.17, 0.70, 0.07, 0.15, 0.19, 0.22, 0.26, 0.28, 0.33, 0.41, 0.49),
 )
 """Side of a scale relative to the final one, then the signals there in the order of ``Signals``: means over 128
-held-out captions of the scenes model's plain run. Other models show others."""
+captions of the scenes suite, of the model's plain run. Other models show others."""
 
 
 def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
