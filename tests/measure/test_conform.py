@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, ShapeError, UnknownModelError
 from stagevar.measure.conform.conform import Probe, Report, Row, conform
+from stagevar.measure.conform.precise import SPREAD, in_float64
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDED = GOLDEN / "infinity_patchify"
@@ -230,3 +231,26 @@ def test_methods_without_an_accelerator_are_named(tmp_path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"method": "dreaming"}))
     with pytest.raises(OptionError, match="dreaming"):
         conform(tmp_path / "acc_plain")
+
+
+def test_inside_everything_is_float64() -> None:
+    with in_float64():
+        made = (
+            torch.zeros(2, dtype=torch.float32),
+            torch.ones(2).float(),
+            torch.ones(2).to(torch.float32),
+            torch.rand(2),
+        )
+    assert {each.dtype for each in made} == {torch.float64}
+    assert torch.zeros(1).dtype == torch.float32
+
+
+def test_a_chaotic_tensor_may_differ_by_what_the_engine_itself_errs() -> None:
+    stored = {"smooth.h.0": torch.zeros(4), "smooth.h.1": torch.zeros(4)}
+    exactly = {name: torch.full((4,), 1e-3, dtype=torch.float64) for name in stored}
+    probe = Probe(Path("set"), {}, {}, stored, exactly=exactly)
+    probe.chaotic("smooth.h.0", torch.full((4,), 2e-3), 1e-4)
+    probe.chaotic("smooth.h.1", torch.full((4,), 1e-3), 1e-4)
+    known, unknown = probe.rows
+    assert known.tolerance == pytest.approx(1e-4 + SPREAD * 1e-3, rel=1e-3) and known.ok
+    assert unknown.tolerance == pytest.approx(1e-4, rel=1e-2) and not unknown.ok, "it does not err, so it must agree"

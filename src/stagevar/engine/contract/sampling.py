@@ -55,8 +55,3 @@ def gumbel_mixture(logits: Tensor, strength: float, uniform: Tensor) -> Tensor:
 
 def _softness(strength: float) -> float:
     return max(0.27 * (1 - 0.95 * strength), 0.005)
-
-
-def sharpness(strength: float) -> float:
-    """What ``gumbel_mixture`` multiplies the logits by: 3.7 at strength 0, 148 at strength 1."""
-    return (1 + strength) / _softness(strength)

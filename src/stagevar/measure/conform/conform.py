@@ -2,7 +2,7 @@
 
 A set is a folder of ``config.json`` (every hyper-parameter), ``weights.safetensors`` (random weights under the names of
 published checkpoints) and ``io.safetensors`` (inputs, intermediate values, outputs). A family's checks are in
-``conform_<family>.py``, those of sets with a ``method`` in ``conform_accelerators.py``: a function ``check(probe)``
+``<family>.py`` beside this file, those of sets with a ``method`` in ``accelerators.py``: a function ``check(probe)``
 that runs the engine and hands what it finds to the probe. A stored tensor that no check looks at is a failure.
 """
 
@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, OptionError, UnknownModelError
 from stagevar.loading.read import load_config, read_state
+from stagevar.measure.conform.precise import SPREAD, in_float64
 
 RELATIVE = 1e-4
 """Allowed error relative to the stored value, added to the absolute one."""
@@ -113,6 +114,8 @@ class Probe:
         folder, config, weights, stored: the set.
         rows: comparisons so far.
         inputs: names of the stored tensors that were used as inputs.
+        exactly: what chaotic tensors are in a run in float64, by name; None in that run itself, which notes them.
+        noted: them.
     """
 
     folder: Path
@@ -121,6 +124,8 @@ class Probe:
     stored: dict[str, Tensor]
     rows: list[Row] = field(default_factory=list)
     inputs: set[str] = field(default_factory=set)
+    exactly: Mapping[str, Tensor] | None = None
+    noted: dict[str, Tensor] = field(default_factory=dict)
 
     def holds(self, prefix: str) -> bool:
         """Whether the set stores any tensor of that prefix."""
@@ -151,6 +156,16 @@ class Probe:
         allowed = absolute + RELATIVE * want.abs().nan_to_num(0.0, 0.0)
         at = (error / allowed).argmax()
         self.rows.append(Row(name, error.flatten()[at].item(), allowed.flatten()[at].item()))
+
+    def chaotic(self, name: str, found: Tensor, absolute: float) -> None:
+        """Compare real numbers that enlarge rounding: to ``absolute`` comes what the engine itself errs by, as a run in
+        float64 tells."""
+        self.noted[name] = found.double().cpu()
+        if self.exactly is not None and name in self.exactly and found.shape == self.exactly[name].shape:
+            error = (self.noted[name] - self.exactly[name]).abs().max().item()
+            self.numbers(name, found, absolute + SPREAD * error)
+        else:
+            self.numbers(name, found, absolute)
 
     def exact(self, name: str, found: Tensor, share: float = 0.0) -> None:
         """Compare bits or indices if the set stores ``name``; at most ``share`` of them may differ."""
@@ -197,6 +212,12 @@ def conform(folder: Path | str) -> Report:
     check = import_module(f"stagevar.measure.conform.{checks}").check
     try:
         with torch.inference_mode():
+            if probe.holds("smooth."):
+                doubled = {name: x.double() if x.is_floating_point() else x for name, x in probe.stored.items()}
+                precise = replace(probe, stored=doubled, rows=[], inputs=set(), noted={})
+                with in_float64():
+                    check(precise)
+                probe.exactly = precise.noted
             check(probe)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # of a shape that does not fit
         why = str(error).partition("\n")[0]
