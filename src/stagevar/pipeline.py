@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never, Self
@@ -233,3 +234,7 @@ class Pipeline:
         sizes = ", ".join(f"{w}x{h}" for h, w in self.model.sizes()[:3])
         more = f" and {len(self.model.sizes()) - 3} more" if len(self.model.sizes()) > 3 else ""
         return f"Pipeline({self.model.name}, {where}, pictures {sizes}{more}, accelerator {self.accelerator})"
+
+    def _repr_html_(self) -> str:
+        """The same, for notebooks."""
+        return f"<p>{html.escape(repr(self))}</p>"

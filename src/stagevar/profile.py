@@ -90,7 +90,7 @@ class DialPoint:
     flop_ratio: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StageProfile:
     """Stages and ranks of one model.
 
@@ -116,6 +116,14 @@ class StageProfile:
     structure: Boundary
     ranks: Mapping[float, tuple[Ranks, ...]]
     dial: tuple[DialPoint, ...] = ()
+
+    def __repr__(self) -> str:
+        stages = ", ".join(f"{k} {stage}" for k, stage in enumerate(self.stages()))
+        energies = ", ".join(f"{energy:.0%}" for energy in self.ranks)
+        dial = f", dial of {len(self.dial)} points" if self.dial else ""
+        return (
+            f"StageProfile({self.model}, {self.prompts} prompts: {stages}; ranks for {energies or 'no'} energy{dial})"
+        )
 
     def stages(self, schedule: Schedule | None = None) -> tuple[Stage, ...]:
         """The stage of each scale of any schedule of the model (None: the studied one)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Literal
 
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import Tensor
 
 from stagevar.engine.loop.trace import Trace
@@ -17,7 +19,7 @@ OutputType = Literal["pil", "np", "pt", "latent"]
 OUTPUT_TYPES: tuple[OutputType, ...] = ("pil", "np", "pt", "latent")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """Pictures and the record of how they came about.
 
@@ -34,6 +36,25 @@ class Result:
     seeds: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
     trace: Trace
+
+    def __repr__(self) -> str:
+        sizes = " and ".join(f"{w}x{h}" for h, w in dict.fromkeys(self.sizes))
+        seeds = ", ".join(map(str, self.seeds[:4])) + (", ..." if len(self.seeds) > 4 else "")
+        count = len(self.images)
+        return f"Result({count} picture{'s' * (count > 1)} of {sizes}, seeds {seeds}; {self.trace!r})"
+
+    def _repr_png_(self) -> bytes | None:
+        """The first eight pictures in a row, for notebooks; None if they are no PIL images."""
+        shown = [image for image in self.images[:8] if isinstance(image, Image)]
+        if not shown:
+            return None
+        sheet = new_image("RGB", (sum(image.width for image in shown), max(image.height for image in shown)), "white")
+        left = 0
+        for image in shown:
+            sheet.paste(image, (left, 0))
+            left += image.width
+        sheet.save(buffer := BytesIO(), format="png")
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

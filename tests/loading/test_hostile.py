@@ -27,8 +27,6 @@ from stagevar.loading.folder import save_model, text_repositories
 from stagevar.loading.read import read_state
 from stagevar.loading.sources import load, resolve, skeleton
 
-from ..infinity_files import Published, published, text_encoder  # noqa: F401
-
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:

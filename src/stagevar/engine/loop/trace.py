@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,7 +41,7 @@ class ScaleRecord:
     milliseconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Trace:
     """All passes of one call, with what is needed to repeat it.
 
@@ -95,9 +96,31 @@ class Trace:
             row["milliseconds"] += record.milliseconds
         return [rows[k] for k in sorted(rows)]
 
+    def __repr__(self) -> str:
+        place = f"{self.machine.get('device')}, {self.machine.get('dtype')}"
+        scales = len({record.scale for record in self.records if record.run != "skip"})
+        times = (self.text_milliseconds, self.network_milliseconds, self.decode_milliseconds)
+        text, network, decode = (f"{spent:.0f} ms" for spent in times)
+        return (
+            f"Trace({len(self.pictures)} of {self.model} on {place}: {scales} scales in {len(self.records)} passes, "
+            f"text {text}, network {network}, decoder {decode})"
+        )
+
+    def _repr_html_(self) -> str:
+        """A row per scale, for notebooks."""
+        rows = self.by_scale()
+        head = "".join(f"<th>{name}</th>" for name in (rows[0] if rows else ()))
+        cells = ("".join(f"<td>{_shown(value)}</td>" for value in row.values()) for row in rows)
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<p>{html.escape(repr(self))}</p><table><tr>{head}</tr>{body}</table>"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return asdict(self)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def write(path: Path, traces: Sequence[Trace]) -> None:

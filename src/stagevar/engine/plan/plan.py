@@ -96,13 +96,15 @@ class ScalePlan:
         return *shared, self.smooth is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """One ``ScalePlan`` per scale of the schedule."""
 
     scales: tuple[ScalePlan, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scales, tuple) or not all(isinstance(scale, ScalePlan) for scale in self.scales):
+            raise OptionError("a Plan takes a tuple of ScalePlan, one per scale; Plan.uniform makes one of settings")
         if all(scale.run == "skip" for scale in self.scales):
             raise OptionError("the plan runs no scale at all; let at least one run")
         if self.scales[self.executed[0]].run == "reuse":
@@ -156,6 +158,19 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.scales)
+
+    def __repr__(self) -> str:
+        """Runs of equal scales, each with the fields that are not the plain run's."""
+        runs: list[tuple[int, int, str]] = []
+        for k, scale in enumerate(self.scales):
+            fields = ((f.name, getattr(scale, f.name), f.default) for f in dataclass_fields(scale))
+            shown = ", ".join(f"{name}={value!r}" for name, value, usual in fields if value != usual) or "plain"
+            if runs and runs[-1][2] == shown:
+                runs[-1] = (runs[-1][0], k, shown)
+            else:
+                runs.append((k, k, shown))
+        lines = (f"  {first if first == last else f'{first}-{last}'}: {shown}" for first, last, shown in runs)
+        return "\n".join((f"Plan of {len(self)} scales", *lines))
 
     def __getitem__(self, k: int) -> ScalePlan:
         return self.scales[k]
