@@ -41,14 +41,20 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"
 
 
+def one_line(text: str) -> str:
+    """The text with line ends and characters that would steer a terminal written out."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 class StagevarError(Exception):
-    """Base of all errors that are shown to users as one line without a traceback."""
+    """Base of all errors that are shown to users as one line without a traceback, short and printable whatever input
+    they quote."""
 
     exit_code = 1
     http_status = 500
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(shortened(message, LONGEST_MESSAGE))
+        super().__init__(one_line(shortened(message, LONGEST_MESSAGE)))
 
 
 class RequestError(StagevarError):
@@ -130,4 +136,4 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 def first_line(error: BaseException) -> str:
     """Of its message, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shortened((str(error).strip().splitlines() or [type(error).__name__])[0], 2 * LONGEST_QUOTE)
