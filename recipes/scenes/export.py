@@ -12,7 +12,7 @@ from stagevar.engine.contract.model import Defaults
 from stagevar.families.scenes.config import ScenesConfig
 from stagevar.families.scenes.network import Scenes
 from stagevar.families.scenes.sizes import SHIPPED
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 
 
 def main() -> None:

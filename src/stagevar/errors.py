@@ -136,4 +136,4 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 def first_line(error: BaseException) -> str:
     """Of its message, or its type."""
-    return shortened((str(error).strip().splitlines() or [type(error).__name__])[0], 2 * LONGEST_QUOTE)
+    return shortened((str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."), 2 * LONGEST_QUOTE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from stagevar.errors import OutputError
 
@@ -81,24 +81,62 @@ def reserving(folder: Path, stem: str, suffix: str) -> Iterator[tuple[Path, Path
 
 
 @contextmanager
-def adding_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to write to, whose files take their places in ``path`` at the end; other files there stay.
+def renewing(folder: Path, own: Collection[str]) -> Iterator[Path]:
+    """A temporary folder to write to, whose files take their places in ``folder`` at the end, all of them or none.
+
+    Files of others are neither replaced nor removed, and links are not followed: what is in a file's place has to be
+    one of ``own``, and no link. Of ``own``, files that were not written again are removed. On any failure, an interrupt
+    included, the temporary folder is removed, and the folder as well if it was made for this.
+
+    Args:
+        folder: is made if need be.
+        own: paths in ``folder`` of the files that an earlier call wrote.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: the folder cannot be written, or something else is in the place of a file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = folder / f".{secrets.token_hex(4)}.tmp"
+    made = not folder.exists()
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for source in sorted(each for each in temporary.rglob("*") if each.is_file()):
-            target = path / source.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.replace(target)
+        files = [path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()]
+        for file in files:
+            if not _free(folder, file, own):
+                raise OutputError(f"{folder / file} was not written by stagevar and is kept; choose another folder")
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / file).replace(folder / file)
+        for file in set(own) - set(files):
+            if not _linked(folder, file):
+                _remove(folder, file)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # holds what was written
+                folder.rmdir()
+
+
+def _remove(folder: Path, file: str) -> None:
+    """Remove a file, and the folders that it leaves empty."""
+    (folder / file).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        for parent in PurePosixPath(file).parents[:-1]:
+            (folder / parent).rmdir()
+
+
+def _free(folder: Path, file: str, own: Collection[str]) -> bool:
+    """Whether a path in a folder may be written to."""
+    path = folder / file
+    return not _linked(folder, file) and (not path.exists() or (file in own and path.is_file()))
+
+
+def _linked(folder: Path, file: str) -> bool:
+    """Whether a path in a folder leads over a link."""
+    parts = PurePosixPath(file).parts
+    return any(folder.joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts)))
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

@@ -10,7 +10,7 @@ import torch
 from stagevar.families.scenes.config import ScenesConfig
 from stagevar.families.scenes.network import Scenes
 from stagevar.families.tiny import randomize
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 
 
 @pytest.fixture(scope="session")

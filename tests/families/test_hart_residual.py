@@ -25,7 +25,7 @@ from stagevar.families.hart.network import Hart
 from stagevar.families.hart.residual import Coefficients, waves
 from stagevar.families.tiny import tiny
 from stagevar.loading.fill import fill
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 from stagevar.loading.sources import load
 
 from .hart_parts import PROMPTS, draw, head, recorder

@@ -12,20 +12,17 @@ import pytest
 import torch
 
 from stagevar.errors import (
-    CheckpointError,
     ForeignCheckpointError,
     MissingFileError,
-    OutputError,
     StagevarError,
     UnknownModelError,
 )
 from stagevar.families.tiny import tiny
 from stagevar.files import one_name
-from stagevar.loading.convert import convert
 from stagevar.loading.download import _discard
-from stagevar.loading.folder import save_model, text_repositories
 from stagevar.loading.read import read_state
-from stagevar.loading.sources import load, resolve, skeleton
+from stagevar.loading.save import save_model
+from stagevar.loading.sources import resolve, skeleton
 
 
 @pytest.fixture
@@ -48,26 +45,6 @@ def test_what_leads_elsewhere_is_no_name(name: str) -> None:
     assert not one_name(name)
 
 
-@pytest.mark.parametrize("text", [["x/.."], ["../x"], ["x/."], ["/etc/passwd"], ["a/b/c"], ["plain"], [7], "x/y"])
-def test_a_text_encoder_is_named_as_owner_and_name(scenes: Path, text: Any) -> None:
-    edit(scenes, text=text)
-    with pytest.raises(ForeignCheckpointError, match="owner/name"):
-        text_repositories(scenes)
-
-
-def test_a_hostile_model_cannot_make_convert_touch_the_current_folder(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "thesis.txt").write_text("years of work")
-    monkeypatch.chdir(home)
-    edit(scenes, text=["x/.."])
-    with pytest.raises(CheckpointError):
-        convert(scenes, Path("out"))
-    assert sorted(path.name for path in home.iterdir()) == ["thesis.txt"]
-
-
 @pytest.mark.parametrize("shard", ["..", "../secret.bin", "/etc/passwd", "a/b.bin", ""])
 def test_shards_lie_beside_their_index(tmp_path: Path, shard: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
@@ -77,30 +54,7 @@ def test_shards_lie_beside_their_index(tmp_path: Path, shard: str) -> None:
         read_state(tmp_path)
 
 
-# --- what is written and removed -------------------------------------------------------------------------------------
-
-
-def test_a_folder_of_somebody_else_is_not_written_to(scenes: Path, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.png").touch()
-    with pytest.raises(OutputError, match="not empty"):
-        convert(scenes, tmp_path / "photos")
-    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
-    with pytest.raises(OutputError, match="is a file"):
-        convert(scenes, tmp_path / "photos" / "cat.png")
-
-
-def test_converting_again_keeps_the_files_of_others(scenes: Path, tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    convert(scenes, target)
-    (target / "notes.txt").write_text("mine")
-    edit(target, files=["config.json", "model.safetensors", "old.bin", "../scenes/config.json", "/etc/hostname"])
-    (target / "old.bin").touch()
-    convert(scenes, target)
-    assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
-    assert (scenes / "config.json").exists() and Path("/etc/hostname").exists()
-    convert(target, target, dtype=torch.bfloat16)
-    assert (target / "notes.txt").read_text() == "mine" and load(target).dtype == torch.float32
+# --- the hub's cache -------------------------------------------------------------------------------------------------
 
 
 def test_a_link_out_of_the_cache_is_replaced_and_never_its_target(tmp_path: Path) -> None:

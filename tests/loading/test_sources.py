@@ -16,7 +16,7 @@ from stagevar.errors import ForeignCheckpointError, MissingFileError, UnknownMod
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.infinity import sizes as infinity
 from stagevar.families.tiny import tiny
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 from stagevar.loading.sources import load, resolve
 from stagevar.pipeline import Pipeline
 

@@ -1,4 +1,4 @@
-"""Checkpoints: read without running their code, filled once, written whole or not at all."""
+"""Checkpoints: read without running their code, filled once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stagevar.errors import ForeignCheckpointError, MissingFileError, OutputError, ShapeError, UnsafePickleError
+from stagevar.errors import ForeignCheckpointError, MissingFileError, ShapeError, UnsafePickleError
 from stagevar.loading.fill import fill
-from stagevar.loading.folder import save
 from stagevar.loading.read import load_config, read_state
 
 
@@ -204,56 +203,7 @@ def test_a_buffer_that_no_checkpoint_holds_must_not_stay_on_meta(state: dict[str
         fill(tiny, state)
 
 
-# --- writing -----------------------------------------------------------------
-
-
-def test_what_is_saved_can_be_loaded(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    folder = tmp_path / "new" / "model"
-    save(folder, {"family": "tiny", "depth": 1}, state)
-    save(folder, {"family": "tiny", "depth": 2}, read_state(folder))
-    assert load_config(folder) == {"family": "tiny", "depth": 2}
-    assert all(torch.equal(tensor, state[name]) for name, tensor in read_state(folder).items())
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
-    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
-
-
-def test_a_full_disk_leaves_the_old_model_whole(
-    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(tmp_path, {"depth": 1}, state)
-
-    def full(_: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("stagevar.loading.folder.save_file", full)
-    with pytest.raises(OutputError) as error:
-        save(tmp_path, {"depth": 2}, state)
-    assert "No space left on device" in one_line(error)
-    assert load_config(tmp_path) == {"depth": 1}
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_an_interrupt_leaves_the_old_model_whole(
-    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(tmp_path, {"depth": 1}, state)
-
-    def interrupt(_: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("stagevar.loading.folder.save_file", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path, {"depth": 2}, state)
-    assert load_config(tmp_path) == {"depth": 1}
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError):
-        save(tmp_path / "file" / "model", {}, state)
+# --- settings ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from stagevar.errors import MissingExtraError, MissingFileError, OptionError
 from stagevar.families.scenes.config import ScenesConfig
 from stagevar.families.scenes.network import Scenes
 from stagevar.families.tiny import randomize, tiny
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 from stagevar.measure.bench import compare as comparing
 from stagevar.measure.bench import table as report
 from stagevar.measure.bench.compare import compare

@@ -11,7 +11,7 @@ import pytest
 
 from stagevar.families.infinity import sizes as infinity
 from stagevar.families.tiny import tiny
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 from stagevar.loading.sources import load
 from stagevar.measure.predict import doctor
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stagevar.errors import ForeignCheckpointError, MissingFileError, ShapeError
 from stagevar.families.tiny import tiny
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 from stagevar.measure.likeness.embeddings import IMAGENET, clip, dino
 from stagevar.measure.likeness.perceptual import Dists, L2Pool, Lpips, dists, lpips
 from stagevar.measure.study.plots import LABELS

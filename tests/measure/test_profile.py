@@ -14,7 +14,7 @@ from PIL import Image
 from stagevar.cli import study as commands
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, SizeError
 from stagevar.families.tiny import tiny
-from stagevar.loading.folder import save_model
+from stagevar.loading.save import save_model
 from stagevar.measure.bench.dial import QUALITIES, measure_dial
 from stagevar.measure.study.curves import Study
 from stagevar.measure.study.plots import PLOTS, available

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.contract.text import Text
-from stagevar.errors import quoted
 from stagevar.families.text_encoders.encoder import TextEncoder
-
-LARGEST, MOST = 2**20, 512
-"""Bounds of what a config may ask for: any number, and entries of a list or repetitions of a layer."""
-
-_REPEATED = re.compile("depth|blocks|layers|chunks|convolutions|levels|rounds|steps")
 
 
 class TextReader(Protocol):
@@ -127,26 +120,9 @@ class Family:
     tiny: Callable[[dict[str, Any]], ScaleModel] | None = None
 
 
-def read_fields(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """A dataclass from what ``dataclasses.asdict`` and JSON made of it: lists are tuples, mappings dataclasses.
-
-    Raises:
-        TypeError, AttributeError: unknown or missing fields.
-        ValueError: a number beyond ``LARGEST``, or a repetition beyond ``MOST``.
-    """
-    hints = get_type_hints(kind)
-    return kind(**{name: _read(name, hints.get(name), value) for name, value in values.items()})
-
-
-def _read(name: str, hint: Any, value: Any) -> Any:
-    if isinstance(value, list):
-        if len(value) > MOST:
-            raise ValueError(f"{name} has {len(value)} entries; at most {MOST} can be")
-        return tuple(_read(name, None, each) for each in value)
-    if isinstance(value, int | float) and not abs(value) <= (MOST if _REPEATED.search(name) else LARGEST):
-        raise ValueError(f"{name} is {quoted(value)}; a model of that size cannot be built")
-    inner = next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
-    return read_fields(inner, value) if inner is not None and isinstance(value, Mapping) else value
+def without_encoder(config: Any) -> bool:
+    """Whether a network's config leaves its picture tokenizer's encoder out."""
+    return getattr(getattr(config, "tokenizer", None), "encoder", True) in (False, None)
 
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

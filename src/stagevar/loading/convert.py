@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.loading.folder import check_target, save_model
 from stagevar.loading.published import Where
+from stagevar.loading.save import own_files, save_model
 from stagevar.loading.sources import load, resolve
 
 
@@ -37,7 +37,7 @@ def convert(
     Raises:
         those of ``sources.load``; OutputError: the folder cannot be written.
     """
-    check_target(folder)
+    own_files(folder)
     text = resolve(source, weights, where).text
     model = load(source, weights=weights, where=where, dtype=dtype, text_encoder=copy_text)
     save_model(model, folder, text=text)

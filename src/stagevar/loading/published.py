@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.errors import ForeignCheckpointError, MissingFileError
-from stagevar.families.family import CONFIG, Family, File, Names, Size, TextReader
+from stagevar.families.family import CONFIG, Family, File, Names, Size, TextReader, without_encoder
 from stagevar.loading.download import locate
 from stagevar.loading.fill import fill
 from stagevar.loading.hub import last_part
@@ -113,7 +113,7 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
     if not size.published and where.network is None:
         raise MissingFileError(f"{name} has no published weights; give your own network's file as its weights")
     config = size.config
-    if place.encoder and getattr(config.tokenizer, "encoder", None) is False:
+    if place.encoder and without_encoder(config):
         config = replace(config, tokenizer=replace(config.tokenizer, encoder=True))
     network = where.find(size.files[0], size)
     if family.adapt is not None:

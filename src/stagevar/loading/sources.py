@@ -58,7 +58,7 @@ class Source:
     def text(self) -> tuple[str, ...]:
         """Hub repositories of the text encoders."""
         if self.folder is not None:
-            return text_repositories(self.folder)
+            return text_repositories(self.folder, self.family)
         return () if self.size is None else self.size.text
 
     def places(self) -> list[tuple[str | Path, str, dict[str, Any]]]:

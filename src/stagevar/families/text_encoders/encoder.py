@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.text import Text
-from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, PromptError
-from stagevar.files import adding_folder
+from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, PromptError, first_line
 from stagevar.quiet import errors_only, no_bars
 
 CACHED_PROMPTS = 64
@@ -131,10 +130,10 @@ class TextEncoder(ABC):
                 model, info = load_model(source, dtype=dtype, output_loading_info=True, subfolder=subfolder, **options)
                 tokenizer = load_tokenizer(source, subfolder=words, **options)
         except OSError as error:
-            raise MissingFileError(f"{what}: {_sentence(error)}") from error
+            raise MissingFileError(f"{what}: {first_line(error)}") from error
         except Exception as error:  # whatever a broken file makes transformers raise
             raise ForeignCheckpointError(
-                f"{what} is no {cls.kind} ({type(error).__name__}: {_sentence(error)})"
+                f"{what} is no {cls.kind} ({type(error).__name__}: {first_line(error)})"
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise ForeignCheckpointError(
@@ -158,17 +157,11 @@ class TextEncoder(ABC):
         """Itself: the parts of what may be several encoders."""
         return (self,)
 
-    def save(self, folder: Path) -> list[str]:
-        """Write encoder and tokenizer as ``from_pretrained`` reads them, in the dtype that they have; the paths of the
-        files in ``folder``, whose other files stay.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
-        with adding_folder(folder) as temporary, errors_only("transformers"), no_bars():
-            self.model.save_pretrained(temporary / self.folders[0])
-            self.tokenizer.save_pretrained(temporary / self.folders[1])
-            return [path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()]
+    def save(self, folder: Path) -> None:
+        """Write encoder and tokenizer to a new folder as ``from_pretrained`` reads them, in their own dtype."""
+        with errors_only("transformers"), no_bars():
+            self.model.save_pretrained(folder / self.folders[0])
+            self.tokenizer.save_pretrained(folder / self.folders[1])
 
     def to(self, device: str | torch.device) -> Self:
         """Compute on ``device`` from now on."""
@@ -193,8 +186,3 @@ class TextEncoder(ABC):
                 if self.offload:
                     self.model.to("cpu")
         return Text(states, None if pooled[0] is None else torch.stack(pooled))
-
-
-def _sentence(error: BaseException) -> str:
-    """The first line of a message, which may run to a page."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

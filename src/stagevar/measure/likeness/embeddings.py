@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError
+from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, first_line
 from stagevar.measure.likeness.scorer import Scorer
 from stagevar.quiet import errors_only, no_bars
 
@@ -104,9 +104,9 @@ def _config(folder: Path, kind: str, types: tuple[str, ...]) -> Any:
         with errors_only("transformers"):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except OSError as error:
-        raise MissingFileError(f"{kind} encoder {folder}: {_first_line(error)}") from error
+        raise MissingFileError(f"{kind} encoder {folder}: {first_line(error)}") from error
     except Exception as error:  # whatever a broken file makes transformers raise
-        raise ForeignCheckpointError(f"{kind} encoder {folder}: {_first_line(error)}") from error
+        raise ForeignCheckpointError(f"{kind} encoder {folder}: {first_line(error)}") from error
     if config.model_type not in types:
         raise ForeignCheckpointError(
             f"{folder} holds a network of type {config.model_type!r}, which is no {kind} encoder ({', '.join(types)})"
@@ -124,9 +124,9 @@ def _network(name: str, folder: Path, config: Any, kind: str, device: str | torc
         with errors_only("transformers"), no_bars():
             network, info = load(folder, **options)
     except OSError as error:
-        raise MissingFileError(f"{kind} encoder {folder}: {_first_line(error)}") from error
+        raise MissingFileError(f"{kind} encoder {folder}: {first_line(error)}") from error
     except Exception as error:  # whatever a broken file makes transformers raise
-        raise ForeignCheckpointError(f"{kind} encoder {folder}: {_first_line(error)}") from error
+        raise ForeignCheckpointError(f"{kind} encoder {folder}: {first_line(error)}") from error
     # Published DINO checkpoints lack a pooling layer that the class has and nothing here reads.
     if missing := sorted(key for key in info["missing_keys"] if not key.startswith("pooler.")):
         raise ForeignCheckpointError(
@@ -143,7 +143,7 @@ def _preparation(folder: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ForeignCheckpointError(f"{path} cannot be read ({_first_line(error)})") from None
+        raise ForeignCheckpointError(f"{path} cannot be read ({first_line(error)})") from None
     return found if isinstance(found, dict) else {}
 
 
@@ -162,7 +162,3 @@ def _crop(preparation: Mapping[str, Any], usual: int) -> int:
     crop = preparation.get("crop_size", usual)
     side = crop.get("height", usual) if isinstance(crop, dict) else crop
     return side if isinstance(side, int) and side > 0 else usual
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
