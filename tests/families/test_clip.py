@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoder(folder: Path) -> ClipEncoder:
-    return ClipEncoder.from_pretrained(folder, local_files_only=True)
+    return ClipEncoder.from_pretrained(folder)
 
 
 def test_one_row_per_token_with_start_and_end(encoder: ClipEncoder) -> None:
@@ -117,7 +117,7 @@ def test_dtype_and_offload(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_unfit_files_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     def refused(error: type[Exception], match: str, source: Path | str, **options: Any) -> None:
         with pytest.raises(error, match=match) as caught:
-            ClipEncoder.from_pretrained(source, local_files_only=True, **options)
+            ClipEncoder.from_pretrained(source, **options)
         assert "\n" not in str(caught.value)
 
     refused(MissingFileError, "owner/no-such", "owner/no-such-encoder")
@@ -145,7 +145,7 @@ def test_negative_prompts_of_some_images_keep_their_summaries(encoder: ClipEncod
 
 
 def test_a_pair_puts_states_side_by_side_and_keeps_the_second_summary(folder: Path) -> None:
-    pair = ClipPair.from_pretrained([folder, folder], local_files_only=True)
+    pair = ClipPair.from_pretrained([folder, folder])
     one, text = pair.encoders[1](["a cat", ""]), pair(["a cat", ""])
     assert [tuple(states.shape) for states in text.features] == [(6, 32), (2, 32)]
     assert all(torch.equal(a, torch.cat([b, b], -1)) for a, b in zip(text.features, one.features, strict=True))

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def encoder(folder):
-    return QwenEncoder.from_pretrained(folder, local_files_only=True, max_length=LENGTH)
+    return QwenEncoder.from_pretrained(folder, max_length=LENGTH)
 
 
 def test_states_are_those_of_prompt_and_padding_behind_the_instruction(encoder):
@@ -99,11 +99,11 @@ def test_it_feeds_the_network(encoder):
 
 def test_other_files_are_refused(folder, tmp_path):
     with pytest.raises(MissingFileError):
-        QwenEncoder.from_pretrained("owner/no-such-encoder", local_files_only=True)
+        QwenEncoder.from_pretrained("owner/no-such-encoder")
     with pytest.raises(MissingFileError, match=r"config\.json"):
-        QwenEncoder.from_pretrained(tmp_path, local_files_only=True)
+        QwenEncoder.from_pretrained(tmp_path)
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(ForeignCheckpointError, match="is no Qwen2 text model"):
-        QwenEncoder.from_pretrained(tmp_path, local_files_only=True)
+        QwenEncoder.from_pretrained(tmp_path)

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoder(folder: Path) -> T5Encoder:
-    return T5Encoder.from_pretrained(folder, local_files_only=True)
+    return T5Encoder.from_pretrained(folder)
 
 
 def test_one_row_per_token_and_one_for_the_end(encoder: T5Encoder) -> None:
@@ -103,7 +103,7 @@ def test_a_long_prompt_is_refused_with_the_counts(folder: Path, caplog: pytest.L
 def test_missing_files_are_said_so(tmp_path: Path) -> None:
     for source in (tmp_path, "owner/no-such-encoder"):
         with pytest.raises(MissingFileError) as error:
-            T5Encoder.from_pretrained(source, local_files_only=True)
+            T5Encoder.from_pretrained(source)
         assert "\n" not in str(error.value)
 
 

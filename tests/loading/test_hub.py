@@ -159,6 +159,31 @@ def test_a_file_that_was_cut_in_the_cache_is_fetched_again(hub: Hub) -> None:
     assert locate("owner/name", "net.pth").read_bytes() == NETWORK
 
 
+@pytest.mark.parametrize("linked", ["file", "snapshot", "blobs", "storage"])
+def test_a_damaged_file_of_the_users_that_the_cache_links_to_is_kept(hub: Hub, tmp_path: Path, linked: str) -> None:
+    path = locate("owner/name", "net.pth")
+    storage, mine = path.parents[2], tmp_path / "mine"
+    if linked == "file":
+        path.unlink()
+        mine.write_bytes(b"my own weights")
+        path.symlink_to(mine)
+        assert locate("owner/name", "net.pth").read_bytes() == NETWORK and mine.read_bytes() == b"my own weights"
+        return
+    moved = {"snapshot": path.parent, "blobs": storage / "blobs", "storage": storage}[linked]
+    moved.rename(mine)
+    moved.symlink_to(mine)
+    kept = mine / "net.pth"
+    if linked == "snapshot":
+        kept.unlink()
+        kept.write_bytes(b"my own weights")
+        with pytest.raises(MissingFileError, match="outside of the cache"):
+            locate("owner/name", "net.pth")
+        assert kept.read_bytes() == b"my own weights"
+    else:
+        path.resolve().write_bytes(NETWORK[:500])
+        assert locate("owner/name", "net.pth").read_bytes() == NETWORK
+
+
 def test_revisions_are_kept_apart(hub: Hub) -> None:
     hub.add("owner/name", {"net.pth": NETWORK[5:]}, "v2")
     for revision, data in (("v2", NETWORK[5:]), ("main", NETWORK), (None, NETWORK)):

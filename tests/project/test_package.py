@@ -23,13 +23,14 @@ ALLOWED = {
     "errors": set(),
     "quiet": set(),
     "files": {"errors"},
+    "untrusted": {"errors", "files"},
     "scenes": {"errors"},
     "engine.grids": {"errors"},
     "engine.contract": {"errors", "engine.grids"},
     "engine.plan": {"errors", "engine.grids"},
     "engine.loop": {"errors", "files", "engine.grids", "engine.contract", "engine.plan"},
-    "families": {"errors", "files", "quiet", "scenes", "engine.grids", "engine.contract"},
-    "loading": {"errors", "files", "quiet", "request", "engine", "families"},
+    "families": {"errors", "untrusted", "quiet", "scenes", "engine.grids", "engine.contract"},
+    "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
@@ -41,7 +42,7 @@ ALLOWED = {
 }
 ALLOWED["drawing"] = {"errors", "engine", "accelerators", "registry", "machine", "request", "sizes", "result"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"loading", "calling", "drawing"}
-ALLOWED["measure"] = {"pipeline", "files", "quiet", "scenes", "families", "profile"}
+ALLOWED["measure"] = {"pipeline", "files", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
 """The rooms that each room may import."""

@@ -24,7 +24,6 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.families.family import WEIGHTS, Family, Size
 from stagevar.families.hart import sizes as hart
 from stagevar.families.infinity import sizes as infinity
-from stagevar.families.outline import outline
 from stagevar.families.scenes import sizes as scenes
 from stagevar.families.star import sizes as star
 from stagevar.families.switti import sizes as switti
@@ -79,7 +78,7 @@ def published() -> list[tuple[str, Size]]:
 def bare(name: str) -> ScaleModel:
     """A model of the table on the meta device: all its shapes, none of its weights."""
     family = next(family for family in FAMILIES.values() if name in family.sizes)
-    return outline(family, family.sizes[name].config, name, family.sizes[name].defaults)
+    return family.outline(family.sizes[name].config, name, family.sizes[name].defaults)
 
 
 def entries() -> tuple[ModelEntry, ...]:

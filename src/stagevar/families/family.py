@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.contract.text import Text
+from stagevar.families.limits import MOST_PARAMETERS, check_numbers, limited
 from stagevar.families.text_encoders.encoder import TextEncoder
 
 
@@ -118,6 +120,21 @@ class Family:
     text_folders: tuple[str, ...] = ("",)
     text_parameters: tuple[int, ...] = ()
     tiny: Callable[[dict[str, Any]], ScaleModel] | None = None
+
+    def outline(
+        self, config: Any, name: str, defaults: Defaults | None = None, parameters: int = MOST_PARAMETERS
+    ) -> ScaleModel:
+        """The network on the meta device: all its shapes, none of its weights.
+
+        Args:
+            parameters: that it may have.
+
+        Raises:
+            ValueError: the config makes no sense, or the network would be larger.
+        """
+        check_numbers(config)
+        with limited(parameters), torch.device("meta"):
+            return self.build(config, name, defaults)
 
 
 def without_encoder(config: Any) -> bool:

@@ -16,6 +16,9 @@ def squares(*sides: int) -> Schedule:
     return tuple((side, side) for side in sides)
 
 
+LARGEST_SIDE = 1024
+"""Of a grid, 16 times that of the largest published pictures."""
+
 SCALES_256 = squares(1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 SCALES_512 = squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 SCALES_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
@@ -33,9 +36,12 @@ def rotary_table(grid: Grid, pairs: int, base: float, extent: float, device: tor
 
 
 def check_schedules(schedules: tuple[Schedule, ...]) -> None:
-    """Raise ValueError unless there are picture sizes, all different and of equally many scales."""
+    """Raise ValueError unless there are picture sizes, all different and of equally many scales, on grids that can be
+    drawn."""
     if not schedules or not schedules[0]:
         raise ValueError("there are no picture sizes")
+    if not all(1 <= side <= LARGEST_SIDE for schedule in schedules for grid in schedule for side in grid):
+        raise ValueError(f"the sides of a grid are 1 to {LARGEST_SIDE}")
     if len({len(schedule) for schedule in schedules}) != 1:
         raise ValueError("the picture sizes must have equally many scales")
     if len({schedule[-1] for schedule in schedules}) != len(schedules):

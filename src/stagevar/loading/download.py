@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from stagevar.errors import MissingFileError, OutputError, first_line, some
 from stagevar.files import one_name
 from stagevar.loading.hub import (
     NOT_CACHED,
-    PICKLES,
     Listing,
     Stored,
     choose,
@@ -21,9 +21,13 @@ from stagevar.loading.hub import (
     is_cached,
     is_folder,
     listing,
+    storage_of,
     transient,
 )
 from stagevar.quiet import errors_only
+from stagevar.untrusted import PICKLES
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 
@@ -159,6 +163,7 @@ def _download(repository: str, name: str, stored: Stored, options: Mapping[str, 
     breaks off, fetched once more."""
     import huggingface_hub as hub
 
+    storage = storage_of(repository, options["cache_dir"])
     before = hub.try_to_load_from_cache(repository, name, options["cache_dir"], options["revision"])
     trouble = ""
     for _ in range(ATTEMPTS):
@@ -172,15 +177,20 @@ def _download(repository: str, name: str, stored: Stored, options: Mapping[str, 
         trouble = _damage(path, stored, whole=str(path) != before or bool(trouble))
         if not trouble:
             return path
-        _discard(path)
+        _discard(path, storage)
     raise MissingFileError(f"{trouble}, {ATTEMPTS} times; try again later, or check the proxy")
 
 
-def _discard(path: Path) -> None:
-    """Remove a damaged file from the cache: the snapshot's link, and what it leads to if that is the cache's own."""
-    storage = next((above for above in path.parents if above.name.startswith("models--")), path.parent)
-    if (stored := path.resolve()).is_relative_to(storage.resolve()):
+def _discard(path: Path, storage: Path) -> None:
+    """Remove a damaged file from a repository's folder in the cache: the snapshot's link, and what it leads to unless
+    that is a file elsewhere, which is the user's own."""
+    stored, own = path.resolve(), (storage.resolve(), (storage / "blobs").resolve())
+    if any(stored.is_relative_to(folder) for folder in own):
         stored.unlink(missing_ok=True)
+    elif not path.is_symlink():
+        raise MissingFileError(f"{path} is damaged and lies outside of the cache; remove it to have it downloaded")
+    else:
+        log.warning("%s was a link to %s, which is damaged; the link is replaced, the file is kept", path, stored)
     path.unlink(missing_ok=True)
 
 

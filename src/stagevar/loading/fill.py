@@ -89,6 +89,13 @@ def _reshaped(reshape: Callable[[str, Tensor], Tensor] | None, name: str, tensor
         return tensor
 
 
+def _filled(tensor: Tensor) -> bool:
+    """Whether a tensor has storage for all its numbers: a small file may hold one number in any shape."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
+
+
 def _check(
     module: nn.Module,
     expected: Mapping[str, Tensor],
@@ -97,15 +104,23 @@ def _check(
     source: str,
 ) -> None:
     missing = [name for name in expected if name not in found]
-    misfits = [
-        f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers"
-        for name, tensor in found.items()
-        if expected[name].is_floating_point() and not tensor.is_floating_point()
-    ] + [
-        f"{name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
-        for name, tensor in found.items()
-        if tensor.shape != expected[name].shape
-    ]
+    misfits = (
+        [
+            f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers"
+            for name, tensor in found.items()
+            if expected[name].is_floating_point() and not tensor.is_floating_point()
+        ]
+        + [
+            f"{name} holds fewer numbers than its shape {tuple(tensor.shape)}"
+            for name, tensor in found.items()
+            if not _filled(tensor)
+        ]
+        + [
+            f"{name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+            for name, tensor in found.items()
+            if tensor.shape != expected[name].shape
+        ]
+    )
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(expected)} tensors missing ({some(missing)})")

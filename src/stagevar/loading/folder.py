@@ -13,7 +13,6 @@ from stagevar.engine.plan.plan import Plan
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, first_line, quoted, some
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size, without_encoder
 from stagevar.families.fields import read_fields
-from stagevar.families.outline import outline
 from stagevar.families.vq_names import vq_layout
 from stagevar.files import one_name
 from stagevar.loading.download import is_repository
@@ -50,7 +49,7 @@ def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
         if not one_name(name := str(config["name"])):
             raise ValueError(f"{quoted(name)} is no name of a model")
         shape, defaults = read_fields(family.config, config["config"]), read_fields(Defaults, config["defaults"])
-        model = outline(family, shape, name, defaults, **held)
+        model = family.outline(shape, name, defaults, **held)
         _check_defaults(model)
     except KeyError as error:
         raise ForeignCheckpointError(f"{path} lacks {quoted(error.args[0])}; it does not describe a model") from None

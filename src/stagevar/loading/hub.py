@@ -13,8 +13,8 @@ from typing import Any
 
 from stagevar.errors import ForeignCheckpointError, quoted
 from stagevar.files import one_name
+from stagevar.untrusted import PICKLES
 
-PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 WORDS = (".json", ".txt", ".model")
 """Endings of settings and vocabularies, which a folder's weights need beside them."""
 
@@ -158,11 +158,16 @@ def _licence(info: Any) -> str:
     return tags[0] if tags else ""
 
 
-def _snapshot(repository: str, revision: str | None, cache_dir: str | Path | None) -> Path | None:
-    """The folder of a repository's files in the cache, None if there is none."""
+def storage_of(repository: str, cache_dir: str | Path | None) -> Path:
+    """The folder of a repository in the cache."""
     from huggingface_hub import constants
 
-    storage = Path(cache_dir or constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"))
+    return Path(cache_dir or constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"))
+
+
+def _snapshot(repository: str, revision: str | None, cache_dir: str | Path | None) -> Path | None:
+    """The folder of a repository's files in the cache, None if there is none."""
+    storage = storage_of(repository, cache_dir)
     commit = revision or "main"
     with suppress(OSError):
         commit = (storage / "refs" / commit).read_text(encoding="utf-8").strip()

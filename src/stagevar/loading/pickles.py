@@ -3,56 +3,57 @@
 from __future__ import annotations
 
 import argparse
-import collections
+import builtins
 import pathlib
 import re
+import threading
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from stagevar.errors import ForeignCheckpointError, UnsafePickleError
+from stagevar.errors import ForeignCheckpointError, UnsafePickleError, shortened
+from stagevar.untrusted import check_archive
 
 
-def _without_default(*_: object) -> dict[Any, Any]:
+def _no_default(*_: object) -> dict[Any, Any]:
     """Stands for ``defaultdict``, which torch's unpickler does not fill."""
     return {}
 
 
-DATA: list[Any] = [
-    argparse.Namespace,
-    (_without_default, "collections.defaultdict"),
-    collections.deque,
-    collections.Counter,
-    dict,
-    list,
-    tuple,
-    set,
-    frozenset,
-    int,
-    float,
-    bool,
-    str,
-    bytes,
-    complex,
-    slice,
-    range,
-    pathlib.PurePath,
-    pathlib.PurePosixPath,
-    pathlib.PosixPath,
-    pathlib.PureWindowsPath,
-    np.ndarray,
-    np.dtype,
-    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
-    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
-]
+def _no_array(*_: object) -> Any:
+    """Stands for numpy's beginning of an array, whose shape and numbers the pickle sets next."""
+    return np.empty(0)
+
+
+def _scalar(kind: np.dtype[Any], value: bytes) -> Any:
+    """Numpy's scalar of the very bytes; its own function makes one of any size without them."""
+    return np.frombuffer(value, kind, 1)[0]
+
+
+_DATA: dict[str, Any] = {
+    "argparse.Namespace": argparse.Namespace,
+    "types.SimpleNamespace": argparse.Namespace,
+    "collections.defaultdict": _no_default,
+    **{f"builtins.{kind}": getattr(builtins, kind) for kind in ("dict", "list", "tuple", "set", "frozenset")},
+    **{f"builtins.{kind}": getattr(builtins, kind) for kind in ("int", "float", "bool", "str", "slice")},
+    **{
+        f"pathlib.{module}{kind}": pathlib.PureWindowsPath if "Windows" in kind else pathlib.PurePosixPath
+        for module in ("", "_local.")
+        for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+    },
+    **{f"numpy.{module}.multiarray._reconstruct": _no_array for module in ("core", "_core")},
+    **{f"numpy.{module}.multiarray.scalar": _scalar for module in ("core", "_core")},
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    **{f"numpy.dtypes.{name}": kind for name, kind in vars(np.dtypes).items() if isinstance(kind, type)},
+}
 """Types that hold data only: training scripts keep settings and counters in them beside the weights."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""What torch may read is a setting of the process."""
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
@@ -62,41 +63,20 @@ def read_pickle(path: Path) -> dict[str, Any]:
         UnsafePickleError: it would have to run code.
         ForeignCheckpointError: it is damaged, zipped again, or holds no tensors by name.
     """
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _check_zip(path)
+    zipped = check_archive(path)
+    data: list[Any] = [(kind, name) for name, kind in _DATA.items()]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(DATA):
+        with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.serialization.safe_globals(data):
             warnings.simplefilter("ignore")  # pickle protocols and storage classes of old files
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a broken pickle can raise anything
         if culprit := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UnsafePickleError(
-                f"{path} would have to run code to load ({culprit[1]}); if you trust it, convert it to safetensors "
-                "elsewhere and load that"
+                f"{path} would have to run code to load ({shortened(culprit[1], 80)}); if you trust it, convert it to "
+                "safetensors elsewhere and load that"
             ) from None
-        raise ForeignCheckpointError(
-            f"{path} is truncated or no checkpoint ({type(error).__name__}); download it again"
-        ) from None
+        why = "a TorchScript program" if "TorchScript" in str(error) else type(error).__name__
+        raise ForeignCheckpointError(f"{path} is truncated or no checkpoint ({why}); download it again") from None
     if not isinstance(state, dict):
         raise ForeignCheckpointError(f"{path} holds a {type(state).__name__}, not tensors by name")
     return state
-
-
-def _check_zip(path: Path) -> None:
-    """Raise unless all records are stored as they are, as ``torch.save`` does.
-
-    Compressed records would be read as garbage, and could unfold to any size.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [info for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ForeignCheckpointError(
-            f"{path} is truncated or no checkpoint ({type(error).__name__}); download it again"
-        ) from None
-    if packed:
-        raise ForeignCheckpointError(
-            f"{path} was zipped again with compression, which torch cannot read; unzip it and zip it without (zip -0), "
-            "or download it again"
-        )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from stagevar.engine.contract.model import ScaleModel
@@ -179,8 +178,7 @@ def _names(family: Family, size: Size, config: Any) -> Names:
 
 
 def _outline(family: Family, size: Size, config: Any) -> ScaleModel:
-    with torch.device("meta"):
-        return family.build(config, "outline", size.defaults)
+    return family.outline(config, "outline", size.defaults)
 
 
 def _built(name: str, family: Family, size: Size, config: Any, network: tuple[File, Path, Nest]) -> ScaleModel:
@@ -193,5 +191,4 @@ def _built(name: str, family: Family, size: Size, config: Any, network: tuple[Fi
             config = family.measure(config, {key: shape for key, shape in ours.items() if key is not None})
         except ValueError as error:
             raise ForeignCheckpointError(f"{path} does not fit {name}: {error}") from None
-    with torch.device("meta"):
-        return family.build(config, name, size.defaults)
+    return family.outline(config, name, size.defaults)

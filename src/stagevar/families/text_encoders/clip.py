@@ -67,9 +67,9 @@ class ClipPair:
         self.encoders = first, second
 
     @classmethod
-    def from_pretrained(cls, sources: Sequence[str | Path], **options: Any) -> Self:
-        """Both from folders or hub repositories; options and errors as in ``ClipEncoder.from_pretrained``."""
-        first, second = (ClipEncoder.from_pretrained(source, **options) for source in sources)
+    def from_pretrained(cls, folders: Sequence[str | Path], **options: Any) -> Self:
+        """Both from folders; options and errors as in ``ClipEncoder.from_pretrained``."""
+        first, second = (ClipEncoder.from_pretrained(folder, **options) for folder in folders)
         return cls(first, second)
 
     def __call__(self, prompts: Sequence[str]) -> Text:

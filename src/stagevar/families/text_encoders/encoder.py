@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.text import Text
-from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, PromptError, first_line
+from stagevar.errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    MissingExtraError,
+    MissingFileError,
+    PromptError,
+    first_line,
+)
+from stagevar.families.text_encoders.pretrained import load_network, load_words
 from stagevar.quiet import errors_only, no_bars
 
 CACHED_PROMPTS = 64
@@ -85,7 +93,7 @@ class TextEncoder(ABC):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        folder: str | Path,
         *,
         subfolder: str = "",
         tokenizer_subfolder: str | None = None,
@@ -93,52 +101,37 @@ class TextEncoder(ABC):
         device: str | torch.device = "cpu",
         offload: bool = False,
         max_length: int | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
     ) -> Self:
-        """Load encoder and tokenizer from a folder or a hub repository in the layout of transformers.
+        """Load encoder and tokenizer from a folder in the layout of transformers.
 
         Args:
-            source: the folder or repository.
-            subfolder, tokenizer_subfolder: where in ``source`` the two are; the tokenizer's is the encoder's if None.
+            folder: where they are.
+            subfolder, tokenizer_subfolder: in which of its folders; the tokenizer's is the encoder's if None.
             dtype, device: of the encoder.
             offload: keep its weights on the CPU between calls.
             max_length: tokens to read at most; None means the encoder's own limit.
-            revision, local_files_only, token: as in huggingface_hub.
 
         Raises:
             MissingExtraError: transformers is not installed.
-            MissingFileError: the files are neither on disk nor reachable.
+            MissingFileError: files are missing.
             ForeignCheckpointError: the files are not those of such an encoder.
         """
         try:
-            load_model, load_tokenizer = (kind.from_pretrained for kind in cls._classes())
+            network, words = cls._classes()
         except ImportError:
             raise MissingExtraError("transformers", "text") from None
-        what = f"text encoder {source}" + (f" ({subfolder})" if subfolder else "")
-        if Path(source).is_dir() and not (Path(source) / subfolder / "config.json").is_file():
-            raise MissingFileError(f"{what}: there is no config.json; put the encoder's own beside its weights")
-        words = subfolder if tokenizer_subfolder is None else tokenizer_subfolder
-        options: dict[str, Any] = {
-            "revision": revision or "main",
-            "local_files_only": local_files_only,
-            "token": token,
-        }
+        folders = subfolder, subfolder if tokenizer_subfolder is None else tokenizer_subfolder
+        what = f"text encoder {Path(folder, subfolder)}"
         try:
-            with errors_only("huggingface_hub", "transformers"), no_bars():
-                model, info = load_model(source, dtype=dtype, output_loading_info=True, subfolder=subfolder, **options)
-                tokenizer = load_tokenizer(source, subfolder=words, **options)
+            model = load_network(network, Path(folder, folders[0]), dtype=dtype)
+            tokenizer = load_words(words, Path(folder, folders[1]))
+        except CheckpointError as error:
+            raise type(error)(f"{what}: {error}") from None
         except OSError as error:
             raise MissingFileError(f"{what}: {first_line(error)}") from error
         except Exception as error:  # whatever a broken file makes transformers raise
-            raise ForeignCheckpointError(
-                f"{what} is no {cls.kind} ({type(error).__name__}: {first_line(error)})"
-            ) from error
-        if missing := sorted(info["missing_keys"]):
-            raise ForeignCheckpointError(
-                f"{what}: {len(missing)} tensors missing, such as {missing[0]}; is it a {cls.kind}?"
-            )
+            why = f"{type(error).__name__}: {first_line(error)}"
+            raise ForeignCheckpointError(f"{what} is no {cls.kind} ({why})") from error
         # Without its files transformers makes up a tokenizer that knows no word, so the sizes have to agree.
         entries = model.get_input_embeddings().num_embeddings
         if not 0 <= entries - len(tokenizer) <= cls.spare_words:
@@ -146,10 +139,9 @@ class TextEncoder(ABC):
                 f"{what}: the tokenizer has {len(tokenizer)} entries, the encoder {entries}; "
                 "are the tokenizer's files missing (tokenizer.json, vocab.json and merges.txt, or spiece.model)?"
             )
-        model.requires_grad_(False).eval()
         length = {} if max_length is None else {"max_length": max_length}
         encoder = cls(model, tokenizer, offload=offload, **length).to(device)
-        encoder.folders = subfolder, words
+        encoder.folders = folders
         return encoder
 
     @property

@@ -42,6 +42,11 @@ class VQConfig:
     blend: float = 0.5
     encoder: bool = False
 
+    def __post_init__(self) -> None:
+        counts = self.base, *self.multipliers, self.residual_blocks, self.channels, self.codes, self.convolutions
+        if not self.multipliers or min(counts) < 1:
+            raise ValueError("a tokenizer needs levels, and 1 or more channels, blocks, codes and convolutions")
+
     @property
     def stride(self) -> int:
         """Pixels per latent position."""

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, first_line
+from stagevar.errors import CheckpointError, ForeignCheckpointError, MissingExtraError, MissingFileError, first_line
+from stagevar.families.text_encoders.pretrained import load_network
 from stagevar.measure.likeness.scorer import Scorer
-from stagevar.quiet import errors_only, no_bars
+from stagevar.quiet import errors_only
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation of the colours that a network was trained on."""
@@ -102,7 +103,7 @@ def _config(folder: Path, kind: str, types: tuple[str, ...]) -> Any:
         )
     try:
         with errors_only("transformers"):
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except OSError as error:
         raise MissingFileError(f"{kind} encoder {folder}: {first_line(error)}") from error
     except Exception as error:  # whatever a broken file makes transformers raise
@@ -118,21 +119,15 @@ def _network(name: str, folder: Path, config: Any, kind: str, device: str | torc
     """The network of a folder in float32 by the name of its class in transformers, frozen."""
     import transformers
 
-    load: Any = getattr(transformers, name).from_pretrained
-    options = {"config": config, "dtype": torch.float32, "output_loading_info": True, "local_files_only": True}
     try:
-        with errors_only("transformers"), no_bars():
-            network, info = load(folder, **options)
+        network = load_network(getattr(transformers, name), folder, config=config, dtype=torch.float32)
+    except CheckpointError as error:
+        raise type(error)(f"{kind} encoder {folder}: {error}; is it a {kind} encoder?") from None
     except OSError as error:
         raise MissingFileError(f"{kind} encoder {folder}: {first_line(error)}") from error
     except Exception as error:  # whatever a broken file makes transformers raise
         raise ForeignCheckpointError(f"{kind} encoder {folder}: {first_line(error)}") from error
-    # Published DINO checkpoints lack a pooling layer that the class has and nothing here reads.
-    if missing := sorted(key for key in info["missing_keys"] if not key.startswith("pooler.")):
-        raise ForeignCheckpointError(
-            f"{kind} encoder {folder}: {len(missing)} tensors missing, such as {missing[0]}; is it a {kind} encoder?"
-        )
-    return network.requires_grad_(False).eval().to(device)
+    return network.to(device)
 
 
 def _preparation(folder: Path) -> Mapping[str, Any]:

@@ -14,13 +14,13 @@ import torch
 
 from stagevar.errors import MissingExtraError, some
 from stagevar.families.family import Size
-from stagevar.loading.hub import PICKLES, choose, free_space, is_cached, listing
-from stagevar.loading.read import foreign_contents
+from stagevar.loading.hub import choose, free_space, is_cached, listing
 from stagevar.loading.sources import Source, outline
 from stagevar.measure.predict.memory import RunBytes, run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.quiet import errors_only
 from stagevar.request import Request
+from stagevar.untrusted import PICKLES, stands_for
 
 TEXT_PACKAGES = ("transformers", "sentencepiece")
 
@@ -202,7 +202,7 @@ def _local(folder: Path, file: str) -> list[FileNeed]:
 
 def _local_file(folder: Path, path: Path) -> FileNeed:
     try:
-        size, damaged = path.stat().st_size, bool(foreign_contents(path))
+        size, damaged = path.stat().st_size, bool(stands_for(path))
     except OSError:
         return FileNeed(str(folder), path.name, None, "unknown")
     return FileNeed(str(folder), path.relative_to(folder).as_posix(), size, "damaged" if damaged else "here")

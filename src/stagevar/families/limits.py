@@ -1,4 +1,4 @@
-"""A network's shapes without its weights, within limits: a config of a few bytes may ask for a network of any size."""
+"""Limits of what a config may ask for: one of a few bytes could describe a network of any size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -16,31 +15,13 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.errors import quoted
-from stagevar.families.family import Family
 
 LARGEST_NUMBER, LONGEST_LIST = 2**20, 512
 """Of what a config may say."""
 
 MOST_MODULES, MOST_PARAMETERS = 50_000, 100 * 10**9
 """Of a network whose checkpoint is not there to tell how large it is."""
-
-
-def outline(
-    family: Family, config: Any, name: str, defaults: Defaults | None = None, parameters: int = MOST_PARAMETERS
-) -> ScaleModel:
-    """A family's network on the meta device.
-
-    Args:
-        parameters: that it may have.
-
-    Raises:
-        ValueError: the config makes no sense, or the network would be larger.
-    """
-    check_numbers(config)
-    with limited(parameters), torch.device("meta"):
-        return family.build(config, name, defaults)
 
 
 def check_numbers(config: Any, name: str = "") -> None:

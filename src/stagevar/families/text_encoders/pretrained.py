@@ -1,0 +1,74 @@
+"""Networks of transformers from a folder that others wrote: no code of theirs runs, the hub is not asked, and nothing
+larger is built than the weights fill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stagevar.errors import ForeignCheckpointError, MissingFileError, quoted
+from stagevar.families.limits import limited
+from stagevar.quiet import errors_only, no_bars
+from stagevar.untrusted import check_folder, read_settings
+
+CONFIG = "config.json"
+
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
+
+def load_network(kind: Any, folder: Path, **options: Any) -> Any:
+    """A network with its weights.
+
+    Args:
+        kind: its class, or one of transformers' that choose by the config.
+        folder: with ``config.json`` and weights.
+        options: as ``from_pretrained`` takes them.
+
+    Raises:
+        MissingFileError, ForeignCheckpointError: the files, or tensors in them, are missing or make no sense.
+        and whatever else transformers raises.
+    """
+    if not (folder / CONFIG).is_file():
+        raise MissingFileError(f"there is no {CONFIG}; put the encoder's own beside its weights")
+    size = check_folder(folder)
+    _check_settings(folder / CONFIG, read_settings(folder / CONFIG))
+    if not size:
+        raise MissingFileError(f"there are no weights beside {CONFIG}")
+    with errors_only("huggingface_hub", "transformers"), no_bars():
+        _check_size(kind, folder, size)
+        network, info = kind.from_pretrained(folder, output_loading_info=True, **_LOCAL, **options)
+    # Published DINO checkpoints lack a pooling layer that the class has and nothing reads.
+    if missing := sorted(key for key in info["missing_keys"] if not key.startswith("pooler.")):
+        raise ForeignCheckpointError(f"{len(missing)} tensors missing, such as {quoted(missing[0])}")
+    return network.requires_grad_(False).eval()
+
+
+def load_words(kind: Any, folder: Path) -> Any:
+    """A tokenizer; errors as in ``load_network``."""
+    check_folder(folder)
+    with errors_only("huggingface_hub", "transformers"):
+        return kind.from_pretrained(folder, **_LOCAL)
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raise if a config names a repository whose code transformers would fetch and run."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_settings(path, value)
+        elif name.endswith("_implementation") and isinstance(value, str) and "/" in value:
+            raise ForeignCheckpointError(f"{path} asks for the code of {quoted(value)} as {name}; take that line out")
+
+
+def _check_size(kind: Any, folder: Path, size: int) -> None:
+    """Raise if the config describes a network of more parameters than the weights have bytes."""
+    from transformers import AutoConfig
+
+    config = (getattr(kind, "config_class", None) or AutoConfig).from_pretrained(folder, **_LOCAL)
+    try:
+        with limited(size), torch.device("meta"):
+            kind.from_config(config, trust_remote_code=False) if hasattr(kind, "from_config") else kind(config)
+    except ValueError as error:
+        raise ForeignCheckpointError(f"{CONFIG} does not describe the {size} bytes of weights: {error}") from None
