@@ -18,8 +18,8 @@ from stagevar.engine.loop.call import Tap
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
 from stagevar.loading.place import move, read_device, read_dtype
-from stagevar.loading.published import Where
 from stagevar.loading.sources import load
+from stagevar.loading.where import Where
 from stagevar.registry import parse
 from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
 from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent

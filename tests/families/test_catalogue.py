@@ -111,7 +111,7 @@ def test_files_of_another_family_or_size_are_refused(published: Published) -> No
     with pytest.raises(ForeignCheckpointError, match=r"missing.*left over.*patch_embed"):
         Pipeline.from_pretrained("infinity-2b", weights=folder)
     torch.save(state | {"word_embed.weight": torch.ones(64, 8)}, file)
-    with pytest.raises(ShapeError, match=r"word.weight is \(64, 8\), expected \(64, 32\)"):
+    with pytest.raises(ShapeError, match=r"word_embed\.weight is \(64, 8\), expected \(64, 32\)"):
         Pipeline.from_pretrained("infinity-2b", weights=folder)
 
 

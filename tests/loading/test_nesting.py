@@ -13,14 +13,22 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import ForeignCheckpointError, UnsafePickleError
-from stagevar.loading.nesting import choose, nests, unwrapped
+from stagevar.loading.nesting import find, nests, unwrapped
 from stagevar.loading.read import read_state
 
 STATE = {"a.weight": torch.ones(2), "b.bias": torch.zeros(3)}
 
 
-def wanted(name: str) -> bool:
-    return name in STATE
+def path_of(state: Any, **options: Any) -> str:
+    found = find(state, STATE.__contains__, **options)
+    assert found is not None and found[0].tensors.keys() == STATE.keys()
+    return found[0].path
+
+
+def nested(state: Any, *path: str) -> Any:
+    for key in reversed(path):
+        state = {key: state, "optimizer": {"a": torch.ones(1), "state": {0: torch.ones(1)}}, "epoch": 3}
+    return state
 
 
 @pytest.mark.parametrize(
@@ -30,11 +38,21 @@ def wanted(name: str) -> bool:
 )
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_fsdp_wrapped_module.", "module._orig_mod."])
 def test_a_network_is_found_under_any_keys_and_wrappers(path: tuple[str, ...], prefix: str) -> None:
-    state: dict[str, Any] = {prefix + name: tensor for name, tensor in STATE.items()} | {"step": 7}
-    for key in reversed(path):
-        state = {key: state, "optimizer": {"momentum": torch.ones(1)}, "epoch": 3}
-    found = choose(state, ("trainer", "gpt_fsdp"), wanted, "it")
-    assert found is not None and found.path == path and found.tensors.keys() == STATE.keys()
+    state = nested({prefix + name: tensor for name, tensor in STATE.items()} | {"step": 7}, *path)
+    assert path_of(state, usual="trainer.gpt_fsdp") == ".".join(path)
+
+
+@pytest.mark.parametrize("prefix", ["model", "net.gpt", "var"])
+def test_the_beginning_of_all_names_is_a_key_like_others(prefix: str) -> None:
+    others = {"vae.a.weight": torch.ones(1), "lpips.x": torch.ones(1)}
+    state = nested({f"{prefix}.{name}": tensor for name, tensor in STATE.items()} | others, "state_dict")
+    assert path_of(state) == f"state_dict.{prefix}"
+
+
+def test_the_files_own_names_are_kept() -> None:
+    found = find({"model": {f"module.gpt.{name}": tensor for name, tensor in STATE.items()}}, STATE.__contains__)
+    assert found is not None
+    assert found[0].keys == {name: f"model.module.gpt.{name}" for name in STATE}
 
 
 def test_wrappers_are_taken_off_inside_of_names_too() -> None:
@@ -43,28 +61,46 @@ def test_wrappers_are_taken_off_inside_of_names_too() -> None:
     assert unwrapped("submodule.weight") == "submodule.weight"
 
 
+AVERAGE = {name: 2 * tensor for name, tensor in STATE.items()}
+
+
 def test_the_usual_keys_come_first_then_a_network_before_its_average() -> None:
-    average = {name: 2 * tensor for name, tensor in STATE.items()}
-    both: dict[str, Any] = {"trainer": {"gpt_ema": average, "gpt_fsdp": STATE, "gpt_other": dict(average)}}
-    found = choose(both, ("trainer", "gpt_fsdp"), wanted, "it")
-    assert found is not None and str(found) == "trainer.gpt_fsdp"
-    found = choose({"model": STATE, "model_ema": average}, (), wanted, "it")
-    assert found is not None and found.path == ("model",)
-    found = choose({"model_ema": average}, (), wanted, "it")
-    assert found is not None and found.path == ("model_ema",), "an average alone is used"
+    both = {"trainer": {"gpt_ema": AVERAGE, "gpt_fsdp": STATE, "gpt_other": dict(AVERAGE)}}
+    assert path_of(both, usual="trainer.gpt_fsdp") == "trainer.gpt_fsdp"
+    assert path_of({"model": STATE, "model_ema": AVERAGE}) == "model"
+    assert path_of({"model_ema": AVERAGE}) == "model_ema", "an average alone is used"
+    assert path_of({**STATE, **{f"ema.{name}": tensor for name, tensor in AVERAGE.items()}}) == ""
+
+
+@pytest.mark.parametrize("chosen", ["trainer.gpt_ema_fsdp", "gpt_ema_fsdp"])
+def test_a_key_can_be_chosen(chosen: str) -> None:
+    both = {"trainer": {"gpt_ema_fsdp": AVERAGE, "gpt_fsdp": STATE}}
+    assert path_of(both, usual="trainer.gpt_fsdp", chosen=chosen) == "trainer.gpt_ema_fsdp"
+    with pytest.raises(ForeignCheckpointError, match=r"no such network under 'gpt', only trainer\.gpt_ema_fsdp"):
+        find(both, STATE.__contains__, chosen="gpt")
+
+
+def test_others_that_hold_the_network_are_told() -> None:
+    found = find({"ema": AVERAGE, "model": STATE, "half": dict([*STATE.items()][:1])}, STATE.__contains__)
+    assert found is not None and found[1] == ["ema"]
 
 
 def test_networks_that_cannot_be_told_apart_are_named() -> None:
-    with pytest.raises(ForeignCheckpointError, match=r"it holds the network 2 times, under one, two"):
-        choose({"one": STATE, "two": STATE}, (), wanted, "it")
+    with pytest.raises(ForeignCheckpointError, match="holds the network 2 times, under one, two"):
+        find({"one": STATE, "two": dict(STATE)}, STATE.__contains__)
+    assert path_of({"one": STATE, "two": STATE}) == "one", "the same tensors under two keys are one network"
 
 
-def test_a_file_without_the_network_holds_none() -> None:
-    assert choose({"other": torch.ones(1)}, (), wanted, "it") is None
-    deep: dict[str, Any] = STATE
-    for _ in range(9):
-        deep = {"deeper": deep}
-    assert not list(nests(deep))
+def test_what_is_no_network_of_the_kind_is_left_alone() -> None:
+    assert find({"other": torch.ones(1)}, STATE.__contains__) is None
+    assert find(nested(STATE, *"abcdefghijk"), STATE.__contains__) is None, "too deep"
+    echo: dict[str, Any] = {"model": STATE}
+    echo["again"] = echo
+    assert path_of(echo) == "model"
+    doubled: dict[str, Any] = STATE
+    for _ in range(100):
+        doubled = {"a": doubled, "b": doubled}
+    assert len(list(nests({"x": doubled, "model": STATE}))) == 1
 
 
 def test_data_beside_the_weights_is_read_and_code_is_not(tmp_path: Path) -> None:

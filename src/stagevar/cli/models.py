@@ -91,8 +91,8 @@ def convert(
     """
     from stagevar.loading.convert import convert as write
     from stagevar.loading.place import read_dtype
-    from stagevar.loading.published import Where
     from stagevar.loading.read import load_config
+    from stagevar.loading.where import Where
 
     folder = folder.expanduser()
     where = Where(revision=revision, local_files_only=local_files_only)

@@ -103,8 +103,8 @@ class Place:
 
     def resolve(self) -> Source:
         """What the model's name means; no weights are fetched."""
-        from stagevar.loading.published import Where
         from stagevar.loading.sources import resolve
+        from stagevar.loading.where import Where
 
         where = Where(revision=self.revision, local_files_only=self.local_files_only)
         return resolve(self.model, self.weights, where)

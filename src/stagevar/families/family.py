@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,8 +100,8 @@ class Family:
         names: of a network's published tensors; None where only this package writes checkpoints.
         adapt: ``(config, settings)`` to the config corrected by the ``config.json`` that lies beside the network's
             published weights; None where there is none that matters.
-        measure: ``(config, shapes)`` to the config corrected by the shapes of the network's tensors, by our names;
-            None where they say nothing more.
+        measure: ``(config, shapes)`` to the config corrected by the shapes of the network's tensors, by their published
+            names; None where they say nothing more.
         text: ``(folders, dtype=, device=, offload=)`` to the text encoder that is set as the model's ``text_encoder``,
             from one folder for each of ``Size.text``. None where the network itself reads the prompt.
         text_folders: in those repositories, that encoder and tokenizer are in; "" is the root.
@@ -135,6 +136,11 @@ class Family:
         check_numbers(config)
         with limited(parameters), torch.device("meta"):
             return self.build(config, name, defaults)
+
+
+def count(names: Iterable[str], pattern: str) -> int:
+    """How many different texts a pattern's group has at the beginning of names."""
+    return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
 def without_encoder(config: Any) -> bool:

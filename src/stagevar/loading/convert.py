@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.loading.published import Where
 from stagevar.loading.save import own_files, save_model
 from stagevar.loading.sources import load, resolve
+from stagevar.loading.where import Where
 
 
 def convert(

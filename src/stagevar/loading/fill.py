@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,7 @@ def fill(
     reshape: Callable[[str, Tensor], Tensor] | None = None,
     source: str | Path = "",
     dtype: torch.dtype | None = None,
-    prefixes: tuple[str, ...] = (),
+    keys: Mapping[str, str] | None = None,
 ) -> None:
     """Give a network, which may be on the meta device, the tensors of a checkpoint; then freeze it.
 
@@ -35,8 +35,7 @@ def fill(
         state: tensors by the checkpoint's names.
         rename: the checkpoint's name to ours, or None to leave the tensor out.
         reshape: our name and the tensor to the tensor in our layout.
-        source: named in errors.
-        prefixes: that the names in ``state`` carry and the file does not; errors leave them out.
+        source, keys: the file, and its own names of the tensors in ``state`` where they differ; errors quote them.
         dtype: of the parameters of ``blocks``, at any depth; all others, and all buffers of real numbers, are float32.
 
     Raises:
@@ -45,16 +44,20 @@ def fill(
     """
     expected = module.state_dict()
     found: dict[str, Tensor] = {}
+    own: dict[str, str] = {}
     left_over: list[str] = []
     for theirs, tensor in state.items():
         ours = theirs if rename is None else rename(theirs)
+        key = theirs if keys is None else keys[theirs]
         if ours is None:
             continue
         if ours not in expected or ours in found:
-            left_over.append(next((theirs.removeprefix(p) for p in prefixes if p and theirs.startswith(p)), theirs))
+            left_over.append(key)
             continue
-        found[ours] = _reshaped(reshape, ours, tensor)
-    _check(module, expected, found, left_over, str(source) or "the checkpoint")
+        found[ours], own[ours] = _reshaped(reshape, ours, tensor), key
+    misfits = [f"{own[name]} {why}" for name, tensor in found.items() if (why := _misfit(tensor, expected[name]))]
+    missing = [name for name in expected if name not in found]
+    _refuse(f"{source or 'the checkpoint'} does not fit {type(module).__name__}", expected, missing, left_over, misfits)
     compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if in_blocks(name)}
     for name, tensor in found.items():
         floating = expected[name].is_floating_point()
@@ -81,7 +84,7 @@ def _page_out(tensor: Tensor) -> None:
 
 
 def _reshaped(reshape: Callable[[str, Tensor], Tensor] | None, name: str, tensor: Tensor) -> Tensor:
-    if reshape is None:
+    if reshape is None or not _filled(tensor):
         return tensor
     try:
         return reshape(name, tensor)
@@ -96,31 +99,19 @@ def _filled(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
 
 
-def _check(
-    module: nn.Module,
-    expected: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    left_over: list[str],
-    source: str,
+def _misfit(tensor: Tensor, expected: Tensor) -> str:
+    """Why a tensor cannot be taken, "" if it can."""
+    if expected.is_floating_point() and not tensor.is_floating_point():
+        return f"holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers"
+    if tensor.shape != expected.shape:
+        return f"is {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
+    return "" if _filled(tensor) else f"holds fewer numbers than its shape {tuple(tensor.shape)}"
+
+
+def _refuse(
+    what: str, expected: Collection[str], missing: Sequence[str], left_over: Sequence[str], misfits: Sequence[str]
 ) -> None:
-    missing = [name for name in expected if name not in found]
-    misfits = (
-        [
-            f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers"
-            for name, tensor in found.items()
-            if expected[name].is_floating_point() and not tensor.is_floating_point()
-        ]
-        + [
-            f"{name} holds fewer numbers than its shape {tuple(tensor.shape)}"
-            for name, tensor in found.items()
-            if not _filled(tensor)
-        ]
-        + [
-            f"{name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
-            for name, tensor in found.items()
-            if tensor.shape != expected[name].shape
-        ]
-    )
+    """Raise if there are any."""
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(expected)} tensors missing ({some(missing)})")
@@ -130,4 +121,4 @@ def _check(
         problems.append(f"{len(misfits)} of another shape or kind ({some(misfits)})")
     if problems:
         kind = ForeignCheckpointError if missing or left_over else ShapeError
-        raise kind(f"{source} does not fit {type(module).__name__}: {', '.join(problems)}; check model and size")
+        raise kind(f"{what}: {', '.join(problems)}; check model and size")

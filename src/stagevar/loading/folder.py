@@ -19,8 +19,9 @@ from stagevar.loading.download import is_repository
 from stagevar.loading.fill import fill
 from stagevar.loading.hub import last_part
 from stagevar.loading.place import Placement
-from stagevar.loading.published import Where, load_encoder
+from stagevar.loading.published import load_encoder
 from stagevar.loading.read import load_config, read_state
+from stagevar.loading.where import Where
 from stagevar.request import Request
 
 

@@ -1,37 +1,37 @@
-"""Where a checkpoint keeps the tensors of one network: under which keys, and behind which prefixes of wrappers."""
+"""Where a checkpoint keeps the tensors of one network: the place whose names are the network's, whatever its keys."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from stagevar.errors import ForeignCheckpointError, some
+from stagevar.errors import ForeignCheckpointError, quoted, some
 
-DEEPEST = 4
-"""Levels of keys that are looked through."""
+DEEPEST, MOST = 6, 10_000
+"""Levels of keys that are looked through, and mappings in all of them."""
 
 _WRAPPER = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_AVERAGE = re.compile("ema", re.IGNORECASE)
+_AVERAGE = re.compile("ema|average", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """Tensors under one path of keys.
+    """Tensors in one place of a checkpoint.
 
     Attributes:
-        path: the keys.
-        tensors: by their names, prefixes of wrappers taken off.
+        path: keys and beginnings of names that lead there, joined with dots; "" for the file itself.
+        tensors: by the rest of their names, prefixes of wrappers taken off.
+        keys: by the same names, what the file calls them.
     """
 
-    path: tuple[str, ...]
+    path: str
     tensors: Mapping[str, Tensor]
-
-    def __str__(self) -> str:
-        return ".".join(self.path) or "the file itself"
+    keys: Mapping[str, str]
 
 
 def unwrapped(name: str) -> str:
@@ -39,46 +39,91 @@ def unwrapped(name: str) -> str:
     return _WRAPPER.sub("", name)
 
 
-def nests(state: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Nest]:
-    """All places of a checkpoint that hold tensors by name, the outer ones first."""
-    tensors = {unwrapped(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    if tensors:
-        yield Nest(path, tensors)
-    if len(path) < DEEPEST:
-        for key, value in state.items():
-            if isinstance(value, Mapping) and isinstance(key, str):
-                yield from nests({k: v for k, v in value.items() if isinstance(k, str)}, (*path, key))
+def nests(state: Mapping[str, Any]) -> Iterator[Nest]:
+    """All mappings of a checkpoint that hold tensors by name, the outer ones first."""
+    level: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), state)]
+    seen: set[int] = set()
+    for _ in range(DEEPEST + 1):
+        below: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = []
+        for path, mapping in level:
+            if id(mapping) in seen or len(seen) == MOST:
+                continue
+            seen.add(id(mapping))
+            named = {name: value for name, value in mapping.items() if isinstance(name, str)}
+            tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+            if tensors:
+                keys = {unwrapped(name): ".".join((*path, name)) for name in tensors}
+                yield Nest(".".join(path), {unwrapped(name): value for name, value in tensors.items()}, keys)
+            below += [((*path, name), value) for name, value in named.items() if isinstance(value, Mapping)]
+        level = below
 
 
-def choose(
-    state: Mapping[str, Any], inside: tuple[str, ...], wanted: Callable[[str], bool], where: object
-) -> Nest | None:
-    """The nest that holds the tensors of one network, None if none holds any of them.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Names of a nest with one beginning, and how many of the network's tensors are among them."""
 
-    Of several that hold as many, the one under the usual keys comes first; then a network before the moving average of
-    its weights.
+    nest: Nest
+    prefix: str
+    count: int
+
+    @property
+    def path(self) -> str:
+        return ".".join(filter(None, (self.nest.path, self.prefix)))
+
+
+def find(
+    state: Mapping[str, Any], wanted: Callable[[str], bool], usual: str = "", chosen: str = ""
+) -> tuple[Nest, list[str]] | None:
+    """The nest that is one network, and the paths of others that hold as much of it; None if there is none of it.
+
+    Of those that hold most of its tensors the one under the usual keys is taken, else the only one that is no moving
+    average of weights.
 
     Args:
         state: the checkpoint.
-        inside: keys under which the authors keep the network.
         wanted: whether the network has a tensor of a published name.
-        where: named in errors.
+        usual: path under which the authors keep it.
+        chosen: path, or its end, under which the user wants it to be found.
 
     Raises:
-        ForeignCheckpointError: several that cannot be told apart hold the network; names their keys.
+        ForeignCheckpointError: there are several that cannot be told apart, or none under the chosen path.
     """
-    found = [(sum(map(wanted, nest.tensors)), nest) for nest in nests(state)]
-    most = max((count for count, _ in found), default=0)
-    if most == 0:
+    places = [place for nest in nests(state) for place in _places(nest, wanted)]
+    most = max((place.count for place in places), default=0)
+    best = [place for place in places if place.count == most]
+    if chosen:
+        group = [place for place in places if f".{place.path}".endswith(f".{chosen}")]
+    else:
+        plain = [place for place in best if not _AVERAGE.search(place.path)]
+        group = [place for place in best if place.path == usual] or plain or best
+    if not places:
         return None
-    best = [nest for count, nest in found if count == most]
-    usual = [nest for nest in best if nest.path and all(key in inside for key in nest.path)]
-    plain = [nest for nest in best if not any(_AVERAGE.search(key) for key in nest.path)]
-    for group in (usual, plain, best):
-        if len(group) == 1:
-            return group[0]
-        if group:
-            raise ForeignCheckpointError(
-                f"{where} holds the network {len(group)} times, under {some([str(nest) for nest in group])}; keep one"
-            )
-    return None
+    if len(group) != 1:
+        many = f"the network {len(group)} times, under" if group else f"no such network under {quoted(chosen)}, only"
+        paths = some([place.path or "no key" for place in group or places])
+        raise ForeignCheckpointError(f"holds {many} {paths}; name one as FILE#KEY")
+    others = [place.path for place in best if place is not group[0]]
+    return _tensors(group[0], places, wanted), [] if chosen else others
+
+
+def _places(nest: Nest, wanted: Callable[[str], bool]) -> Iterator[_Place]:
+    found: Counter[str] = Counter()
+    for name in nest.tensors:
+        parts = name.split(".", DEEPEST)
+        for depth in range(len(parts)):
+            if wanted(".".join(parts[depth:])):
+                found[".".join(parts[:depth])] += 1
+    return (_Place(nest, prefix, count) for prefix, count in found.items())
+
+
+def _tensors(place: _Place, places: list[_Place], wanted: Callable[[str], bool]) -> Nest:
+    """The tensors of a place, without those of others in the same mapping."""
+    begin = f"{place.prefix}." if place.prefix else ""
+    rivals = tuple(f"{each.prefix}." for each in places if each.nest is place.nest and len(each.prefix) > len(begin))
+    names = {
+        name: name.removeprefix(begin)
+        for name in place.nest.tensors
+        if name.startswith(begin) and (wanted(name.removeprefix(begin)) or not name.startswith(rivals))
+    }
+    tensors = {rest: place.nest.tensors[name] for name, rest in names.items()}
+    return Nest(place.path, tensors, {rest: place.nest.keys[name] for name, rest in names.items()})

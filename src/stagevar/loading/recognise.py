@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from stagevar.families.catalogue import bare, find, published
-from stagevar.families.family import Size
-from stagevar.loading.nesting import choose
+from stagevar.errors import ForeignCheckpointError
+from stagevar.families.catalogue import FAMILIES
+from stagevar.loading.expected import Expected
 
 
-def recognise(state: Mapping[str, Any]) -> list[str]:
-    """The models whose networks have exactly the tensors of a published checkpoint, by names and shapes."""
-    return [name for name, size in published() if _fits(name, size, state)]
+def recognise(state: Mapping[str, Any], path: Path) -> list[str]:
+    """The models whose network a checkpoint holds: exactly, or else but for its number of blocks or classes.
+
+    Args:
+        state, path: the checkpoint.
+    """
+    rows = [
+        (family.name, name, size.config)
+        for family in FAMILIES.values()
+        if family.names is not None
+        for name, size in family.sizes.items()
+    ]
+    exact = [name for family, name, config in rows if _fits(family, name, config, state, path)]
+    return exact or [name for family, name, config in rows if _fits_measured(family, name, config, state, path)]
 
 
-def _fits(name: str, size: Size, state: Mapping[str, Any]) -> bool:
-    model, file = bare(name), size.files[0]
-    found = find(name)
-    assert found is not None and found[0].names is not None
-    names, expected = found[0].names(model), model.state_dict()
-    seen = set()
-    nest = choose(state, file.inside, lambda key: names.rename(file.prefix + key) in expected, "the file")
-    for key, tensor in nest.tensors.items() if nest else ():
-        ours = names.rename(file.prefix + key)
-        if ours is None:
-            continue
-        try:
-            if names.reshape(ours, tensor.to("meta")).shape != expected[ours].shape:
-                return False
-        except (KeyError, RuntimeError, IndexError):
-            return False
-        seen.add(ours)
-    return seen == {key for key in expected if not key.startswith("tokenizer.")}
+@lru_cache(128)
+def _expected(family: str, name: str, config: Any) -> Expected:
+    return Expected(FAMILIES[family], FAMILIES[family].sizes[name], config)
+
+
+def _fits(family: str, name: str, config: Any, state: Mapping[str, Any], path: Path) -> bool:
+    """Whether a checkpoint holds a network, all of it and nothing else in its place."""
+    try:
+        expected = _expected(family, name, config)
+        return expected.whole(expected.network(state, path))
+    except (ValueError, ForeignCheckpointError):
+        return False
+
+
+def _fits_measured(family: str, name: str, config: Any, state: Mapping[str, Any], path: Path) -> bool:
+    """The same for another number of blocks or classes."""
+    measure = FAMILIES[family].measure
+    if measure is None:
+        return False
+    try:
+        tensors = _expected(family, name, config).network(state, path).tensors
+        other = measure(config, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    except (ValueError, ForeignCheckpointError):
+        return False
+    return other != config and _fits(family, name, other, state, path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from stagevar.engine.contract.model import ScaleModel
@@ -22,15 +21,18 @@ from stagevar.errors import (
     ShapeError,
     UnknownModelError,
     quoted,
+    some,
 )
 from stagevar.families.catalogue import FAMILIES, bare, find, names, published
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size
 from stagevar.loading.download import check_reachable, locate
 from stagevar.loading.folder import family_of, folder_skeleton, load_folder, text_repositories
+from stagevar.loading.local import at, existing, of_file, of_folder
 from stagevar.loading.place import Placement
-from stagevar.loading.published import Where, load_published
-from stagevar.loading.read import read_state
+from stagevar.loading.published import load_published, within
+from stagevar.loading.read import load_config, read_state
 from stagevar.loading.recognise import recognise
+from stagevar.loading.where import Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,10 @@ class Source:
         elif self.folder is not None:
             own = [(self.folder, name) for name in (CONFIG, WEIGHTS)]
         else:
-            own = [(where.source(file, size, file.path), file.path) for file in size.files]
+            alone = within(self.family, size, where)  # the tokenizer is in the network's file
+            own = [(where.source(file, size, file.path), file.path) for file in size.files[: 1 if alone else None]]
             if where.network is not None:
-                own[0] = where.network.parent, where.network.name
+                own[0] = where.network.parent, where.network.name + "/" * where.network.is_dir()
         text = [(where.encoder_source(name, size), inside) for name in self.text for inside in self.family.text_folders]
         return [(source, file, where.options(str(source), size)) for source, file in (*own, *text)]
 
@@ -93,22 +96,23 @@ def resolve(source: str | Path, weights: str | Path | None = None, where: Where 
     name, where = str(source), where or Where()
     found = find(name)
     if found is not None and not found[1].shipped:
-        return _of_table(name, where if weights is None else _at(Path(weights).expanduser(), where))
+        return _of_table(name, where if weights is None else at(weights, found[1], where))
     if weights is not None:
-        listed = ", ".join(name for name, _ in published())
-        raise OptionError(f"weights are given to a model of the hub ({listed}), not to {quoted(name)}")
+        listed = ", ".join(name for name, family in _rows() if family.names is not None)
+        raise OptionError(f"weights are given to a model of this list ({listed}), not to {quoted(name)}")
     if found is not None:
         return _of_table(name, where)
-    path = os.path.expanduser(name)  # noqa: PTH111 - never raises
-    if name and os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, never raises
-        return _of_folder(Path(path), where)
-    if name and os.path.isfile(path):  # noqa: PTH113
-        return _of_file(Path(path), where)
+    if here := existing(name):
+        return _of_folder(here[0], where) if here[0].is_dir() else _of_file(name, here[0], where)
     if repository := re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)((?:/[\w.-]+)*)/?", name):
         return _of_repository(repository[1], repository[2].strip("/"), where)
     raise UnknownModelError(
         f"there is no model, file or folder {quoted(name)}{_hint(name)}; models are {', '.join(names())}"
     )
+
+
+def _rows() -> list[tuple[str, Family]]:
+    return [(name, family) for family in FAMILIES.values() for name in family.sizes]
 
 
 def _hint(name: str) -> str:
@@ -123,39 +127,40 @@ def _of_table(name: str, where: Where) -> Source:
     return Source(name, family, None, size.shipped, where) if size.shipped else Source(name, family, size, None, where)
 
 
-def _at(weights: Path, where: Where) -> Where:
-    """Where to look if a user gives a folder or the network's file.
+def _of_folder(folder: Path, where: Where) -> Source:
+    """A folder of ours, or one with the files of a model that its authors published."""
+    if (folder / CONFIG).exists() and "family" in load_config(folder):
+        return Source("", family_of(folder, FAMILIES), None, folder, where)
+    models = of_folder(folder)
+    if not models:
+        held = some(sorted(path.name for path in folder.iterdir()))
+        raise MissingFileError(
+            f"{folder} holds no {CONFIG} that stagevar wrote and no files of a known model, but {held}; give the model "
+            "by name, and the folder as its --weights"
+        )
+    return _one(models, folder, where)
+
+
+def _of_file(name: str, path: Path, where: Where) -> Source:
+    models = of_file(path)
+    if not models:
+        raise UnknownModelError(
+            f"{path} has the tensors of no model here; give the model by name, and the file as its --weights"
+        )
+    return _one(models, Path(name), where)
+
+
+def _one(models: list[str], path: Path, where: Where) -> Source:
+    """The model whose files a path holds.
 
     Raises:
-        MissingFileError: neither is there; the hub is not asked instead.
+        UnknownModelError: there are several.
     """
-    if weights.is_file():
-        return replace(where, folder=weights.parent, network=weights)
-    if not weights.is_dir():
-        raise MissingFileError(f"there is no folder or file of weights {quoted(str(weights))}; check the path")
-    return replace(where, folder=weights)
-
-
-def _of_folder(folder: Path, where: Where) -> Source:
-    """A folder of ours, or one with published files, known by the name of the network's."""
-    if not (folder / CONFIG).exists():
-        held = {path.stem for path in folder.iterdir()}
-        names = [name for name, size in published() if PurePosixPath(size.files[0].path).stem in held - {""}]
-        if len(names) == 1:
-            return _of_table(names[0], _at(folder, where))
-        if names:
-            raise UnknownModelError(f"{folder} holds {' and '.join(names)}; name one, with {folder} as its weights")
-    return Source("", family_of(folder, FAMILIES), None, folder, where)
-
-
-def _of_file(path: Path, where: Where) -> Source:
-    """A network's file: known by its name, else by its tensors."""
-    named = [name for name, size in published() if PurePosixPath(size.files[0].path).stem == path.stem]
-    candidates = named or recognise(read_state(path))
-    if len(candidates) != 1:
-        which = f"could be {', '.join(candidates)}" if candidates else "has the tensors of no model here"
-        raise UnknownModelError(f"{path} {which}; give the model by name, and the file as its weights")
-    return _of_table(candidates[0], _at(path, where))
+    row = find(models[0])
+    assert row is not None
+    if len(models) > 1:
+        raise UnknownModelError(f"{path} could be {' or '.join(models)}; name one, and give {path} as its --weights")
+    return _of_table(models[0], at(path, row[1], where))
 
 
 def _of_repository(repository: str, file: str, where: Where) -> Source:
@@ -253,7 +258,8 @@ def _other_model(meant: Source) -> str:
     """Whose network a checkpoint that did not fit holds, as the end of a sentence; "" if that is not the trouble."""
     assert meant.size is not None
     with suppress(CheckpointError):
-        found = recognise(read_state(meant.where.find(meant.size.files[0], meant.size)))
+        path = meant.where.find(meant.size.files[0], meant.size)
+        found = recognise(read_state(path), path)
         if found and meant.name not in found:
             return f"; its tensors are those of {' or '.join(found)}"
     return ""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stagevar.errors import ForeignCheckpointError
-from stagevar.families.family import Family, File, Size
+from stagevar.families.family import Family, File, Size, count
 from stagevar.families.hart.config import HartConfig, config_of
 from stagevar.families.hart.names import NETWORK, CheckpointNames
 from stagevar.families.hart.network import Hart
 from stagevar.families.stand_ins import SCHEDULES, VQ, PaddedWords
 from stagevar.families.text_encoders.qwen import QwenEncoder
+from stagevar.families.vq_names import TOKENIZER
 
 
 def _adapt(config: HartConfig, settings: dict[str, Any]) -> HartConfig:
@@ -30,7 +31,7 @@ TEXT_ENCODER = "mit-han-lab/Qwen2-VL-1.5B-Instruct"
 SIZES = {
     "hart-0.7b": Size(
         HartConfig(),
-        files=(File(HUB, "llm/ema_model.bin", NETWORK), File(HUB, "tokenizer/")),
+        files=(File(HUB, "llm/ema_model.bin", NETWORK), File(HUB, "tokenizer/", TOKENIZER)),
         text=(TEXT_ENCODER,),
         licence="MIT (code); see the repository",
         note="1024x1024; shape as in the weights' config.json",
@@ -61,6 +62,11 @@ def _tiny(changes: dict[str, Any]) -> Hart:
     return model
 
 
+def _measure(config: HartConfig, shapes: Mapping[str, tuple[int, ...]]) -> HartConfig:
+    """Another number of blocks, where nothing else differs."""
+    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
+
+
 FAMILY = Family(
     name="hart",
     about="text to pictures with a continuous residual (Tang et al., 2024)",
@@ -69,6 +75,7 @@ FAMILY = Family(
     build=Hart,
     names=lambda model: CheckpointNames(model.config.tokenizer.encoder),
     adapt=_adapt,
+    measure=_measure,
     text=_load_text,
     text_parameters=(1_543_714_304,),
     tiny=_tiny,

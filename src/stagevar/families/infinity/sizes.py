@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
-from stagevar.families.family import Family, File, Size
+from stagevar.families.family import Family, File, Size, count
 from stagevar.families.infinity.names import NETWORK, TOKENIZER
 from stagevar.families.infinity.network import SHARP, Infinity, InfinityConfig
 from stagevar.families.stand_ins import WordHash
@@ -79,6 +79,16 @@ def _tiny(changes: dict[str, Any]) -> Infinity:
     return model
 
 
+def _measure(config: InfinityConfig, shapes: Mapping[str, tuple[int, ...]]) -> InfinityConfig:
+    """Another number of blocks, of chunks of them or of rows of the null text, where nothing else differs."""
+    rows = (*shapes.get("cfg_uncond", ()), config.text_length)[0]
+    config = replace(config, text_length=min(config.text_length, rows))
+    if chunks := count(shapes, r"block_chunks\.(\d+)\."):
+        return replace(config, depth=count(shapes, r"block_chunks\.(\d+\.\d+)\."), chunks=chunks)
+    depth = count(shapes, r"blocks\.(\d+)\.") or config.depth
+    return replace(config, depth=depth, chunks=config.chunks if depth % config.chunks == 0 else 1)
+
+
 FAMILY = Family(
     name="infinity",
     about="text to pictures of 60 sizes, in bits (Han et al., 2024)",
@@ -86,6 +96,7 @@ FAMILY = Family(
     sizes=SIZES,
     build=Infinity,
     names=lambda model: model.checkpoint_names,
+    measure=_measure,
     text=_load_text,
     text_parameters=(1_223_527_424,),
     tiny=_tiny,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
 from stagevar.engine.grids.grid import Schedule
 from stagevar.errors import ForeignCheckpointError
-from stagevar.families.family import Family, File, Size
+from stagevar.families.family import Family, File, Size, count
 from stagevar.families.stand_ins import SCHEDULES, VQ, WordHash
 from stagevar.families.switti.names import NETWORK, CheckpointNames
 from stagevar.families.switti.network import Switti, SwittiConfig
@@ -79,6 +80,11 @@ def _tiny(changes: dict[str, Any]) -> Switti:
     return model
 
 
+def _measure(config: SwittiConfig, shapes: Mapping[str, tuple[int, ...]]) -> SwittiConfig:
+    """Another number of blocks, where nothing else differs."""
+    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
+
+
 FAMILY = Family(
     name="switti",
     about="text to pictures, each scale from itself and the text (Voronov et al., 2024)",
@@ -87,6 +93,7 @@ FAMILY = Family(
     build=Switti,
     names=lambda model: CheckpointNames(model.config.tokenizer.encoder),
     adapt=adapt,
+    measure=_measure,
     text=ClipPair.from_pretrained,
     text_parameters=(123_060_480, 693_021_440),
     tiny=_tiny,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
-from stagevar.families.family import Family, File, Size
+from stagevar.families.family import Family, File, Size, count
 from stagevar.families.stand_ins import SCHEDULES, VQ
 from stagevar.families.var.names import NETWORK
 from stagevar.families.var.network import DEMO, VAR, VARConfig
@@ -43,9 +43,8 @@ def _tiny(changes: dict[str, Any]) -> VAR:
 
 def _measure(config: VARConfig, shapes: Mapping[str, tuple[int, ...]]) -> VARConfig:
     """Another number of classes or of blocks, where nothing else differs."""
-    classes = shapes["classes.weight"][0] - 1 if "classes.weight" in shapes else config.classes
-    depths = [int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")]
-    return replace(config, depth=max(depths, default=config.depth - 1) + 1, classes=classes)
+    rows = (*shapes.get("class_emb.weight", ()), config.classes + 1)[0]
+    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth, classes=max(rows - 1, 1))
 
 
 FAMILY = Family(

@@ -1,0 +1,85 @@
+"""Where the files of a model are looked for: in folders of the user's, and on the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stagevar.errors import MissingFileError
+from stagevar.families.family import File, Size
+from stagevar.loading.download import locate
+from stagevar.loading.hub import last_part
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where files are looked for.
+
+    Attributes:
+        folder: local folder to look in before the hub. Files of the network's repository lie directly in it; files of
+            another repository ``owner/name`` lie in it too, or in a subfolder ``name``.
+        network: the network's own file or folder of shards, whatever its name.
+        key: under which ``network`` keeps the weights, if the user says so.
+        revision: of the network's repository, as in huggingface_hub.
+        local_files_only, token: as in huggingface_hub.
+    """
+
+    folder: Path | None = None
+    network: Path | None = None
+    key: str = ""
+    revision: str | None = None
+    local_files_only: bool = False
+    token: str | bool | None = None
+
+    def find(self, file: File, size: Size, path: str | None = None) -> Path:
+        """The local path of a file, or of another one of its repository; downloaded if need be.
+
+        Raises:
+            MissingFileError
+        """
+        if file == size.files[0] and self.network is not None:
+            folder = self.network if self.network.is_dir() else self.network.parent
+            return self.network if path is None else locate(folder, Path(path).name)
+        path = file.path if path is None else path
+        return locate(self.source(file, size, path), path, **self.options(file.repository, size))
+
+    def source(self, file: File, size: Size, path: str) -> str | Path:
+        """The folder or the repository that a file is looked for in."""
+        if self.folder is None:
+            return file.repository
+        if file.repository and (own := self.folder / last_part(file.repository)).is_dir():
+            return own
+        beside = any((self.folder / path).with_suffix(s).exists() for s in (Path(path).suffix, ".safetensors"))
+        required = file.repository == size.files[0].repository and self.network is None
+        return self.folder if required or (path and beside) else file.repository
+
+    def encoder(self, repository: str, size: Size, folders: tuple[str, ...]) -> Path:
+        """The folder of a text encoder; downloaded if need be.
+
+        Raises:
+            MissingFileError
+        """
+        source = self.encoder_source(repository, size)
+        try:
+            found = [locate(source, folder, **self.options(repository, size)) for folder in folders]
+        except MissingFileError as error:
+            raise MissingFileError(f"text encoder: {error}") from None
+        return found[0].parents[len(Path(folders[0]).parts) - 1] if folders[0] else found[0]
+
+    def encoder_source(self, repository: str, size: Size) -> str | Path:
+        """The folder or the repository that a text encoder is looked for in."""
+        if self.folder is None:
+            return repository
+        own = self.folder / last_part(repository)
+        same = bool(size.files) and repository == size.files[0].repository
+        return own if own.is_dir() else self.folder if same else repository
+
+    def options(self, repository: str, size: Size) -> dict[str, Any]:
+        """For a file of a repository, as ``hub.locate`` takes them."""
+        main = bool(size.files) and repository == size.files[0].repository
+        return {
+            "revision": self.revision if main else None,
+            "local_files_only": self.local_files_only,
+            "token": self.token,
+        }
