@@ -125,8 +125,10 @@ class TextEncoder(ABC):
         try:
             model = load_network(network, Path(folder, folders[0]), dtype=dtype)
             tokenizer = load_words(words, Path(folder, folders[1]))
+        except MissingFileError as error:
+            raise MissingFileError(f"{what}: {error}") from None
         except CheckpointError as error:
-            raise type(error)(f"{what}: {error}") from None
+            raise type(error)(f"{what}: {error}; is it a {cls.kind}?") from None
         except OSError as error:
             raise MissingFileError(f"{what}: {first_line(error)}") from error
         except Exception as error:  # whatever a broken file makes transformers raise
