@@ -132,7 +132,7 @@ def test_a_network_that_its_checkpoint_does_not_fill_is_not_built(scenes: Path) 
 def test_a_text_encoder_is_bounded_too_and_fetches_no_code(text_encoder: Path, tmp_path: Path, changes: Any) -> None:
     shutil.copytree(text_encoder, tmp_path / "t5")
     edit(tmp_path / "t5", **changes)
-    message = "describe the .* bytes of weights|asks for the code of 'owner/kernel'"
+    message = "asks for more|asks for the code of 'owner/kernel'"
     quickly(lambda: T5Encoder.from_pretrained(tmp_path / "t5"), ForeignCheckpointError, message)
 
 

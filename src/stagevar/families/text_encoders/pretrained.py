@@ -71,4 +71,4 @@ def _check_size(kind: Any, folder: Path, size: int) -> None:
         with limited(size), torch.device("meta"):
             kind.from_config(config, trust_remote_code=False) if hasattr(kind, "from_config") else kind(config)
     except ValueError as error:
-        raise ForeignCheckpointError(f"{CONFIG} does not describe the {size} bytes of weights: {error}") from None
+        raise ForeignCheckpointError(f"the weights have {size} bytes, and {CONFIG} asks for more: {error}") from None
