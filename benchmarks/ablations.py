@@ -1,22 +1,20 @@
 """What each choice inside our accelerator is worth: ``python benchmarks/ablations.py``.
 
 One choice at a time is replaced in a fixed plan for the shipped model (one branch in the last two scales, half of the
-positions at the second last and .3 at the last), so that operations stay about equal and quality tells. Writes
+positions at the second last and .3 at the last), and quality and operations are measured. Appends to
 ``results/ablations.jsonl``: SSIM and PSNR to the plain run with the same noise, oracle score, operations.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from store import RESULTS, append
+from store import append, arguments
 from torch import Tensor
 
 from stagevar.accelerators.sketch import Sketch
@@ -26,6 +24,7 @@ from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.tokens import TokenContext, Tokens
+from stagevar.machine import machine
 from stagevar.measure.likeness.fidelity import psnr, ssim
 from stagevar.measure.predict.flops import operations
 from stagevar.pipeline import Pipeline
@@ -101,11 +100,9 @@ VARIANTS: dict[str, Callable[[Plan], Plan]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--captions", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=12)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
     scenes = caption_suite(options.captions)
@@ -130,9 +127,8 @@ def main() -> None:
         )
         print(json.dumps(rows[-1]), flush=True)
     report = {
+        **machine(pipe.model),
         "model": pipe.model.name,
-        "device": options.device,
-        "dtype": "float32",
         "captions": options.captions,
         "batch": options.batch_size,
         "kept": list(KEEP),

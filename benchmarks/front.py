@@ -1,21 +1,19 @@
 """Our accelerator against everything else on the shipped model: ``python benchmarks/front.py``.
 
 One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.bench.compare``).
-Writes ``results/front.jsonl`` with two parts: ``comparison``, and ``long``: the same accelerators on the 13
+Appends to ``results/front.jsonl`` a run with two parts: ``comparison``, and ``long``: the same accelerators on the 13
 scales of a one-megapixel Infinity schedule with random weights, where only time means anything. There an online
 accelerator follows the plan predicted for average signals, since random weights give no signals of their own.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from store import RESULTS, append
+from store import append, arguments
 
 from stagevar.accelerators.base import Facts
 from stagevar.drawing import condition
@@ -24,6 +22,7 @@ from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.bsq import TokenizerConfig
+from stagevar.machine import machine
 from stagevar.measure.bench.compare import compare
 from stagevar.measure.predict.flops import operations
 from stagevar.measure.predict.rehearse import rehearse
@@ -50,12 +49,10 @@ PROMPT = "a red circle to the left of a blue square"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--captions", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
     began = time.time()
@@ -87,12 +84,10 @@ def long_schedule(device: str, repeats: int) -> dict[str, Any]:
             seconds[text].append(timed(pipe, plan, schedule))
             print(f"13 scales, {text}: {seconds[text][-1]:.2f} s", flush=True)
     return {
+        **machine(model),
         "model": "random weights: Infinity's blocks, width 256, depth 4, 4 heads",
-        "device": device,
-        "dtype": "float32",
         "batch": 1,
         "size": [1024, 1024],
-        "threads": torch.get_num_threads(),
         "repeats": repeats,
         "warm_up": "one untimed round",
         "rows": [

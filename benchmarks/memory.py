@@ -1,7 +1,8 @@
 """Predicted and measured memory of random models of every family: ``python benchmarks/memory.py``.
 
 Each run is a process of its own. Measured is how much its resident set grows at most while it draws, from a state in
-which everything has been used once; predicted is ``stagevar.measure.predict.memory``. Linux only.
+which everything has been used once; predicted is ``stagevar.measure.predict.memory``. Appends to
+``results/memory.jsonl``, in bytes. Linux only.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from store import append
+from store import RESULTS, append
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.families.stand_ins import noise_text
 from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.vq import VQConfig
 from stagevar.families.vq_model import squares
+from stagevar.machine import machine
 from stagevar.measure.predict.memory import run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--batches", default="1,2,4")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="append the rows, in bytes, to results/memory.jsonl")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--one", help="family and batch to measure in this process, such as var:2")
     options = parser.parse_args()
     if options.one:
@@ -99,8 +101,8 @@ def main() -> None:
             rows.append({"family": family, "batch": int(batch), **row})
             figures = "  ".join(f"{name} {value / 2**20:8.1f}" for name, value in row.items())
             print(f"{family:>9} {batch:>3}  {figures} MiB  {row['predicted'] / row['measured'] - 1:+.1%}", flush=True)
-    if options.keep:
-        append("memory", "cpu", {"dtype": options.dtype, "threads": options.threads, "rows": rows})
+    torch.set_num_threads(options.threads)
+    append("memory", "cpu", {**machine(tiny("scenes")), "dtype": options.dtype, "rows": rows}, options.out)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,24 @@
 """Time of the plain run: ``python benchmarks/plain_run.py``.
 
-Random weights take as long as trained ones, so sizes whose weights are not at hand are timed too. Writes
+Random weights take as long as trained ones, so sizes whose weights are not at hand are timed too. Appends to
 ``results/plain_run.jsonl``: per model and batch the median and spread of seconds per picture, and milliseconds
 per scale, after a warm-up.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import statistics
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
-from store import RESULTS, append
+from store import append, arguments
 
-import stagevar
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.bsq import TokenizerConfig
+from stagevar.machine import machine
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
@@ -31,10 +27,8 @@ TOKENIZER = TokenizerConfig(bits=32, stride=16, base=32, encoder=None, decoder=(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     rows = []
     for model, size, batch in cases():
@@ -42,12 +36,7 @@ def main() -> None:
         rows.append(timed(pipe, size, batch, options.repeats))
         print(json.dumps({key: value for key, value in rows[-1].items() if key != "scales"}))
     report = {
-        "device": torch.cuda.get_device_name()
-        if options.device == "cuda"
-        else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "stagevar": stagevar.__version__,
+        **machine(pipe.model),
         "repeats": options.repeats,
         "rows": rows,
     }

@@ -1,21 +1,19 @@
 """Where ``stagevar`` draws its boundaries, per picture: ``python benchmarks/stages.py``.
 
-Every caption is drawn with several seeds. Writes ``results/stages.jsonl`` (boundaries and kept positions, their
+Every caption is drawn with several seeds. Appends to ``results/stages.jsonl`` (boundaries and kept positions, their
 spread over seeds and over captions) and ``docs/images/stages.png``: for a plain and a textured picture the plain run,
 ours, and the positions that ran at the last scale.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-import torch
 from PIL import Image, ImageDraw
-from store import RESULTS, append
+from store import ROOT, append, arguments
 
 from stagevar.drawing import to_pil
 from stagevar.engine.grids.grid import Schedule
@@ -23,6 +21,7 @@ from stagevar.engine.grids.latent import contrast
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.select import Select, kept
 from stagevar.files import replacing
+from stagevar.machine import machine
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.scenes.captions import caption_suite
@@ -32,12 +31,10 @@ ZOOM = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--captions", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--images", type=Path, default=Path(__file__).parents[1] / "docs" / "images")
+    parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
     rows: list[dict[str, Any]] = []
@@ -52,6 +49,7 @@ def main() -> None:
     rows.sort(key=lambda row: row["kept"]["mean"])
     ends = [*rows[:3], *rows[-3:]]
     report = {
+        **machine(pipe.model),
         "accelerator": ACCELERATOR,
         "model": pipe.model.name,
         "captions": options.captions,

@@ -1,11 +1,12 @@
 """Results of benchmarks: one file per benchmark, one line per run, appended and never rewritten.
 
-A line says when and on which commit what was run, and holds a hash of all that, so that a figure which no run has
-written is found by ``python benchmarks/report.py --check``.
+A line says when, on which commit and by which command it was made, and holds a hash of all that. Lines that no run can
+have written are found by ``python benchmarks/report.py --check`` (``plausible.py``).
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import subprocess
@@ -15,68 +16,85 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+import torch
+from plausible import check
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+MADE = ":!benchmarks/results", ":!docs/images"
+"""What benchmarks themselves write; a change there is no change of what is measured."""
 
 
-def append(name: str, device: str, report: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """The options that all benchmarks have: where to run, and the folder whose file the run is appended to."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser
+
+
+def append(name: str, device: str, report: Mapping[str, Any], folder: Path) -> None:
     """Add a run to the file of a benchmark."""
     run = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "device": device,
+        "commit": commit(),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "device": torch.device(device).type,
         "report": report,
     }
-    path = folder / f"{name}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(run | {"sha256": digest(run)}) + "\n")
-    return path
 
 
-def newest(name: str, device: str = "cpu", folder: Path = RESULTS) -> Any:
-    """The report of the latest run of a benchmark on a kind of device."""
-    runs = [run for run in read(folder / f"{name}.jsonl") if run["device"] == device]
-    return max(runs, key=lambda run: str(run["date"]))["report"]
+def newest(name: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """The latest run of a benchmark on each kind of device, the CPU first."""
+    runs = {run["device"]: run for run in read(folder / f"{name}.jsonl")}
+    return dict(sorted(runs.items(), key=lambda item: (item[0] != "cpu", item[0])))
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The runs of a file, each held against its hash.
+    """The runs of a file, oldest first.
 
     Raises:
-        ValueError: a line that no run has written.
+        ValueError: a line that no run can have written; says which and why.
     """
+    before = ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        run = json.loads(line)
-        if run.pop("sha256", "") != digest(run):
-            raise ValueError(f"{path.name}, line {number}: its hash is another; only runs write results")
-        _check_sense(run["report"], f"{path.name}, line {number}")
+        try:
+            run = json.loads(line)
+            if run.pop("sha256", "") != digest(run):
+                raise ValueError("its hash is another; only runs write results")
+            check(run)
+            if run["date"] < before:
+                raise ValueError("it is older than the line above; runs are appended")
+        except KeyError as error:
+            raise ValueError(f"{path.name}, line {number}: it has no {error}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path.name}, line {number}: {error}") from None
+        before = run["date"]
         yield run
 
 
 def digest(run: Mapping[str, Any]) -> str:
-    """Of date, commit, command, device and all rows."""
+    """SHA-256 of date, commit, command, device and all rows."""
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
-def _check_sense(value: Any, where: str) -> None:
-    """Raise where figures contradict one another."""
-    if isinstance(value, Mapping):
-        if {"min", "median", "max"} <= set(value) and not value["min"] <= value["median"] <= value["max"]:
-            raise ValueError(f"{where}: a median {value['median']} outside of its range")
-        quartiles = value.get("speedup_quartiles")
-        if quartiles and not quartiles[0] <= value["speedup"] <= quartiles[1]:
-            raise ValueError(f"{where}: a median speed-up {value['speedup']} outside of its quartiles")
-        for name in ("oracle", "relaxed", "ssim"):
-            if isinstance(value.get(name), float) and not -1 <= value[name] <= 1:
-                raise ValueError(f"{where}: {name} is {value[name]}")
-    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        _check_sense(inner, where)
+def commit() -> str:
+    """The commit that the code stands on, with ``-dirty`` where files differ from it; "" outside a checkout."""
+    return _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "-uno", "--", ".", *MADE) else "")
 
 
-def _commit() -> str:
-    """The commit that the code stands on, marked where files differ from it; "" outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+def unknown_commits(folder: Path = RESULTS) -> list[str]:
+    """Commits of results that the history of this checkout does not hold; none where there is no whole history."""
+    if _git("rev-parse", "--is-shallow-repository") != "false":
+        return []
+    runs = [run for path in sorted(folder.glob("*.jsonl")) for run in read(path)]
+    named = {str(run["commit"]).removesuffix("-dirty") for run in runs}
+    return sorted(name for name in named if _git("cat-file", "-t", name) != "commit")
+
+
+def _git(*words: str) -> str:
+    found = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    return found.stdout.strip()

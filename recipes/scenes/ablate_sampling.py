@@ -13,6 +13,7 @@ from typing import Any
 from sheet import TEMPERATURES
 
 from stagevar.files import replacing
+from stagevar.measure.markdown import table
 from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
 
@@ -42,12 +43,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "ablation_sampling.json")
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device="cpu")
-    results = {}
-    print("| setting (others at their default) | strict | relaxed |\n| --- | --- | --- |")
+    results: dict[str, dict[str, Any]] = {}
     for name, fields in settings().items():
         guidance = fields.pop("guidance_scale", None)
         results[name] = score(pipe, captions=options.captions, guidance=guidance, **fields)
-        print(f"| {name} | {results[name]['overall']:.3f} | {results[name]['relaxed']:.3f} |", flush=True)
+        print(f"{name}: {results[name]['overall']:.3f}", flush=True)
+    rows = [[name, f"{found['overall']:.3f}", f"{found['relaxed']:.3f}"] for name, found in results.items()]
+    print(table(["setting (others at their default)", "strict", "relaxed"], rows))
     with replacing(options.out) as path:
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

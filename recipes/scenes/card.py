@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,16 @@ from stagevar.engine.plan.plan import Plan
 from stagevar.families.scenes.sizes import SHIPPED
 from stagevar.families.scenes.tokenizer import PatchQuantizer
 from stagevar.files import replacing
+from stagevar.machine import machine
 from stagevar.measure.likeness.fidelity import psnr, ssim
+from stagevar.measure.markdown import table
+from stagevar.measure.suites.categories import by_category, composition, scores
+from stagevar.measure.suites.known import SUITES
 from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.scenes.captions import CATEGORIES, caption_suite
-from stagevar.scenes.oracle import score_suite
+from stagevar.scenes.oracle import judge
 
 STAGE_CAPTIONS = 90
 PARTS = ("training", "tokenizer", "scores", "stages", "time")
@@ -82,7 +85,7 @@ def stages(pipe: Pipeline) -> dict[str, Any]:
         variants[f"last {n} skipped"] = full.replace(range(last, last - n, -1), run="skip")
     for n in (2, 3, 4, 5):
         variants[f"prompt only in the last {n}"] = full.replace(range(last, last - n, -1), branch="cond")
-    variants["scales 2 to 4 skipped"] = full.replace([1, 2, 3], run="skip")
+    variants["scales 1 to 3 skipped"] = full.replace([1, 2, 3], run="skip")
     rows, reference = [], torch.empty(0)
     for name, plan in variants.items():
         seeds = range(1000, 1000 + len(scenes)) if plan is None else range(len(scenes))
@@ -95,10 +98,10 @@ def stages(pipe: Pipeline) -> dict[str, Any]:
 
 def compared(pictures: Tensor, reference: Tensor, scenes: Sequence[Any]) -> dict[str, float]:
     pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    scores = score_suite(scenes, pixels)
+    found = scores(scenes, [judge(scene, picture) for scene, picture in zip(scenes, pixels, strict=True)])
     return {
-        "overall": scores["overall"],
-        "relaxed": scores["relaxed"],
+        "overall": found["overall"],
+        "relaxed": found["relaxed"],
         "psnr": float(psnr(pictures, reference).mean()),
         "ssim": float(ssim(pictures, reference).mean()),
     }
@@ -106,7 +109,7 @@ def compared(pictures: Tensor, reference: Tensor, scenes: Sequence[Any]) -> dict
 
 def times(pipe: Pipeline, repeats: int = 5) -> dict[str, Any]:
     """Seconds per picture of the plain run, batch 1 and 8."""
-    rows: dict[str, Any] = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "dtype": "float32"}
+    rows: dict[str, Any] = machine(pipe.model)
     for batch in (1, 8):
         prompts = ["a red circle to the left of a blue square"] * batch
         pipe(prompts, seed=0)
@@ -121,38 +124,21 @@ def times(pipe: Pipeline, repeats: int = 5) -> dict[str, Any]:
 
 
 def card(measured: dict[str, Any]) -> str:
-    training, scores = measured["training"], measured["scores"]
-    guidance = [f"{each['guidance']:g}" if isinstance(each["guidance"], float) else "default" for each in scores]
-    table = [row("category", *(f"guidance {g}" for g in guidance)), row(*["---"] * (1 + len(scores)))]
-    table.append(row("**overall, strict**", *(f"**{each['overall']:.3f}**" for each in scores)))
-    table.append(row("overall, relaxed (shape identity ignored)", *(f"{each['relaxed']:.3f}" for each in scores)))
-    for category in CATEGORIES:
-        table.append(row(category, *(f"{each['categories'][category]:.3f}" for each in scores)))
-    stage_table = [row("variant", "strict", "relaxed", "PSNR dB", "SSIM"), row(*["---"] * 5)]
-    for r in measured["stages"]["rows"]:
-        same = r["variant"] == "full run"
-        stage_table.append(
-            row(
-                r["variant"],
-                f"{r['overall']:.3f}",
-                f"{r['relaxed']:.3f}",
-                "" if same else f"{r['psnr']:.1f}",
-                "" if same else f"{r['ssim']:.3f}",
-            )
-        )
-    tokens = [row("scales kept up to", "PSNR dB", "SSIM", "strict"), row(*["---"] * 4)]
-    for r in measured["tokenizer"]:
-        tokens.append(row(r["up to"], f"{r['psnr']:.1f}", f"{r['ssim']:.3f}", f"{r['overall']:.3f}"))
-    time = measured["time"]
-    captions = scores[0]["captions"]
+    training, found, time = measured["training"], measured["scores"], measured["time"]
+    suite = SUITES["scenes"]
+    questions = suite.questions(found[0]["captions"])
+    different = {name: len(set(group)) for name, group in by_category(questions, questions).items()}
     return (
         Path(__file__)
         .with_suffix(".md")
-        .read_text()
+        .read_text(encoding="utf-8")
         .format(
-            captions=captions,
-            scores="\n".join(table),
-            stages="\n".join(stage_table),
+            **composition(suite, questions),
+            apart=", ".join(f"{n} of {category}" for category, n in different.items()),
+            scores=score_table(found),
+            error=error(found[0]["categories"], dict.fromkeys(CATEGORIES, found[0]["captions"] / len(CATEGORIES))),
+            clustered_error=error(found[0]["categories"], different),
+            stages=stage_table(measured["stages"]["rows"]),
             stage_captions=STAGE_CAPTIONS,
             stage_guidance=measured["stages"]["guidance"],
             steps=training["step"],
@@ -160,23 +146,34 @@ def card(measured: dict[str, Any]) -> str:
             one=time["batch 1"]["median"],
             eight=time["batch 8"]["median"],
             threads=time["threads"],
-            tokenizer="\n".join(tokens),
-            captions_apart=", ".join(f"{n} of {category}" for category, n in apart(captions).items()),
-            error=(scores[0]["overall"] * (1 - scores[0]["overall"]) / captions) ** 0.5,
+            tokenizer=token_table(measured["tokenizer"]),
         )
     )
 
 
-def apart(captions: int) -> dict[str, int]:
-    """How many different captions of each category the score uses."""
-    seen: dict[str, set[str]] = {category: set() for category in CATEGORIES}
-    for scene in caption_suite(captions):
-        seen[scene.category].add(scene.caption)
-    return {category: len(found) for category, found in seen.items()}
+def error(shares: Mapping[str, float], counts: Mapping[str, float]) -> float:
+    """Standard error of a mean over categories, of so many independent verdicts each."""
+    return float(sum(share * (1 - share) / counts[name] for name, share in shares.items()) ** 0.5 / len(shares))
 
 
-def row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
+def score_table(found: Sequence[Mapping[str, Any]]) -> str:
+    rows = [["**overall, strict**", *(f"**{each['overall']:.3f}**" for each in found)]]
+    rows.append(["overall, relaxed (shape identity ignored)", *(f"{each['relaxed']:.3f}" for each in found)])
+    rows += [[name, *(f"{each['categories'][name]:.3f}" for each in found)] for name in CATEGORIES]
+    return table(["category", *(f"guidance {each['guidance']:g}" for each in found)], rows)
+
+
+def stage_table(found: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for each in found:
+        close = ["", ""] if each["variant"] == "full run" else [f"{each['psnr']:.1f}", f"{each['ssim']:.3f}"]
+        rows.append([each["variant"], f"{each['overall']:.3f}", f"{each['relaxed']:.3f}", *close])
+    return table(["variant", "strict", "relaxed", "PSNR dB", "SSIM"], rows)
+
+
+def token_table(found: Sequence[Mapping[str, Any]]) -> str:
+    rows = [[each["up to"], f"{each['psnr']:.1f}", f"{each['ssim']:.3f}", f"{each['overall']:.3f}"] for each in found]
+    return table(["scales kept up to", "PSNR dB", "SSIM", "strict"], rows)
 
 
 if __name__ == "__main__":

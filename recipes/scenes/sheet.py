@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from stagevar.families.scenes.network import Scenes
+from stagevar.measure.suites.categories import scores
 from stagevar.pipeline import Pipeline
 from stagevar.scenes.captions import caption_suite
-from stagevar.scenes.oracle import score_suite
+from stagevar.scenes.oracle import judge
 
 COLUMNS = 12
 ENLARGED = 2
@@ -34,5 +35,5 @@ def sheet(model: Scenes, path: Path, rows: int = 2) -> dict[str, float]:
     height, width = rows * pictures.shape[1], COLUMNS * pictures.shape[2]
     image = Image.fromarray(grid.reshape(height, width, 3))
     image.resize((width * ENLARGED, height * ENLARGED), Image.Resampling.NEAREST).save(path)
-    scores = score_suite(scenes, pictures)
-    return {"strict": round(scores["overall"], 3), "relaxed": round(scores["relaxed"], 3)}
+    found = scores(scenes, [judge(scene, picture) for scene, picture in zip(scenes, pictures, strict=True)])
+    return {"strict": round(found["overall"], 3), "relaxed": round(found["relaxed"], 3)}

@@ -2,11 +2,14 @@ import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from stagevar.measure.suites.categories import scores
 from stagevar.scenes.captions import (
     CATEGORIES,
     CATEGORY_WEIGHTS,
@@ -22,7 +25,7 @@ from stagevar.scenes.captions import (
     tokenize,
     unknown_words,
 )
-from stagevar.scenes.oracle import components, judge, read, score_suite
+from stagevar.scenes.oracle import components, judge, read
 from stagevar.scenes.render import RADII, SIZE, STYLES, lay_out, render, render_batch
 
 
@@ -216,10 +219,14 @@ def test_nothing_is_found_in_an_empty_picture(grey: int) -> None:
         assert (verdict.strict, verdict.relaxed, verdict.found) == (False, False, [])
 
 
+def shares(scenes: Sequence[Scene], pictures: Sequence[npt.NDArray[np.uint8]]) -> dict[str, Any]:
+    return scores(scenes, [judge(scene, picture) for scene, picture in zip(scenes, pictures, strict=True)])
+
+
 def test_size_of_the_picture_does_not_matter() -> None:
     scenes = scenes_of_all_categories(24)
     pictures = render_batch(scenes, random.Random(0)).repeat(3, axis=1).repeat(3, axis=2)
-    assert score_suite(scenes, pictures)["overall"] == 1.0
+    assert shares(scenes, pictures)["overall"] == 1.0
 
 
 def wrong_scene(scene: Scene, rng: random.Random) -> Scene:
@@ -235,12 +242,11 @@ def check_oracle(n: int) -> None:
     rng = random.Random(0)
     scenes = [sample_scene(rng, CATEGORIES[index % len(CATEGORIES)], held_out=rng.random() < 0.5) for index in range(n)]
     pictures = render_batch(scenes, rng)
-    scores = score_suite(scenes, pictures)
+    found = shares(scenes, pictures)
     wrong = [judge(wrong_scene(scene, rng), picture).strict for scene, picture in zip(scenes, pictures, strict=True)]
-    print(f"strict {scores['overall']:.4f}, relaxed {scores['relaxed']:.4f}, wrong captions {np.mean(wrong):.4f}")
-    assert scores["captions"] == n
-    assert set(scores["categories"]) == set(scores["relaxed_categories"]) == set(CATEGORIES)
-    assert min(scores["overall"], scores["relaxed"]) >= 0.99
+    print(f"strict {found['overall']:.4f}, relaxed {found['relaxed']:.4f}, wrong captions {np.mean(wrong):.4f}")
+    assert set(found["categories"]) == set(found["relaxed_categories"]) == set(CATEGORIES)
+    assert min(found["overall"], found["relaxed"]) >= 0.99
     assert np.mean(wrong) <= 0.05
 
 
@@ -263,7 +269,7 @@ def blurred(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def test_oracle_bears_with_imperfect_pictures() -> None:
     scenes = scenes_of_all_categories(120)
     pictures = [blurred(picture) for picture in render_batch(scenes, random.Random(0))]
-    assert score_suite(scenes, pictures)["overall"] >= 0.97
+    assert shares(scenes, pictures)["overall"] >= 0.97
 
 
 @pytest.mark.slow
@@ -273,6 +279,6 @@ def test_rendering_keeps_up_with_training() -> None:
     started = time.process_time()
     pictures = render_batch(scenes, random.Random(0))
     rendered = time.process_time()
-    score_suite(scenes, pictures)
+    shares(scenes, pictures)
     assert rendered - started < 1
     assert time.process_time() - rendered < 700 / 300

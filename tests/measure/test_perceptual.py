@@ -20,10 +20,10 @@ from stagevar.measure.study.plots import LABELS
 from stagevar.measure.study.report import markdown
 from stagevar.measure.study.stages import profile
 from stagevar.measure.study.study import study
-from stagevar.measure.suites.scenes import default_prompts
 from stagevar.pipeline import Pipeline
 
 from .learned_scorers_parts import pictures
+from .study_parts import captions
 
 ALEXNET = {0: (3, 64, 11), 3: (64, 192, 5), 6: (192, 384, 3), 8: (384, 256, 3), 10: (256, 256, 3)}
 VGG = [64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512]
@@ -229,7 +229,7 @@ def test_scorers_become_curves_of_any_model(
         "dino": dino(vit_folder),
         "lpips": lpips([files["alex"], files["alexnet"]]),
     }
-    found = study(Pipeline(tiny(family)), default_prompts(2), rank_prompts=1, scorers=scorers)
+    found = study(Pipeline(tiny(family)), captions(2), rank_prompts=1, scorers=scorers)
     for name, kind in (("clip", "semantic"), ("dino", "semantic"), ("lpips", "structural")):
         curve = found.curves[name]
         assert curve.kind == kind and curve.mean[-1] == pytest.approx(1) and curve.mean[0] < 1

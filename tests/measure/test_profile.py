@@ -21,11 +21,10 @@ from stagevar.measure.study.plots import PLOTS, available
 from stagevar.measure.study.report import markdown, write_report
 from stagevar.measure.study.stages import profile
 from stagevar.measure.study.study import study
-from stagevar.measure.suites.scenes import default_prompts
 from stagevar.pipeline import Pipeline
 from stagevar.profile import DialPoint, Rule, StageProfile
 
-from .study_parts import STUDIED
+from .study_parts import STUDIED, captions
 
 
 @pytest.fixture(scope="module", params=STUDIED, ids=lambda case: f"{case[0]}-{case[1] or 'default'}")
@@ -33,7 +32,7 @@ def found(request: pytest.FixtureRequest) -> Study:
     family, size = request.param
     height, width = size or (None, None)
     options = {"guidance": 3.0, "batch_size": 2, "rank_prompts": 3, "samples": 3, "height": height, "width": width}
-    return study(Pipeline(tiny(family)), default_prompts(5), **options)
+    return study(Pipeline(tiny(family)), captions(5), **options)
 
 
 # --- the profile -------------------------------------------------------------
@@ -113,7 +112,7 @@ def test_a_profile_that_is_not_there_or_cannot_be_written(found: Study, tmp_path
 
 
 def test_the_dial_is_measured_from_fastest_to_best() -> None:
-    points = measure_dial(Pipeline(tiny("scenes")), default_prompts(3), qualities=(0.9, 0.0), batch_size=2)
+    points = measure_dial(Pipeline(tiny("scenes")), captions(3), qualities=(0.9, 0.0), batch_size=2)
     assert [point.quality for point in points] == [0.0, 0.9]
     assert points[0].flop_ratio > points[1].flop_ratio >= 1
     assert points[0].ssim < 1 and points[0].ssim <= points[1].ssim and points[0].low <= points[0].ssim

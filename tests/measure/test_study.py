@@ -20,12 +20,12 @@ from stagevar.measure.study.report import markdown
 from stagevar.measure.study.spectrum import energies, held, participation, rank, spectrum
 from stagevar.measure.study.stages import profile
 from stagevar.measure.study.study import study
-from stagevar.measure.suites.scenes import agreement, default_prompts
+from stagevar.measure.suites.scenes import agreement
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.scenes.oracle import Found
 
-from .study_parts import STUDIED
+from .study_parts import STUDIED, captions
 
 FAMILIES = ("scenes", "infinity")
 
@@ -35,7 +35,7 @@ def found(request: pytest.FixtureRequest) -> Study:
     family, size = request.param
     height, width = size or (None, None)
     options = {"guidance": 3.0, "batch_size": 2, "rank_prompts": 3, "samples": 3, "height": height, "width": width}
-    return study(Pipeline(tiny(family)), default_prompts(5), **options)
+    return study(Pipeline(tiny(family)), captions(5), **options)
 
 
 # --- the rank of a stream ----------------------------------------------------
@@ -157,7 +157,7 @@ def test_longer_texts_cost_more_where_the_text_is_attended_to() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_study_does_not_depend_on_its_batches(family: str) -> None:
-    one, three = (study(Pipeline(tiny(family)), default_prompts(3), batch_size=n, rank_prompts=2) for n in (1, 3))
+    one, three = (study(Pipeline(tiny(family)), captions(3), batch_size=n, rank_prompts=2) for n in (1, 3))
     for name in set(one.curves) - {"milliseconds"}:
         for mine, other in zip(one.curves[name].values, three.curves[name].values, strict=True):
             assert mine == pytest.approx(other, abs=1e-4), name
@@ -165,7 +165,7 @@ def test_a_study_does_not_depend_on_its_batches(family: str) -> None:
 
 
 def test_without_guidance_no_code_flips() -> None:
-    found = study(Pipeline(tiny("infinity")), default_prompts(2), guidance=1.0, rank_prompts=1)
+    found = study(Pipeline(tiny("infinity")), captions(2), guidance=1.0, rank_prompts=1)
     assert found.curves["flips"].mean == (0.0,) * len(found.schedule)
     assert min(found.curves["gap"].mean) > 0
 
@@ -173,7 +173,7 @@ def test_without_guidance_no_code_flips() -> None:
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_every_family_can_be_studied(family: str) -> None:
     pipe = Pipeline(tiny(family))
-    prompts = ["1", "5", "7"] if family == "var" else default_prompts(3)
+    prompts = ["1", "5", "7"] if family == "var" else captions(3)
     found = study(pipe, prompts, batch_size=2, rank_prompts=2)
     assert len(found.groups) == pipe.model.groups and found.size == pipe.model.picture_size(found.schedule)
     assert all(curve.mean[-1] == pytest.approx(1) for curve in found.of("structural").values() if curve.unit == "")
@@ -192,9 +192,7 @@ class EndsGuidanceEarly(Pipeline):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_may_drop_the_null_branch_by_itself(family: str) -> None:
-    plain, early = (
-        study(kind(tiny(family)), default_prompts(3), guidance=4.0) for kind in (Pipeline, EndsGuidanceEarly)
-    )
+    plain, early = (study(kind(tiny(family)), captions(3), guidance=4.0) for kind in (Pipeline, EndsGuidanceEarly))
     for name in ("flips", "gap"):
         mean, whole = early.curves[name].mean, plain.curves[name].mean
         assert mean[:3] == pytest.approx(whole[:3], abs=1e-5) and set(mean[3:]) == {0}
@@ -204,7 +202,7 @@ def test_a_model_may_drop_the_null_branch_by_itself(family: str) -> None:
 
 def test_flips_are_those_that_accelerators_see() -> None:
     pipe, seen = Pipeline(tiny("scenes")), []
-    prompts = default_prompts(1)
+    prompts = captions(1)
     found = study(pipe, prompts, seed=4, guidance=3.0, rank_prompts=1)
     request = Request(prompts[0], seed=4, guidance_scale=3.0)
     plan = pipe.prepare(request).plan
@@ -223,18 +221,18 @@ def test_a_scorer_becomes_a_curve() -> None:
         return 1 - (pictures - references).abs().mean((1, 2, 3))
 
     pipe = Pipeline(tiny("infinity"))
-    found = study(pipe, default_prompts(2), rank_prompts=1, scorers={"clip": clip})
+    found = study(pipe, captions(2), rank_prompts=1, scorers={"clip": clip})
     assert found.curves["clip"].kind == "semantic"
     assert found.curves["clip"].mean[-1] == 1
     assert profile(found).semantic.rule.curves == ("clip",)
     with pytest.raises(OptionError, match="'ssim'"):
-        study(pipe, default_prompts(1), scorers={"ssim": clip})
+        study(pipe, captions(1), scorers={"ssim": clip})
 
 
 @pytest.mark.parametrize("options", [{"rank_prompts": 0}, {"batch_size": 0}, {"seed": -1}, {"guidance": 1e9}])
 def test_bad_options(options: dict[str, float]) -> None:
     with pytest.raises(OptionError):
-        study(Pipeline(tiny("scenes")), default_prompts(1), **options)  # type: ignore[arg-type]
+        study(Pipeline(tiny("scenes")), captions(1), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("prompts", [[], ["a purple star"], ["star star star"]])

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,20 +27,6 @@ def test_made_pages_are_up_to_date(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_results_that_no_run_has_written_are_refused(tmp_path: Path) -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import store
-
-    path = store.append("speed", "cpu", {"rows": [{"speedup": 2.0, "speedup_quartiles": [1.5, 2.5]}]}, tmp_path)
-    assert store.newest("speed", folder=tmp_path)["rows"][0]["speedup"] == 2.0
-    store.append("speed", "cpu", {"rows": [{"speedup": 9.0, "speedup_quartiles": [1.5, 2.5]}]}, tmp_path)
-    with pytest.raises(ValueError, match="line 2: a median speed-up"):
-        list(store.read(path))
-    path.write_text(path.read_text(encoding="utf-8").splitlines()[0].replace("2.0", "3.0", 1), encoding="utf-8")
-    with pytest.raises(ValueError, match="its hash is another"):
-        list(store.read(path))
-
-
 def test_every_command_of_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = set(re.findall(r"^    stagevar (\w+)", text, re.M))
@@ -48,3 +35,30 @@ def test_every_command_of_the_readme_exists() -> None:
         [sys.executable, "-m", "stagevar", "--help"], capture_output=True, text=True, check=True, env=environment
     ).stdout
     assert commands and all(re.search(rf"\b{command}\b", help_text) for command in commands)
+
+
+def test_the_accelerator_of_the_documents_works_as_a_plug_in(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "accelerators.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.S)
+    [table] = re.findall(r"```toml\n(.*?)```", text, re.S)
+    (tmp_path / "late_single.py").write_text(code, encoding="utf-8")
+    (group, names), *_ = tomllib.loads(table)["project"]["entry-points"].items()
+    info = tmp_path / "late_single-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late-single\nVersion: 1.0\n", encoding="utf-8")
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in names.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    use = (
+        "from stagevar.families.tiny import tiny; from stagevar.pipeline import Pipeline;"
+        "trace = Pipeline(tiny('scenes'))('a star', seed=1, accelerator='late_single(0.5)+drop_last(1)').trace;"
+        "print(*(record.branch for record in trace.records if record.run == 'full'))"
+    )
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", use],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    assert done.stdout.split() == ["both", "both", "cond", "cond"], done.stderr

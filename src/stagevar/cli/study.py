@@ -102,10 +102,11 @@ def study(
     from stagevar.measure.study.report import SHEET, write_report
 
     available()
-    texts, output = _texts(prompts, captions), output.expanduser()
+    lines, output = read_prompts(prompts, captions), output.expanduser()
+    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).load()
     found, profile = _measured(
-        Place(model, weights, device, dtype, revision, local_files_only, offload).load(),
-        texts,
+        pipe,
+        _texts(pipe, lines, captions),
         seed=seed,
         guidance=guidance,
         sides=read_size(size, width, height, aspect_ratio),
@@ -162,8 +163,9 @@ def calibrate(
 
     if ssim is not None and not dial_prompts:
         raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
-    texts = _texts(prompts, captions)
+    lines = read_prompts(prompts, captions)
     pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).load()
+    texts = _texts(pipe, lines, captions)
     _, profile = _measured(
         pipe,
         texts,
@@ -192,11 +194,11 @@ def calibrate(
         typer.echo(text)
 
 
-def _texts(path: Path | None, count: int) -> list[str]:
-    """The prompts of a file, or our own captions."""
-    from stagevar.measure.suites.scenes import default_prompts
+def _texts(pipe: Pipeline, lines: list[str], count: int) -> list[str]:
+    """The prompts of a file if there are any, else what the model is asked by its suite."""
+    from stagevar.measure.suites.known import questions_for
 
-    return read_prompts(path, count) or default_prompts(count)
+    return lines or [question.caption for question in questions_for(pipe.model, count)]
 
 
 Scorers = Callable[["torch.device"], dict[str, "Scorer"]]

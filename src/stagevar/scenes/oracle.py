@@ -9,14 +9,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from stagevar.scenes.captions import CATEGORIES, COLORS, SHAPES, Scene, Thing
+from stagevar.scenes.captions import COLORS, SHAPES, Scene, Thing
 from stagevar.scenes.render import HUES, SIZE, Picture, shape_distance
 
 Mask = npt.NDArray[np.bool_]
@@ -62,36 +60,6 @@ class Verdict:
     strict: bool
     relaxed: bool
     found: list[Found]
-
-
-class SuiteScore(TypedDict):
-    """Shares of right pictures, 0..1; `overall` and `relaxed` are means over categories, as in GenEval."""
-
-    overall: float
-    relaxed: float
-    categories: dict[str, float]
-    relaxed_categories: dict[str, float]
-    captions: int
-
-
-def score_suite(scenes: Sequence[Scene], pictures: Sequence[Picture] | Picture) -> SuiteScore:
-    """Judge one picture, uint8 (height, width, 3), per scene."""
-    verdicts = [judge(scene, picture) for scene, picture in zip(scenes, pictures, strict=True)]
-    strict: dict[str, float] = {}
-    relaxed: dict[str, float] = {}
-    for category in CATEGORIES:
-        of_category = [verdict for scene, verdict in zip(scenes, verdicts, strict=True) if scene.category == category]
-        if of_category:
-            strict[category] = sum(verdict.strict for verdict in of_category) / len(of_category)
-            relaxed[category] = sum(verdict.relaxed for verdict in of_category) / len(of_category)
-    categories = max(len(strict), 1)
-    return SuiteScore(
-        overall=sum(strict.values()) / categories,
-        relaxed=sum(relaxed.values()) / categories,
-        categories=strict,
-        relaxed_categories=relaxed,
-        captions=len(verdicts),
-    )
 
 
 def judge(scene: Scene, picture: Picture) -> Verdict:

@@ -18,9 +18,9 @@ from stagevar.measure.bench.latency import by_accelerator
 from stagevar.measure.bench.tally import Tally
 from stagevar.measure.predict.explain import text_rows
 from stagevar.measure.predict.flops import operations
-from stagevar.measure.suites.known import suite_of
+from stagevar.measure.suites.categories import composition
+from stagevar.measure.suites.known import in_turn, questions_for, suite_of
 from stagevar.measure.suites.score import MAX_CAPTIONS
-from stagevar.measure.suites.suite import composition
 from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
 from stagevar.request import PerScale, Request
@@ -56,7 +56,8 @@ def compare(
         What was run and where, and ``rows``, one per accelerator. Seconds are sums over all captions; ``speedup`` is
         the median over batches of plain over accelerated network seconds; ``executed_scales`` are those of most
         pictures, in a share ``executed_share``; ``rows_processed`` and ``flops`` are means per picture; ``oracle`` and
-        ``relaxed`` are null where the oracle cannot read.
+        ``relaxed`` are null where the oracle cannot read. Qualities are means over categories; their standard errors
+        take captions as independent.
 
     Raises:
         OptionError: an accelerator that does not exist or fit, or a number out of range.
@@ -68,9 +69,8 @@ def compare(
     model = pipeline.model
     names = _distinct([PLAIN, *accelerators])
     suite = None if prompts else suite_of(model)
-    questions = suite.questions(captions) if suite else []
-    lines = prompts or model.samples
-    texts = [question.caption for question in questions] or [lines[i % len(lines)] for i in range(captions)]
+    questions = in_turn(prompts, captions) if prompts else questions_for(model, captions)
+    texts = [question.caption for question in questions]
     sampling: dict[str, Any] = {"guidance_scale": guidance, **settings}
     requests = [Request(text, seed=seed + i, **sampling) for i, text in enumerate(texts)]
     prepared = {name: pipeline.prepare(replace(requests[0], accelerator=name)) for name in names}[PLAIN]
@@ -102,6 +102,7 @@ def compare(
         "scales": len(prepared.schedule),
         "guidance": model.defaults.guidance if guidance is None else guidance,
         "seed": seed,
+        "errors_over": "captions",
         "warm_up": "one untimed batch each",
         "rows": rows,
     }

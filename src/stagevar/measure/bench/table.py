@@ -83,9 +83,9 @@ def caption(comparison: Mapping[str, Any]) -> str:
         f"{comparison['batch']}, guidance {comparison['guidance']}, seed {comparison['seed']}; "
         f"{comparison['warm_up']}, then batch by batch in turn. Seconds are sums over all captions; network time holds "
         "no text and no decoding. Speed-up is the median over batches of the plain run's network time over this one's, "
-        "for the same batch. SSIM, PSNR (100 for equal pictures) and the energy of the frequency bands (low to high, 1 "
-        "is right) are relative to the plain run with the same noise. Scales count from 0; rows and GFLOP are means "
-        "per picture."
+        "for the same batch. Errors take captions as independent. SSIM, PSNR (100 for equal pictures) and the energy "
+        "of the frequency bands (low to high, 1 is right) are relative to the plain run with the same noise. Scales "
+        "count from 0; rows and GFLOP are means per picture."
     )
 
 
@@ -109,7 +109,7 @@ def cells(row: Mapping[str, Any], scales: int) -> list[str]:
         _number(row["oracle"]),
         _difference(row["oracle_difference"], row["oracle_difference_error"]),
         _number(row["relaxed"]),
-        _number(row["ssim"]),
+        _number(row["ssim"]) + _error(row["ssim_error"]),
         f"{row['psnr']:.1f}",
         " ".join(f"{band:.2f}" for band in row["bands"]),
         executed,
@@ -130,7 +130,11 @@ def _number(value: float | None) -> str:
 def _difference(value: float | None, error: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:+.3f}" + ("" if error is None else f" ± {error:.3f}")
+    return f"{value:+.3f}" + _error(error)
+
+
+def _error(error: float | None) -> str:
+    return "" if error is None else f" ± {error:.3f}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

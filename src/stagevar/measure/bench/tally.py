@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import fmean, median, quantiles, variance
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -13,13 +13,14 @@ from torch import Tensor
 from stagevar.engine.plan.plan import Plan
 from stagevar.measure.bench.draw import Drawn
 from stagevar.measure.likeness.fidelity import band_ratio, psnr, ssim
-from stagevar.measure.suites.suite import Question, Suite, Verdict, by_category, mean_of_categories
+from stagevar.measure.suites.categories import mean_of_categories, standard_error
+from stagevar.measure.suites.suite import Question, Suite, Verdict
 
 
 class Tally:
     """What one accelerator has drawn so far."""
 
-    def __init__(self, suite: Suite | None = None, questions: Sequence[Question] = ()) -> None:
+    def __init__(self, suite: Suite | None, questions: Sequence[Question]) -> None:
         self.suite, self.questions = suite, questions
         self.network: list[float] = []
         self.total: list[float] = []
@@ -57,7 +58,8 @@ class Tally:
             "speedup": median(ratios),
             "oracle": mean_of_categories(self.questions, strict),
             "relaxed": mean_of_categories(self.questions, relaxed),
-            **{name: fmean(values) for name, values in self.closeness.items()},
+            **{name: mean_of_categories(self.questions, values) for name, values in self.closeness.items()},
+            **{f"{name}_error": standard_error(self.questions, values) for name, values in self.closeness.items()},
             "executed_scales": list(executed),
             "rows_processed": self.rows / pictures,
             "flops": sum(cost(plan) * count for plan, count in self.plans.items()) / pictures,
@@ -68,15 +70,8 @@ class Tally:
             "total_batch": _spread(self.total),
             "bands": torch.cat(self.bands).median(0).values.tolist(),
             "oracle_difference": mean_of_categories(self.questions, gain),
-            "oracle_difference_error": self._error(gain),
+            "oracle_difference_error": standard_error(self.questions, gain),
         }
-
-    def _error(self, gain: Sequence[float]) -> float | None:
-        """Standard error of the paired difference to the plain run; None with one caption in a category."""
-        groups = by_category(self.questions, gain)
-        if not groups or any(len(group) < 2 for group in groups.values()):
-            return None
-        return sum(variance(group) / len(group) for group in groups.values()) ** 0.5 / len(groups)
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:

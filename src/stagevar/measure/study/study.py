@@ -87,7 +87,7 @@ def study(
     """Draw every prompt with the plain run and look at all that happens on the way.
 
     Curves, (n,) per scale:
-        ``strict``, ``relaxed``, ``objects``, ``agreement``: see ``readings``; models of the scenes family only.
+        ``strict``, ``relaxed``, ``objects``, ``agreement``: see the suite's ``readings``; models with a suite only.
         ``layout``, ``contours``, ``edges``, ``ssim``, ``psnr``: the picture as it stands against the final one.
         ``band_0`` to ``band_4``: spectral energy over the final picture's, lowest octave first.
         ``flips``: share of codes whose likeliest value guidance changes; ``gap``: norm of the difference of the

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.measure.suites.scenes import Scenes
-from stagevar.measure.suites.suite import Suite
+from stagevar.measure.suites.suite import Prompt, Question, Suite
 
 SUITES: Mapping[str, Suite] = {"scenes": Scenes()}
 
@@ -14,3 +14,16 @@ SUITES: Mapping[str, Suite] = {"scenes": Scenes()}
 def suite_of(model: ScaleModel) -> Suite | None:
     """The suite that a model names, None if it names none."""
     return SUITES.get(model.suite)
+
+
+def questions_for(model: ScaleModel, count: int) -> Sequence[Question]:
+    """What a model is asked where nobody says what: its suite's questions, or its sample prompts in turn."""
+    suite = suite_of(model)
+    if suite is not None:
+        return suite.questions(count)
+    return in_turn(model.samples, count)
+
+
+def in_turn(prompts: Sequence[str], count: int) -> list[Question]:
+    """So many questions out of prompts, which are repeated where they do not suffice."""
+    return [Prompt(prompts[i % len(prompts)]) for i in range(count)]

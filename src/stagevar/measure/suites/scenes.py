@@ -72,8 +72,3 @@ def _pixels(pictures: Tensor) -> npt.NDArray[np.uint8]:
     """(n, 3, h, w) in [0, 1] to uint8 arrays (n, h, w, 3)."""
     pixels: npt.NDArray[np.uint8] = (pictures * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     return pixels
-
-
-def default_prompts(count: int, seed: int = 0) -> list[str]:
-    """Captions of the scenes world, the categories in turn; any text-to-image model can draw them."""
-    return [scene.caption for scene in caption_suite(count, seed)]

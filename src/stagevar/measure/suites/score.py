@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import fmean
 from typing import Any
 
 import torch
 
 from stagevar.errors import OptionError
 from stagevar.machine import machine
+from stagevar.measure.suites.categories import composition, scores
 from stagevar.measure.suites.known import suite_of
-from stagevar.measure.suites.suite import Verdict, by_category, composition, mean_of_categories
+from stagevar.measure.suites.suite import Verdict
 from stagevar.pipeline import Pipeline
 from stagevar.request import PerScale
 
@@ -38,8 +38,9 @@ def score(
         fields: further settings of the pipeline's call.
 
     Returns:
-        ``overall`` (mean over categories of the strict share), ``relaxed`` (the same, shape identity ignored),
-        ``categories``, ``relaxed_categories``, how many captions there were, held out and different, and what was run.
+        ``overall`` (mean over categories of the strict share) and its standard ``error``, ``relaxed`` (the same, shape
+        identity ignored), ``categories``, ``relaxed_categories``, how many captions there were, held out and different,
+        and what was run.
 
     Raises:
         OptionError: a model without a suite, or a number of captions out of range.
@@ -63,12 +64,8 @@ def score(
         verdicts += suite.judge(chosen, torch.stack(result.images))
         if progress is not None:
             progress(len(verdicts))
-    strict, relaxed = ([float(getattr(verdict, kind)) for verdict in verdicts] for kind in ("strict", "relaxed"))
     return {
-        "overall": mean_of_categories(questions, strict),
-        "relaxed": mean_of_categories(questions, relaxed),
-        "categories": {name: fmean(values) for name, values in by_category(questions, strict).items()},
-        "relaxed_categories": {name: fmean(values) for name, values in by_category(questions, relaxed).items()},
+        **scores(questions, verdicts),
         **composition(suite, questions),
         **machine(model),
         "model": model.name,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -16,6 +16,14 @@ class Question(Protocol):
     def caption(self) -> str: ...
     @property
     def category(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question without a reader, for models that have no suite."""
+
+    caption: str
+    category: str = "any"
 
 
 class Verdict(Protocol):
@@ -48,26 +56,3 @@ class Suite(Protocol):
 
     def readings(self, questions: Sequence[Question], pictures: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Per entry of ``pictures`` (the same n pictures as they come to be) figures (n,) by name."""
-
-
-def by_category(questions: Sequence[Question], values: Sequence[float]) -> dict[str, list[float]]:
-    """The values of each category."""
-    groups: dict[str, list[float]] = {}
-    for question, value in zip(questions, values, strict=False):
-        groups.setdefault(question.category, []).append(value)
-    return groups
-
-
-def mean_of_categories(questions: Sequence[Question], values: Sequence[float]) -> float | None:
-    """The mean over categories of their means, as GenEval weighs them; None without values."""
-    groups = by_category(questions, values)
-    return fmean(map(fmean, groups.values())) if groups else None
-
-
-def composition(suite: Suite, questions: Sequence[Question]) -> Mapping[str, int]:
-    """How many questions there are, how many of them are held out, and how many are different."""
-    return {
-        "captions": len(questions),
-        "held_out": sum(map(suite.held_out, questions)),
-        "different": len({question.caption for question in questions}),
-    }

@@ -1,0 +1,280 @@
+"""Measured figures as Markdown: one function per block of the documents, each given one run of a benchmark."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from stagevar.measure.bench.table import asked
+from stagevar.measure.markdown import table
+
+SETTINGS = "stagevar", "stagevar(quality=0.15)", "stagevar(quality=0.0)"
+ENDS = 3
+"""Captions shown from each end of the list of stages."""
+
+Row = Mapping[str, Any]
+
+
+def is_ours(row: Row) -> bool:
+    return bool(re.fullmatch(r"stagevar(\(quality=[\d.]+\))?", row["accelerator"]))
+
+
+def conditions(found: Row) -> str:
+    """What the figures of a comparison hold for."""
+    height, width = found["size"]
+    return (
+        f"{found['model']}, {width}x{height} pixels, {asked(found)}, batch {found['batch']}, guidance "
+        f"{found['guidance']}, {ran_on(found)}; all in one process, picture by picture in turn, "
+        f"{found['warm_up'].split(',')[0]}"
+    )
+
+
+def ran_on(found: Row) -> str:
+    """Dtype and machine."""
+    place = found.get("processor") if found["device"] == "cuda" else found["device"]
+    return f"{found['dtype']}, {place} with {found['threads']} threads, torch {found['torch']}"
+
+
+def targets(report: Row) -> str:
+    """The settings that users meet first: the default and the fast end."""
+    found = report["comparison"]
+    plain, by_name = found["rows"][0], {row["accelerator"]: row for row in found["rows"]}
+    lines = [
+        f"* `{name}`: network {row['speedup']:.2f}x faster (median over pictures; {in_sum(plain, row):.2f}x in summed "
+        f"time, {plain['flops'] / row['flops']:.2f}x by operations), SSIM to the plain run {measured(row, 'ssim')}, "
+        f"oracle {row['oracle']:.3f} ({difference(row)})."
+        for name, row in ((name, by_name[name]) for name in SETTINGS)
+    ]
+    return "\n".join(lines) + f"\n\nMeasured on {conditions(found)}. {step(found)}"
+
+
+def front(report: Row) -> str:
+    """The whole comparison, fastest last."""
+    found = report["comparison"]
+    plain = found["rows"][0]
+    rows = []
+    for row in sorted(found["rows"], key=lambda row: row["speedup"]):
+        low, high = row["speedup_quartiles"]
+        name = f"`{row['accelerator']}`"
+        rows.append(
+            [
+                f"**{name}**" if is_ours(row) else name,
+                f"{row['speedup']:.2f} ({low:.2f} to {high:.2f})",
+                f"{in_sum(plain, row):.2f}",
+                f"{row['total_speedup']:.2f}",
+                f"{plain['flops'] / row['flops']:.2f}",
+                measured(row, "ssim"),
+                f"{row['psnr']:.1f}",
+                f"{row['oracle']:.3f}",
+                difference(row),
+                scales(row["executed_scales"], found["scales"]),
+            ]
+        )
+    head = (
+        "accelerator|network speed-up (quartiles)|in summed time|with text and decoding|by operations|SSIM|PSNR|oracle"
+    )
+    return f"{conditions(found)}. {step(found)}\n\n{table([*head.split('|'), 'difference', 'scales run'], rows)}"
+
+
+def in_sum(plain: Row, row: Row) -> float:
+    """Ratio of the network's seconds over all pictures; the median of ratios counts slow pictures less."""
+    return float(plain["network_seconds"] / row["network_seconds"])
+
+
+def measured(row: Row, name: str) -> str:
+    """A mean with its standard error, where that was measured."""
+    error = row.get(f"{name}_error")
+    return f"{row[name]:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+def difference(row: Row) -> str:
+    return f"{row['oracle_difference']:+.3f} ± {row['oracle_difference_error']:.3f}"
+
+
+def step(found: Row) -> str:
+    """What one picture is worth, and what the errors are over."""
+    over = found.get("errors_over", "pictures")
+    same = " although some have the same caption" if over == "pictures" else ""
+    one = 1 / found["captions"]
+    return f"One picture is {one:.4f} of the oracle's score; errors take {over} as independent{same}."
+
+
+def scales(executed: Sequence[int], count: int) -> str:
+    return "all" if len(executed) == count else f"{len(executed)} of {count}"
+
+
+def duel(report: Row) -> str:
+    """Every other accelerator against our front at the same network time."""
+    found = report["comparison"]
+    others = found["rows"][1:]
+    ours = [row for row in others if is_ours(row)]
+    rows = []
+    verdicts: dict[str, dict[str, list[str]]] = {name: {"above": [], "like": [], "below": []} for name in MARGINS}
+    for row in sorted((row for row in others if not is_ours(row)), key=lambda row: row["speedup"]):
+        cells = [f"`{row['accelerator']}`", f"{row['speedup']:.2f}"]
+        for name, margin in MARGINS.items():
+            mine = at_speed(ours, row["speedup"], name)
+            if mine is None:
+                cells += [f"{row[name]:.3f}", "outside the dial"]
+                continue
+            word = verdict(mine - row[name], margin(found))
+            verdicts[name][word].append(f"`{row['accelerator']}`")
+            cells += [f"{row[name]:.3f}", f"**{mine:.3f}**" if word == "above" else f"{mine:.3f}"]
+        rows.append(cells)
+    head = ["at the time of", "speed-up", "its SSIM", "ours", "its oracle", "ours"]
+    lines = []
+    for name, words in verdicts.items():
+        told = [f"{word} {', '.join(who)}" for word, who in words.items() if who]
+        lines.append(f"* {NAMES[name]}: ours is {'; '.join(told)}.")
+    lines += [
+        "",
+        "Like another is what differs by less than .001 in SSIM, or by less than one picture in the oracle's score.",
+    ]
+    return f"{table(head, rows)}\n\n" + "\n".join(lines)
+
+
+NAMES = {"ssim": "SSIM", "oracle": "Oracle"}
+MARGINS: Mapping[str, Callable[[Row], float]] = {"ssim": lambda _: 1e-3, "oracle": lambda found: 1 / found["captions"]}
+"""Quality and the difference below which two values of it count as like one another."""
+
+
+def verdict(gap: float, margin: float) -> str:
+    return "like" if abs(gap) < margin else "above" if gap > 0 else "below"
+
+
+def at_speed(ours: Sequence[Row], speed: float, quality: str) -> float | None:
+    """Our quality at a speed-up, linear between measured settings."""
+    for slow, fast in pairwise(sorted(ours, key=lambda row: row["speedup"])):
+        if slow["speedup"] <= speed <= fast["speedup"]:
+            part = (speed - slow["speedup"]) / (fast["speedup"] - slow["speedup"])
+            return float(slow[quality] + part * (fast[quality] - slow[quality]))
+    return None
+
+
+def ablations(report: Row) -> str:
+    rows = [
+        [
+            row["variant"],
+            f"{row['flop_ratio']:.2f}",
+            f"{row['ssim']:.3f}",
+            f"{row['psnr']:.1f}",
+            f"{row['oracle']:.3f}",
+        ]
+        for row in report["rows"]
+    ]
+    head = ["variant", "fewer operations", "SSIM", "PSNR", "oracle"]
+    return f"{report['captions']} captions; kept {report['kept'][0]} and {report['kept'][1]}.\n\n{table(head, rows)}"
+
+
+def long(report: Row) -> str:
+    found = report["long"]
+    rows = [
+        [
+            f"`{row['accelerator']}`",
+            spread(row["network_seconds"]),
+            f"{row['speedup']:.2f}",
+            f"{row['flop_ratio']:.2f}",
+            scales(row["executed_scales"], 13),
+        ]
+        for row in found["rows"]
+    ]
+    head = ["accelerator", "network seconds (range)", "speed-up", "by operations", "scales run"]
+    about = f"{found['model']}; 1024x1024, 13 scales, batch {found['batch']}, {found['dtype']}, {found['device']} with"
+    return f"{about} {found['threads']} threads, median of {found['repeats']}.\n\n{table(head, rows)}"
+
+
+def spread(values: Row) -> str:
+    return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
+
+
+def stages(report: Row) -> str:
+    def both(row: Row, digits: int) -> str:
+        return f"{row['mean']:.{digits}f} ± {row['std']:.{digits}f}"
+
+    shown = [*report["rows"][:ENDS], *report["rows"][-ENDS:]]
+    rows = [
+        [row["caption"], both(row["single"], 1), both(row["fidelity"], 1), both(row["kept"], 2), both(row["rows"], 0)]
+        for row in shown
+    ]
+    head = ["caption", "first scale with one branch", "first fidelity scale", "kept at the last scale", "rows"]
+    lines = [
+        f"{name} {report['spread'][key]['within']:.{digits}f} within a caption (over seeds), "
+        f"{report['spread'][key]['between']:.{digits}f} between captions"
+        for name, key, digits in (
+            ("end of guidance", "single", 2),
+            ("first fidelity scale", "fidelity", 2),
+            ("kept share", "kept", 3),
+        )
+    ]
+    return (
+        f"{report['seeds']} seeds each, `{report['accelerator']}`; mean ± standard deviation over seeds, the captions "
+        f"that keep least and most. Scales count from 0.\n\n{table(head, rows)}\n\nOver {report['captions']} captions: "
+        f"{'; '.join(lines)}."
+    )
+
+
+def plain_run(report: Row) -> str:
+    rows = [
+        [
+            row["model"],
+            row["dtype"],
+            "x".join(map(str, reversed(row["size"]))),
+            str(row["batch"]),
+            spread(row["network_seconds"]),
+            f"{row['decode_seconds']:.4f}",
+            str(len(row["executed_scales"])),
+        ]
+        for row in report["rows"]
+    ]
+    head = ["model", "dtype", "pixels", "batch", "network seconds a picture (range)", "decoding", "scales run"]
+    place = report.get("processor", report["device"])
+    return (
+        f"{place} with {report['threads']} threads, torch {report['torch']}; median of {report['repeats']} after a "
+        f"warm-up.\n\n{table(head, rows)}"
+    )
+
+
+def memory(report: Row) -> str:
+    rows = [
+        [
+            row["family"],
+            str(row["batch"]),
+            *(f"{row[name] / 2**20:.1f}" for name in ("predicted", "measured")),
+            f"{row['predicted'] / row['measured'] - 1:+.1%}",
+        ]
+        for row in report["rows"]
+    ]
+    worst = max(abs(row["predicted"] / row["measured"] - 1) for row in report["rows"])
+    head = ["random model of", "batch", "predicted MiB", "grown by MiB", "difference"]
+    return f"{table(head, rows)}\n\nLargest difference {worst:.1%}."
+
+
+def batches(report: Row) -> str:
+    rows = [
+        [
+            row["model"],
+            row["dtype"],
+            f"{row['different']} of {row['pictures']}",
+            str(row["levels"]),
+            *(f"{row[name]:.3f}" if name in row else "-" for name in ("ssim_median", "ssim_lowest")),
+        ]
+        for row in report["rows"]
+    ]
+    head = ["model", "dtype", "pictures that differ", "largest difference in levels", "their SSIM, median", "lowest"]
+    return f"{report['device']}, torch {report['torch']}, batches of {report['batch']}.\n\n{table(head, rows)}"
+
+
+BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
+    "targets": ("front", targets),
+    "front": ("front", front),
+    "duel": ("front", duel),
+    "long": ("front", long),
+    "ablations": ("ablations", ablations),
+    "stages": ("stages", stages),
+    "plain_run": ("plain_run", plain_run),
+    "memory": ("memory", memory),
+    "batches": ("batches", batches),
+}
+"""Name of a block: the benchmark that it shows, and how."""
