@@ -85,6 +85,9 @@ def main() -> None:
     parser.add_argument("--batches", default="1,2,4")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--json", action="store_true", help="print each row as a line of JSON, in bytes, and keep nothing"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--one", help="family and batch to measure in this process, such as var:2")
     options = parser.parse_args()
@@ -99,8 +102,13 @@ def main() -> None:
             own += ["--threads", str(options.threads)]
             row = json.loads(subprocess.run(own, env=PLAIN_HEAP, stdout=subprocess.PIPE, check=True).stdout)
             rows.append({"family": family, "batch": int(batch), **row})
+            if options.json:
+                print(json.dumps(rows[-1]), flush=True)
+                continue
             figures = "  ".join(f"{name} {value / 2**20:8.1f}" for name, value in row.items())
             print(f"{family:>9} {batch:>3}  {figures} MiB  {row['predicted'] / row['measured'] - 1:+.1%}", flush=True)
+    if options.json:
+        return
     torch.set_num_threads(options.threads)
     append("memory", "cpu", {**machine(tiny("scenes")), "dtype": options.dtype, "rows": rows}, options.out)
 

@@ -152,7 +152,10 @@ def test_an_interrupt_is_one_line(command: Run, model: Path, monkeypatch: pytest
 def test_control_c_keeps_whole_pictures_only(model: Path, tmp_path: Path) -> None:
     command = ["generate", "a star", "-m", str(model), "-n", "1000", "--batch-size", "1", "-o", str(tmp_path / "o")]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from stagevar.cli import main; main()", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", "from stagevar.cli import main; main()", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells start background jobs without it
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("o/*.png")):

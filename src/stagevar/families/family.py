@@ -68,7 +68,7 @@ class Size:
         licence: of the weights, as far as their authors state it.
         note: what a user should know.
         pixels: least and most pixels of a picture that the authors trained for, as far as they say so.
-        shipped: folder inside the package that holds the weights, as ``catalogue.save_model`` writes it.
+        shipped: folder inside the package that holds the weights, as ``folder.save_model`` writes it.
     """
 
     config: Any

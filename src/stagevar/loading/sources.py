@@ -64,7 +64,7 @@ class Source:
         return () if self.size is None else self.size.text
 
     def places(self) -> list[tuple[str | Path, str, dict[str, Any]]]:
-        """Of all files, network first: folder or repository, file or folder in it, and options for ``hub.locate``."""
+        """Of all files, network first: folder or repository, file or folder in it, options of ``download.locate``."""
         size = self.size or Size(None, text=self.text)
         where = self.where if self.folder is None else replace(self.where, folder=self.folder)
         if self.remote is not None:
@@ -235,7 +235,7 @@ def load(
 
     Args:
         source, weights, where: as ``resolve`` takes them.
-        place: fields of ``published.Placement``.
+        place: fields of ``place.Placement``.
 
     Raises:
         UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError

@@ -2,8 +2,8 @@
 
 The prompt's states are the first scale: its padded positions are attended to by all later scales, and the last of them
 stands for the 1x1 grid. The network follows mit-han-lab/hart ``modules/models/transformer/hart_transformer_t2i.py``;
-its shape is in ``hart_config.py``, its blocks in ``hart_blocks.py``, the residual in ``diffusion.py``, the tokenizer in
-``vq.py``, the text encoder in ``qwen.py``, the names of published checkpoints in ``hart_names.py``.
+its shape is in ``config.py``, its blocks in ``blocks.py``, the residual in ``residual.py``, the tokenizer in
+``tokenizers/vq.py``, the text encoder in ``text_encoders/qwen.py``, the published names in ``names.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Infinity: text to image in bits, every token a binary vector (Han et al., arXiv 2412.04431).
 
 The network follows FoundationVision/Infinity, ``models/infinity.py`` and ``models/basic.py``; the tokenizer is in
-``bsq.py``, the picture sizes in ``infinity_grids.py``, the names of published checkpoints in ``infinity_names.py``.
+``tokenizers/bsq.py``, the picture sizes in ``grids.py``, the names of published checkpoints in ``names.py``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class InfinityConfig:
         feed_forward: hidden width of the perceptrons as a multiple of ``width``, rounded to 256 channels.
         levels: rows of the scale embedding.
         eps: of all normalisations.
-        budget: pixel budget of the default picture size, a key of ``infinity_grids.BUDGETS``.
+        budget: pixel budget of the default picture size, a key of ``grids.BUDGETS``.
         rotary_reference: grid that rotary positions are scaled to; None means that of the schedule's aspect ratio.
     """
 

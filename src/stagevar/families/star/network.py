@@ -2,8 +2,8 @@
 
 VAR's transformer without adaptive norms, with cross-attention to CLIP states and rotary positions that run over the
 same range on every grid; follows Davinci-XLab/STAR-T2I, ``models/var_drop.py`` and ``models/basic_var.py``. The
-cross-attention is in ``star_blocks.py``, the second stage in ``star_sampler.py``, the names of published checkpoints in
-``star_names.py``.
+cross-attention is in ``attention.py``, the second stage in ``second_stage.py``, the names of published checkpoints in
+``names.py``.
 
 The released network gives every row of a batch the cross-attention of the batch's first row, and was trained so. With
 one prompt and its empty prompt, as the authors sample, both branches thus follow the prompt; with several prompts, all

@@ -1,7 +1,7 @@
 """Switti: text to image, each scale drawn from itself and the text (Voronov et al., arXiv 2412.01819).
 
 The network follows yandex-research/switti, ``models/switti.py`` and ``models/basic_switti.py``; the tokenizer is in
-``vq.py``, the two CLIP text encoders in ``clip.py``, the names of published checkpoints in ``switti_names.py``.
+``tokenizers/vq.py``, the two CLIP text encoders in ``text_encoders/clip.py``, the published names in ``names.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VAR: the classes of ImageNet to pictures, the model with which next-scale generation began (arXiv 2404.02905).
 
-The network follows FoundationVision/VAR, ``models/var.py`` and ``models/basic_var.py``; the tokenizer is in ``vq.py``,
-the names of classes in ``imagenet.py``, the names of published checkpoints in ``var_names.py``.
+The network follows FoundationVision/VAR, ``models/var.py`` and ``models/basic_var.py``; the tokenizer is in
+``tokenizers/vq.py``, the names of classes in ``imagenet.py``, the names of published checkpoints in ``names.py``.
 """
 
 from __future__ import annotations
