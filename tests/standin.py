@@ -106,19 +106,25 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self.refuse(404, "RevisionNotFound")
             return True
 
+        def granted(self, repository: str) -> bool:
+            return repository not in hub.gated or self.headers.get("Authorization") == f"Bearer {hub.token}"
+
         def find(self, owner: str, name: str, revision: str, file: str) -> bytes:
             known = hub.repositories[f"{owner}/{name}"]
             return known[next(each for each in known if revision in (each, commit(each)))][file]
 
         def about(self, parts: list[str]) -> None:
             owner, name, *rest = parts
-            repository, revision = f"{owner}/{name}", rest[1] if rest else "main"
-            if self.allowed(repository, revision):
+            repository, revision = f"{owner}/{name}", rest[1] if len(rest) > 1 else "main"
+            if rest == ["auth-check"]:
+                self.send(200, b"", {}) if self.granted(repository) else self.refuse(403, "GatedRepo")
+            elif self.allowed(repository, revision):
                 files = hub.repositories[repository][revision]
                 body = {
                     "id": repository,
                     "sha": commit(revision),
                     "tags": ["license:mit"],
+                    "gated": "auto" if repository in hub.gated else False,
                     "siblings": [_sibling(path, data) for path, data in files.items()],
                 }
                 self.send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -126,7 +132,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def resolve(self, repository: str, revision: str, file: str) -> None:
             if not self.allowed(repository, revision):
                 return
-            if repository in hub.gated and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            if not self.granted(repository):
                 self.refuse(403, "GatedRepo")
                 return
             owner, name = repository.split("/")

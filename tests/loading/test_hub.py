@@ -47,7 +47,7 @@ def test_local_files_and_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     file = tmp_path / "a.pth"
     file.touch()
     assert locate(tmp_path) == tmp_path
-    assert locate(str(file)) == file
+    assert locate(file) == file
     assert locate(tmp_path, "a.pth") == file
 
 

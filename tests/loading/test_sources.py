@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stagevar.errors import ForeignCheckpointError, MissingFileError, ShapeError, UnknownModelError
+from stagevar.errors import ForeignCheckpointError, MissingExtraError, MissingFileError, ShapeError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.infinity import sizes as infinity
 from stagevar.families.tiny import tiny
@@ -73,6 +73,43 @@ def test_a_revision_is_that_of_the_network(online: Hub, files: Path) -> None:
 def test_a_repository_of_several_models_asks_which(online: Hub) -> None:
     with pytest.raises(UnknownModelError, match="several models; give one by name: infinity-2b, infinity-8b"):
         resolve(HUB)
+
+
+def gate_the_encoder(hub: Hub) -> None:
+    hub.gated.add(infinity.TEXT_ENCODER)
+
+
+def remove_the_encoder(hub: Hub) -> None:
+    del hub.repositories[infinity.TEXT_ENCODER]
+
+
+def remove_the_tokenizer(hub: Hub) -> None:
+    del hub.repositories[HUB]["main"][TOKENIZER]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (gate_the_encoder, "text encoder: .*access has to be granted"),
+        (remove_the_encoder, "text encoder: .*no such repository"),
+        (remove_the_tokenizer, f"{TOKENIZER} of .*no such file"),
+    ],
+)
+def test_nothing_is_downloaded_unless_all_can_be(online: Hub, trouble: Callable[[Hub], None], message: str) -> None:
+    trouble(online)
+    with pytest.raises(MissingFileError, match=message):
+        latents("infinity-2b")
+    assert not online.downloads(NETWORK)
+    if trouble is gate_the_encoder:
+        latents("infinity-2b", token=online.token)
+        latents("infinity-2b")  # from the cache
+
+
+def test_without_its_extra_nothing_is_downloaded(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stagevar.loading.available.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"stagevar\[text\]"):
+        latents("infinity-2b")
+    assert not online.requests
 
 
 @pytest.mark.parametrize("name", [NETWORK, TOKENIZER, "model.safetensors"])

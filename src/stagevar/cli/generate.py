@@ -122,7 +122,8 @@ def ready(place: Place, requests: list[Request], *, read: bool = True) -> Pipeli
         RequestError and its kinds, MissingExtraError, MissingFileError
     """
     from stagevar.drawing import prepare, read_prompts
-    from stagevar.loading.sources import check, outline
+    from stagevar.loading.available import check
+    from stagevar.loading.sources import outline
 
     meant = place.resolve()
     model = outline(meant)

@@ -39,7 +39,7 @@ def models(
     """List sizes, sources of weights, what is on disk."""
     from stagevar.cli import show
     from stagevar.families.catalogue import entries
-    from stagevar.loading.sources import on_disk
+    from stagevar.loading.available import on_disk
     from stagevar.measure.predict import support
 
     if rewrite is not None:

@@ -19,7 +19,7 @@ from stagevar import __version__
 from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError, quoted
 
 if TYPE_CHECKING:
-    from stagevar.loading.sources import Source
+    from stagevar.loading.source import Source
     from stagevar.pipeline import Pipeline
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stagevar.errors import MissingFileError, OutputError, first_line, some
+from stagevar.errors import MissingFileError, OutputError, first_line, quoted, some
 from stagevar.files import one_name
 from stagevar.loading.hub import (
     NOT_CACHED,
@@ -46,7 +46,7 @@ def locate(
     """The path of a file or folder of weights, downloaded to the hub's cache if need be.
 
     Args:
-        source: a local file, a local folder, or a hub repository ``owner/name``.
+        source: a ``Path`` is a local folder or file, a text is a hub repository ``owner/name``.
         file: inside ``source``; with a slash at its end a folder of it; empty means all of ``source``. A safetensors
             file of the same name is taken instead of a pickle.
         revision: branch, tag or commit of the repository.
@@ -58,40 +58,52 @@ def locate(
         MissingFileError: neither on disk nor reachable, or damaged on the way more than once.
         OutputError: no space for it.
     """
-    local = Path(source).expanduser()
-    if local.is_file():
-        return local
-    if local.is_dir():
-        return _in_folder(local, file)
+    if isinstance(source, Path):
+        return _in_folder(source.expanduser(), file)
     if not is_repository(source):
-        raise MissingFileError(f"{source} is neither a file or folder here nor a hub repository such as owner/name")
+        raise MissingFileError(f"{quoted(source)} is no hub repository such as owner/name")
     options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-    return _from_hub(str(source), file, options)
+    return _from_hub(source, file, options)
 
 
-def check_reachable(source: str | Path, file: str, **options: Any) -> None:
-    """Raise what ``locate`` would raise where a repository cannot be reached or lacks the file; download nothing.
+def to_download(source: str | Path, file: str, **options: Any) -> int:
+    """The bytes that ``locate`` would download; nothing is.
 
     Args:
-        source, file, options: as ``locate`` takes them; local files are not looked at.
+        source, file, options: as ``locate`` takes them.
+
+    Raises:
+        MissingFileError: a file is missing, or its repository gated or out of reach.
     """
-    if isinstance(source, str) and is_repository(source) and not Path(source).expanduser().exists():
-        given = {"revision": None, "cache_dir": None, "local_files_only": False, "token": None} | options
-        with _explained(source, file, given):
-            _wanted(source, file, given)
+    if isinstance(source, Path):
+        _in_folder(source, file)
+        return 0
+    given = {"revision": None, "cache_dir": None, "local_files_only": False, "token": None} | options
+    with _explained(source, file, given):
+        found, chosen = _wanted(source, file, given)
+    return 0 if found.folder is not None else _missing(source, {name: found.files[name] for name in chosen}, given)
 
 
-def is_repository(source: str | Path) -> bool:
+def holds(repository: str, file: str, **options: Any) -> bool:
+    """Whether a repository has a file or a folder of weights, as far as can be found out."""
+    try:
+        to_download(repository, file, **options)
+    except MissingFileError:
+        return False
+    return True
+
+
+def is_repository(text: str) -> bool:
     """Whether a text could be the name of a hub repository."""
-    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) is not None
-    return (
-        named
-        and all(map(one_name, str(source).split("/")))
-        and PurePosixPath(str(source)).suffix not in {*PICKLES, ".safetensors"}
-    )
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) is not None
+    return named and all(map(one_name, text.split("/"))) and not text.endswith((*PICKLES, ".safetensors"))
 
 
 def _in_folder(folder: Path, file: str) -> Path:
+    if folder.is_file():
+        return folder
+    if not folder.is_dir():
+        raise MissingFileError(f"there is no file or folder {folder}")
     twin = folder / file if is_folder(file) else (folder / file).with_suffix(".safetensors")
     found = twin if twin.exists() and PurePosixPath(file).suffix in PICKLES else folder / file
     if not found.exists():
@@ -103,7 +115,8 @@ def _from_hub(repository: str, file: str, options: Mapping[str, Any]) -> Path:
     with _explained(repository, file, options):
         found, chosen = _wanted(repository, file, options)
         if found.folder is None:
-            _check_space(repository, {name: found.files[name] for name in chosen}, options)
+            missing = _missing(repository, {name: found.files[name] for name in chosen}, options)
+            require_space(missing, repository, options["cache_dir"])
             paths = [_download(repository, name, found.files[name], options) for name in chosen]
         else:
             paths = [found.folder / name for name in chosen]
@@ -111,11 +124,20 @@ def _from_hub(repository: str, file: str, options: Mapping[str, Any]) -> Path:
 
 
 def _wanted(repository: str, file: str, options: Mapping[str, Any]) -> tuple[Listing, list[str]]:
-    """What a repository holds, and the files of it that are to be had."""
+    """What a repository holds, and the files of it that are to be had.
+
+    Raises:
+        MissingFileError, and the errors of the hub's client: they are not there, or access is not granted.
+    """
+    import huggingface_hub as hub
+
     found = listing(repository, **options)
     chosen = choose(found.files, file)
     if not chosen:
         raise MissingFileError(_absent(found, file))
+    where = options["revision"], options["cache_dir"]
+    if found.gated and not all(is_cached(repository, name, *where) for name in chosen):
+        hub.HfApi(token=options["token"]).auth_check(repository)
     return found, chosen
 
 
@@ -145,15 +167,24 @@ def _absent(found: Listing, file: str) -> str:
     return f"the repository has no such {kind}; it has {some(sorted(found.files))}"
 
 
-def _check_space(repository: str, files: Mapping[str, Stored], options: Mapping[str, Any]) -> None:
+def _missing(repository: str, files: Mapping[str, Stored], options: Mapping[str, Any]) -> int:
+    """The bytes of the files that are not in the cache."""
+    where = options["revision"], options["cache_dir"]
+    return sum(stored.size or 0 for name, stored in files.items() if not is_cached(repository, name, *where))
+
+
+def require_space(missing: int, what: str, cache_dir: str | Path | None = None) -> None:
+    """Raise if there is no space for a download.
+
+    Raises:
+        OutputError
+    """
     from huggingface_hub import constants
 
-    where = options["revision"], options["cache_dir"]
-    missing = sum(stored.size or 0 for name, stored in files.items() if not is_cached(repository, name, *where))
-    place, free = free_space(Path(options["cache_dir"] or constants.HF_HUB_CACHE))
+    place, free = free_space(Path(cache_dir or constants.HF_HUB_CACHE))
     if missing > free:
         raise OutputError(
-            f"{repository}: {missing / 1e9:.1f} GB to download, {free / 1e9:.1f} GB free at {place}; free some space "
+            f"{what}: {missing / 1e9:.1f} GB to download, {free / 1e9:.1f} GB free at {place}; free some space "
             "or set HF_HOME to a folder of another disk"
         )
 

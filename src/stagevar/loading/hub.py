@@ -27,7 +27,8 @@ _KINDS = (
 )
 """Weights of a folder, what to prefer first: the names that transformers writes, then any other."""
 
-_BESIDE = re.compile(r"optim|scheduler|scaler|rng_state|random_states|training_args|trainer_state", re.IGNORECASE)
+_BESIDE = {"optimizer", "optim", "opt", "scheduler", "sched", "scaler", "rng", "random", "args", "arguments", "hparams"}
+"""Words in the names of files that trainers leave beside weights."""
 
 NOT_CACHED = "not in the cache"
 
@@ -55,11 +56,13 @@ class Listing:
         files: by path in the repository.
         folder: of the cached snapshot if that is what was listed, None if the hub was.
         licence: as the repository's card states it, "" if unknown.
+        gated: whether access to the files has to be granted.
     """
 
     files: Mapping[str, Stored]
     folder: Path | None = None
     licence: str = ""
+    gated: bool = False
 
 
 def last_part(repository: str) -> str:
@@ -88,7 +91,7 @@ def choose(paths: Iterable[str], file: str) -> list[str]:
         found = twin if twin in paths and PurePosixPath(file).suffix in PICKLES else file
         return [found] if found in paths else []
     names = [path.removeprefix(file) for path in paths if path.startswith(file)]
-    names = sorted(name for name in names if "/" not in name)
+    names = sorted(filter(one_name, names))
     weights = weights_of(names)
     endings = {PurePosixPath(name).suffix for name in weights}
     beside = [
@@ -102,8 +105,9 @@ def choose(paths: Iterable[str], file: str) -> list[str]:
 def weights_of(names: Iterable[str]) -> list[str]:
     """The weights among the names of a folder's files: those of the best kind. Files that trainers leave beside them
     (states of optimizers and random generators, arguments) are none."""
-    names = sorted(name for name in names if not _BESIDE.search(name))
-    kinds = ([name for name in names if kind.fullmatch(name)] for kind in _KINDS)
+    every = sorted(names)
+    names = [name for name in every if _BESIDE.isdisjoint(re.split("[^a-z]+", name.lower()))]
+    kinds = ([name for name in some if kind.fullmatch(name)] for some in (names, every) for kind in _KINDS)
     return next(filter(None, kinds), [])
 
 
@@ -139,7 +143,8 @@ def listing(
                 raise
             unreachable = error
         else:
-            return Listing({s.rfilename: _stored(s) for s in info.siblings or ()}, licence=_licence(info))
+            stored = {each.rfilename: _stored(each) for each in info.siblings or ()}
+            return Listing(stored, licence=_licence(info), gated=bool(info.gated))
     folder = _snapshot(repository, revision, cache_dir)
     if folder is None:
         raise errors.LocalEntryNotFoundError(NOT_CACHED) from unreachable
@@ -169,10 +174,12 @@ def _snapshot(repository: str, revision: str | None, cache_dir: str | Path | Non
     """The folder of a repository's files in the cache, None if there is none."""
     storage = storage_of(repository, cache_dir)
     commit = revision or "main"
+    if not all(map(one_name, commit.split("/"))):
+        return None
     with suppress(OSError):
         commit = (storage / "refs" / commit).read_text(encoding="utf-8").strip()
     folder = storage / "snapshots" / commit
-    return folder if folder.is_dir() else None
+    return folder if one_name(commit) and folder.is_dir() else None
 
 
 def is_cached(repository: str, name: str, revision: str | None = None, cache_dir: str | Path | None = None) -> bool:

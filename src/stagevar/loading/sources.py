@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from stagevar.engine.grids.computing import float32_default
 from stagevar.errors import (
     CheckpointError,
     ForeignCheckpointError,
-    MissingExtraError,
     MissingFileError,
     OptionError,
     ShapeError,
@@ -24,61 +21,17 @@ from stagevar.errors import (
     some,
 )
 from stagevar.families.catalogue import FAMILIES, bare, find, names, published
-from stagevar.families.family import CONFIG, WEIGHTS, Family, Size
-from stagevar.loading.download import check_reachable, locate
-from stagevar.loading.folder import family_of, folder_skeleton, load_folder, text_repositories
+from stagevar.families.family import CONFIG, Family
+from stagevar.loading.available import check
+from stagevar.loading.download import locate
+from stagevar.loading.folder import family_of, folder_skeleton, load_folder
 from stagevar.loading.local import at, existing, of_file, of_folder
 from stagevar.loading.place import Placement
-from stagevar.loading.published import load_published, within
+from stagevar.loading.published import load_published
 from stagevar.loading.read import load_config, read_state
 from stagevar.loading.recognise import recognise
+from stagevar.loading.source import Source
 from stagevar.loading.where import Where
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a name, path or repository stands for: a row of the table, or a folder that this package wrote.
-
-    Attributes:
-        name: of the model, "" where the folder knows it.
-        family: its family.
-        size: its row, None for a folder.
-        folder: that this package wrote, None for published files.
-        where: where published files and text encoders are looked for.
-        remote: (repository, folder in it) if ``folder`` is the hub cache's copy of it. Only the config has been
-            fetched so far; ``load`` fetches the weights.
-    """
-
-    name: str
-    family: Family
-    size: Size | None
-    folder: Path | None
-    where: Where
-    remote: tuple[str, str] | None = None
-
-    @property
-    def text(self) -> tuple[str, ...]:
-        """Hub repositories of the text encoders."""
-        if self.folder is not None:
-            return text_repositories(self.folder, self.family)
-        return () if self.size is None else self.size.text
-
-    def places(self) -> list[tuple[str | Path, str, dict[str, Any]]]:
-        """Of all files, network first: folder or repository, file or folder in it, options of ``download.locate``."""
-        size = self.size or Size(None, text=self.text)
-        where = self.where if self.folder is None else replace(self.where, folder=self.folder)
-        if self.remote is not None:
-            repository, inside = self.remote
-            own: list[tuple[str | Path, str]] = [(repository, f"{inside}/" if inside else "")]
-        elif self.folder is not None:
-            own = [(self.folder, name) for name in (CONFIG, WEIGHTS)]
-        else:
-            alone = within(self.family, size, where)  # the tokenizer is in the network's file
-            own = [(where.source(file, size, file.path), file.path) for file in size.files[: 1 if alone else None]]
-            if where.network is not None:
-                own[0] = where.network.parent, where.network.name + "/" * where.network.is_dir()
-        text = [(where.encoder_source(name, size), inside) for name in self.text for inside in self.family.text_folders]
-        return [(source, file, where.options(str(source), size)) for source, file in (*own, *text)]
 
 
 def resolve(source: str | Path, weights: str | Path | None = None, where: Where | None = None) -> Source:
@@ -174,24 +127,13 @@ def _of_repository(repository: str, file: str, where: Where) -> Source:
     if networks:
         raise UnknownModelError(f"{repository} holds several models; give one by name: {', '.join(networks)}")
 
-    folder = _fetch(repository, file, CONFIG, where).parent
+    options: dict[str, Any] = {
+        "revision": where.revision,
+        "local_files_only": where.local_files_only,
+        "token": where.token,
+    }
+    folder = locate(repository, f"{file}/{CONFIG}" if file else CONFIG, **options).parent
     return Source("", family_of(folder, FAMILIES), None, folder, where, (repository, file))
-
-
-def _fetch(repository: str, file: str, name: str, where: Where) -> Path:
-    """A file or folder of a folder of ours on the hub."""
-    at = f"{file}/{name}" if file else name
-    return locate(repository, at, revision=where.revision, local_files_only=where.local_files_only, token=where.token)
-
-
-def _fetch_all(meant: Source) -> None:
-    """The weights and text encoders of a folder of ours on the hub."""
-    assert meant.remote is not None
-    _fetch(*meant.remote, "", meant.where)
-    for text in meant.text:
-        for inside in meant.family.text_folders:
-            with suppress(MissingFileError):  # then the folder refers to the encoder's own repository
-                _fetch(*meant.remote, f"{text.split('/')[-1]}/{inside}", meant.where)
 
 
 def skeleton(source: str | Path) -> ScaleModel:
@@ -213,21 +155,6 @@ def outline(meant: Source) -> ScaleModel:
     return bare(meant.name)
 
 
-def check(meant: Source) -> None:
-    """Raise if a model cannot be had: nothing is published, an extra is not installed, or one of its repositories is
-    gated, missing or without the files. Nothing is downloaded.
-
-    Raises:
-        MissingFileError, MissingExtraError
-    """
-    if meant.size is not None and not meant.size.published and meant.where.network is None:
-        raise MissingFileError(f"{meant.name} has no published weights; give your own network's file as its weights")
-    if meant.text and meant.family.text is not None and find_spec("transformers") is None:
-        raise MissingExtraError("transformers", "text")
-    for source, file, options in meant.places():
-        check_reachable(source, file, **options)
-
-
 def load(
     source: str | Path, *, weights: str | Path | None = None, where: Where | None = None, **place: Any
 ) -> ScaleModel:
@@ -241,9 +168,11 @@ def load(
         UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError
     """
     meant, placed = resolve(source, weights, where), Placement(**place)
+    check(meant, text=placed.text_encoder)
     if meant.folder is not None:
-        if meant.remote is not None:
-            _fetch_all(meant)
+        for origin, file, options in meant.places(text=placed.text_encoder):
+            if meant.remote is not None and origin == meant.remote[0]:
+                locate(origin, file, **options)
         with float32_default():
             return load_folder(meant.folder, meant.family, meant.where, placed)
     assert meant.size is not None
@@ -263,21 +192,3 @@ def _other_model(meant: Source) -> str:
         if found and meant.name not in found:
             return f"; its tensors are those of {' or '.join(found)}"
     return ""
-
-
-def on_disk(name: str) -> bool:
-    """Whether network and tokenizer of a model are here, in the package or in the hub's cache."""
-    found = find(name)
-    if found is None:
-        return False
-    size = found[1]
-    if size.shipped:
-        return (size.shipped / WEIGHTS).exists()
-    if not size.published:
-        return False
-    try:
-        for file in size.files:
-            locate(file.repository, file.path, local_files_only=True)
-    except MissingFileError:
-        return False
-    return size.published

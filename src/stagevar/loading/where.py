@@ -42,7 +42,9 @@ class Where:
             folder = self.network if self.network.is_dir() else self.network.parent
             return self.network if path is None else locate(folder, Path(path).name)
         path = file.path if path is None else path
-        return locate(self.source(file, size, path), path, **self.options(file.repository, size))
+        return locate(
+            self.source(file, size, path), path, **self.options(main=file.repository == size.files[0].repository)
+        )
 
     def source(self, file: File, size: Size, path: str) -> str | Path:
         """The folder or the repository that a file is looked for in."""
@@ -60,9 +62,9 @@ class Where:
         Raises:
             MissingFileError
         """
-        source = self.encoder_source(repository, size)
+        source, options = self.encoder_source(repository, size), self.options(main=_main(repository, size))
         try:
-            found = [locate(source, folder, **self.options(repository, size)) for folder in folders]
+            found = [locate(source, folder, **options) for folder in folders]
         except MissingFileError as error:
             raise MissingFileError(f"text encoder: {error}") from None
         return found[0].parents[len(Path(folders[0]).parts) - 1] if folders[0] else found[0]
@@ -72,14 +74,20 @@ class Where:
         if self.folder is None:
             return repository
         own = self.folder / last_part(repository)
-        same = bool(size.files) and repository == size.files[0].repository
-        return own if own.is_dir() else self.folder if same else repository
+        return own if own.is_dir() else self.folder if _main(repository, size) else repository
 
-    def options(self, repository: str, size: Size) -> dict[str, Any]:
-        """For a file of a repository, as ``hub.locate`` takes them."""
-        main = bool(size.files) and repository == size.files[0].repository
+    def options(self, *, main: bool) -> dict[str, Any]:
+        """For a file, as ``locate`` takes them.
+
+        Args:
+            main: whether it is of the network's repository.
+        """
         return {
             "revision": self.revision if main else None,
             "local_files_only": self.local_files_only,
             "token": self.token,
         }
+
+
+def _main(repository: str, size: Size) -> bool:
+    return bool(size.files) and repository == size.files[0].repository

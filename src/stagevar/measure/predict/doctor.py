@@ -15,7 +15,8 @@ import torch
 from stagevar.errors import MissingExtraError, some
 from stagevar.families.family import Size
 from stagevar.loading.hub import choose, free_space, is_cached, listing
-from stagevar.loading.sources import Source, outline
+from stagevar.loading.source import Source
+from stagevar.loading.sources import outline
 from stagevar.measure.predict.memory import RunBytes, run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.quiet import errors_only
