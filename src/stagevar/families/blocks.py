@@ -22,7 +22,7 @@ def layer_norm(x: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """The norm in float32, whatever the dtype of its weight."""
+    """Apply an RMS norm in float32, whatever dtype its weight has."""
     return F.rms_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.eps)
 
 
@@ -32,8 +32,11 @@ def modulate(x_RMC: Tensor, scale_RC: Tensor, shift_RC: Tensor, eps: float) -> T
 
 
 def adapted(x_RMC: Tensor, context: BlockContext, part: int, eps: float) -> tuple[Tensor, Tensor | None]:
-    """The normalised input of a part and its gain (R, 1, C), from the layer's six vectors: gains are 0 and 1, scales 2
-    and 3, shifts 4 and 5. Without modulation a plain layer norm and no gain (STAR)."""
+    """The normalised input of part 0 or 1 of a block, and the part's gain (R, 1, C).
+
+    A layer has six vectors: 0 and 1 are the gains of the two parts, 2 and 3 the scales, 4 and 5 the shifts. A condition
+    without modulation gets a plain layer norm and no gain (STAR).
+    """
     if not context.condition.modulation:
         return layer_norm(x_RMC, eps), None
     vectors_R6C = context.condition.modulation[context.layer]
@@ -60,7 +63,7 @@ def merge_heads(x_RHMD: Tensor) -> Tensor:
 
 
 def padded_text(texts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """R texts (T_i, C) to float32 states (R, T, C), T the longest of them, and the mask (R, T) of real text."""
+    """Pad R texts (T_i, C) to float32 states (R, T, C); T is the longest T_i. The mask (R, T) is True at real text."""
     rows = [states.to(device, torch.float32) for states in texts]
     lengths = torch.tensor([len(states) for states in rows], device=device)
     padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -68,21 +71,24 @@ def padded_text(texts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, 
 
 
 def cosine_query(q_RHMD: Tensor, log_temperature_H: Tensor) -> Tensor:
-    """Queries for attention by cosine to normalised keys: of length exp(log temperature), at most 100, in float32."""
+    """Queries for attention by cosine, in float32: their length is exp(log temperature), at most 100. The caller
+    normalises the keys."""
     temperature = log_temperature_H.float().clamp(max=math.log(100.0)).exp()
     return F.normalize(q_RHMD.float(), dim=-1) * temperature[:, None, None]
 
 
 class SelfAttention(nn.Module):
-    """Self-attention with normalised queries and keys, a learned temperature per head and, if there are any, rotary
-    positions.
+    """Self-attention with normalised queries and keys and a learned temperature per head. Queries and keys are rotated
+    if the context has ``rope``.
 
-    Part 0 of a block's modulation. The keys have no bias; the logarithm of the temperature is clamped at log 100 (VAR,
-    FoundationVision/VAR models/basic_var.py).
+    The layer's vectors modulate it as part 0 (see ``adapted``). The keys have no bias. The logarithm of the temperature
+    is clamped at log 100 (VAR, FoundationVision/VAR models/basic_var.py).
 
     Args:
-        cosine: without it queries and keys are compared as they are, at a quarter of the usual scale.
-        modulating: whether this part makes the six vectors of its block, by ``vectors``.
+        cosine: whether queries and keys are normalised. If not, scores are scaled by a quarter of the usual
+            1 / sqrt(D).
+        modulating: whether this part has a projection of its own that computes the six vectors of its block
+            (``vectors``).
     """
 
     def __init__(self, width: int, heads: int, eps: float, cosine: bool = True, modulating: bool = False) -> None:
@@ -117,9 +123,10 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to the text, whose keys and values are computed once per image; plain softmax, no gate.
+    """Attention to the text, with plain softmax and without a gate.
 
-    The keys have no bias (Infinity, FoundationVision/Infinity models/basic.py).
+    ``keys_values`` is computed once per image. The keys have no bias (Infinity, FoundationVision/Infinity
+    models/basic.py).
     """
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
@@ -147,7 +154,7 @@ class CrossAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two-layer perceptron with tanh-approximated GELU; part 1 of a block's modulation."""
+    """Two-layer perceptron with tanh-approximated GELU. The layer's vectors modulate it as part 1 (see ``adapted``)."""
 
     def __init__(self, width: int, hidden: int, eps: float) -> None:
         super().__init__()
@@ -189,6 +196,6 @@ class SharedModulation(nn.Module):
         self.tables = nn.ParameterList(torch.zeros(6, width) for _ in range(depth))
 
     def forward(self, pooled_RC: Tensor) -> tuple[Tensor, ...]:
-        """Per layer (R, 6, C), float32."""
+        """The six vectors of each layer, (R, 6, C), float32."""
         shared = self.shared(F.silu(pooled_RC).to(self.shared.weight.dtype)).float().unflatten(-1, (6, -1))
         return tuple(shared + table.float() for table in self.tables)

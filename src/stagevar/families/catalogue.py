@@ -1,18 +1,19 @@
-"""All models by name: what there is, where its weights come from, and how it is loaded.
+"""The table of all models by name: their shapes, the sources of their weights, and their licences.
 
-A family is a folder here that ends with its row, a ``family.Family`` called ``FAMILY`` in ``sizes.py``; ``FAMILIES``
-below is the table. To add one:
+A family is a folder here. Its row of the table is a ``family.Family`` called ``FAMILY`` in ``sizes.py``; ``FAMILIES``
+below collects the rows. To add a family, write:
 
 1. ``network.py``: a frozen config dataclass that refuses nonsense with ``ValueError``, and the network, a
    ``ScaleModel`` built by ``(config, name, defaults)`` that keeps ``config``; its picture tokenizer is the attribute
    ``tokenizer``, its blocks are ``blocks``;
-2. ``names.py``: ``Names``, from the published tensors' names (prefix of the file included) and shapes to ours;
+2. ``names.py``: a ``family.Names``, which maps the published tensors' names (prefix of the file included) and shapes
+   to ours;
 3. ``sizes.py``: ``SIZES``, per model a ``Size`` with config, sampling defaults, ``File``s (network and tokenizer),
-   repositories of text encoders and licence; a function that loads the encoders where they are other networks; a small
-   random network for tests; ``FAMILY``;
+   repositories of text encoders and licence; a function that loads the text encoders, if they are separate networks; a
+   small random network for tests; ``FAMILY``;
 4. its module in the tuple of ``FAMILIES``.
 
-No function here knows a family.
+The functions here treat all families alike.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ class ModelEntry:
     """One row of ``stagevar models``.
 
     Attributes:
-        name: what ``Pipeline.from_pretrained`` takes.
-        family: the file under ``stagevar.families`` that defines it.
-        parameters: of the transformer.
-        sources: hub repositories of all parts, or where else the weights are.
-        files: of network and tokenizer inside their repositories; a slash at the end means a folder.
-        licence: of the weights, as far as their authors state it.
-        note: what a user should know.
+        name: the name that ``Pipeline.from_pretrained`` takes.
+        family: the folder under ``stagevar.families`` that defines the model.
+        parameters: number of parameters of the transformer.
+        sources: hub repositories of all parts, or ``IN_PACKAGE`` or ``NO_WEIGHTS``.
+        files: paths of network and tokenizer inside their repositories; a slash at the end means a folder.
+        licence: licence of the weights, as far as their authors state one.
+        note: a remark for users.
     """
 
     name: str
@@ -61,12 +62,12 @@ class ModelEntry:
 
 
 def names() -> list[str]:
-    """Of all models."""
+    """The names of all models."""
     return [name for family in FAMILIES.values() for name in family.sizes]
 
 
 def find(name: str) -> tuple[Family, Size] | None:
-    """The row of a model's name, None if there is none."""
+    """The family and the size of the model with this name; None if no model has it."""
     return next(((family, family.sizes[name]) for family in FAMILIES.values() if name in family.sizes), None)
 
 
@@ -101,5 +102,5 @@ def _entry(family: Family, name: str) -> ModelEntry:
 
 
 def transformer_parameters(model: ScaleModel) -> int:
-    """How many there are, the picture tokenizer's not counted."""
+    """The number of a model's parameters, without those of its picture tokenizer."""
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("tokenizer."))

@@ -1,4 +1,5 @@
-"""What a family tells the catalogue: its sizes, where their weights are published, and how to build and read them."""
+"""The row of a family in the catalogue: its models, the files of their weights, and the functions that build networks
+and read weights."""
 
 from __future__ import annotations
 
@@ -22,21 +23,22 @@ class TextReader(Protocol):
 
     @property
     def encoders(self) -> tuple[TextEncoder, ...]:
-        """Each of them, in the order of ``Size.text``."""
+        """The encoders, in the order of ``Size.text``."""
 
     def __call__(self, prompts: Sequence[str]) -> Text:
         """The prompts' states."""
 
 
 class Names(Protocol):
-    """From the names and shapes of published tensors to those of this package."""
+    """Maps the names and shapes of published tensors to those of this package."""
 
     def rename(self, key: str) -> str | None:
-        """Our name of a tensor, its part's prefix included; None for one that is not needed. A name that the network
-        does not have comes back as it is and is reported as left over."""
+        """Our name of a published tensor; None if the network does not need it. ``key`` includes the prefix of its file
+        (``File.prefix``). An unknown key is returned unchanged, and the loader reports its tensor as left over."""
 
     def reshape(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as ``name`` (ours) has it, whatever back end of attention wrote it."""
+        """The tensor in the shape of our parameter ``name``. The published shape depends on the attention back end that
+        the authors trained with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,10 @@ class File:
     """One file of a published model, or one folder of shards.
 
     Attributes:
-        repository: on the Hugging Face hub, ``owner/name``; empty where users have their own file.
+        repository: repository ``owner/name`` on the Hugging Face hub; empty if users bring their own file.
         path: path in the repository; ends with ``/`` for a folder of shards; empty for the whole repository.
-        prefix: put before its tensors' names, so that those of two files do not collide.
-        inside: keys under which the authors keep the state dict, such as ``("trainer", "gpt_fsdp")``.
+        prefix: text put before the names of the file's tensors, so that tensors of two files have different names.
+        inside: nested keys under which the authors keep the state dict, such as ``("trainer", "gpt_fsdp")``.
     """
 
     repository: str
@@ -58,15 +60,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One model: its shape, its authors' sampling settings and where its weights are.
+    """One model: its shape, its authors' sampling settings and the files of its weights.
 
     Attributes:
-        config: the family's config.
-        defaults: None where they come with the weights.
-        files: network first, then the picture tokenizer.
+        config: shape of the network, an instance of ``Family.config``.
+        defaults: the authors' sampling settings; None if they are stored with the weights.
+        files: the file of the network, then the file of the picture tokenizer.
         text: hub repositories of the text encoders in the layout of transformers.
-        licence: of the weights, as far as their authors state it.
-        note: what a user should know.
+        licence: licence of the weights, as far as their authors state one.
+        note: a remark for users.
         pixels: least and most pixels of a picture that the authors trained for, as far as they say so.
         shipped: folder inside the package that holds the weights, as ``folder.save_model`` writes it.
     """
@@ -91,22 +93,24 @@ class Family:
     """One row of the catalogue.
 
     Attributes:
-        name: of the family and of the folder under ``stagevar.families`` that defines it.
+        name: name of the family, and of the folder under ``stagevar.families`` that defines it.
         about: one line for lists.
-        config: a frozen dataclass of numbers, texts, tuples and such dataclasses; one that makes no sense raises
-            ``ValueError``.
-        sizes: by the name that ``Pipeline.from_pretrained`` takes.
-        build: ``(config, name, defaults)`` to the network, without weights.
-        names: of a network's published tensors; None where only this package writes checkpoints.
-        adapt: ``(config, settings)`` to the config corrected by the ``config.json`` that lies beside the network's
-            published weights; None where there is none that matters.
-        measure: ``(config, shapes)`` to the config corrected by the shapes of the network's tensors, by their published
-            names; None where they say nothing more.
-        text: ``(folders, dtype=, device=, offload=)`` to the text encoder that is set as the model's ``text_encoder``,
-            from one folder for each of ``Size.text``. None where the network itself reads the prompt.
-        text_folders: in those repositories, that encoder and tokenizer are in; "" is the root.
-        text_parameters: of each encoder, as its configuration has them.
-        tiny: changed config fields to a network of a few thousand weights, which ``families.tiny`` fills at random.
+        config: class of the configs: a frozen dataclass whose fields are numbers, texts, tuples or such dataclasses. It
+            raises ``ValueError`` if its fields describe no network.
+        sizes: the family's models, by the names that ``Pipeline.from_pretrained`` takes.
+        build: maps ``(config, name, defaults)`` to the network without weights.
+        names: maps a network to the ``Names`` of its published tensors; None if only this package writes checkpoints.
+        adapt: maps ``(config, settings)`` to a corrected config; ``settings`` is the ``config.json`` beside the
+            network's published weights. None if the family needs no such file.
+        measure: maps ``(config, shapes)`` to a corrected config; ``shapes`` has the shapes of the network's tensors by
+            their published names. None if the shapes correct nothing.
+        text: maps ``(folders, dtype=, device=, offload=)`` to the text encoder, which the loader sets as the model's
+            ``text_encoder``. There is one folder for each entry of ``Size.text``. None if the network itself reads the
+            prompt.
+        text_folders: folders in the repositories of ``Size.text`` that hold encoder and tokenizer; "" is the root.
+        text_parameters: number of parameters of each encoder, according to its configuration.
+        tiny: maps changed config fields to a network of a few thousand weights, which ``families.tiny`` sets to random
+            numbers.
     """
 
     name: str
@@ -128,7 +132,7 @@ class Family:
         """The network on the meta device: all its shapes, none of its weights.
 
         Args:
-            parameters: that it may have.
+            parameters: largest number of parameters that the network may have.
 
         Raises:
             ValueError: the config makes no sense, or the network would be larger.
@@ -139,7 +143,7 @@ class Family:
 
 
 def count(names: Iterable[str], pattern: str) -> int:
-    """How many different texts a pattern's group has at the beginning of names."""
+    """The number of different texts that the pattern's group matches; a match starts at the beginning of a name."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 

@@ -1,4 +1,4 @@
-"""Configs as JSON has them, back to the dataclasses that they were."""
+"""Rebuild config dataclasses from JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from stagevar.errors import quoted
 
 
 def read_fields(kind: type[Any], values: Any) -> Any:
-    """A dataclass from what ``dataclasses.asdict`` and JSON made of it: lists are tuples, mappings dataclasses.
+    """Rebuild a dataclass that ``dataclasses.asdict`` and JSON have written: lists become tuples, and mappings become
+    dataclasses.
 
     Raises:
         TypeError: unknown or missing fields, or a value of another kind than the field's.
-        ValueError: what the dataclass itself refuses.
+        ValueError: the dataclass itself refuses the values.
     """
     if not isinstance(values, Mapping):
         raise TypeError(f"{kind.__name__} is {quoted(values)}, not settings by name")

@@ -1,4 +1,4 @@
-"""Limits of what a config may ask for: one of a few bytes could describe a network of any size."""
+"""Limits on configs, because a config of a few bytes can describe a network of any size."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from torch.nn.modules.module import (
 from stagevar.errors import quoted
 
 LARGEST_NUMBER, LONGEST_LIST = 2**20, 512
-"""Of what a config may say."""
+"""Largest number and longest list that a config may hold."""
 
 MOST_MODULES, MOST_PARAMETERS = 50_000, 100 * 10**9
-"""Of a network whose checkpoint is not there to tell how large it is."""
+"""Most modules of a network, and its most parameters if no checkpoint at hand shows how large the network is."""
 
 
 def check_numbers(config: Any, name: str = "") -> None:
-    """Raise ValueError if a config has a number or a list that no network has."""
+    """Raise ValueError if a number or a list in a config is outside the limits."""
     if is_dataclass(config):
         for field in fields(config):
             check_numbers(getattr(config, field.name), field.name)
@@ -42,10 +42,10 @@ def check_numbers(config: Any, name: str = "") -> None:
 
 @contextmanager
 def limited(parameters: int = MOST_PARAMETERS) -> Iterator[None]:
-    """Networks that this thread builds are given up as soon as they are too large.
+    """While this context is open, stop this thread from building a network as soon as the network is too large.
 
     Raises:
-        ValueError
+        ValueError: the network has more than ``MOST_MODULES`` modules or more than ``parameters`` parameters.
     """
     thread, modules, size = threading.get_ident(), 0, 0
     counted: dict[int, Tensor] = {}  # a tensor that two modules share counts once

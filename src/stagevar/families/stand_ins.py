@@ -1,4 +1,4 @@
-"""Stand-ins for what is large in a family: text encoders without training, small grids, a small tokenizer."""
+"""Small replacements for the large parts of a family: untrained text encoders, small grids, a small tokenizer."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stagevar.families.vq_model import squares
 
 
 class WordHash:
-    """A text encoder without training: one random vector per word, the same for the same word.
+    """An untrained text encoder: each word gets a random vector that depends on the word alone.
 
-    With ``summary`` channels it behaves as CLIP does: a start and an end row, even for the empty prompt, and a summary
-    vector of the whole.
+    With ``summary`` channels its output has CLIP's layout: every prompt, even the empty one, has a start row, an end
+    row and a summary vector.
     """
 
     def __init__(self, channels: int, limit: int, summary: int = 0) -> None:
         self.channels, self.limit, self.summary = channels, limit, summary
 
     def __call__(self, prompts: Sequence[str]) -> Text:
-        """Per prompt (words, channels).
+        """The states of each prompt, (words, channels).
 
         Raises:
-            PromptError: no words, or more than the limit.
+            PromptError: a prompt has no words, or more than ``limit``.
         """
         features = []
         for prompt in prompts:
@@ -46,7 +46,8 @@ class WordHash:
 
 
 class PaddedWords(WordHash):
-    """As language models' tokenizers pad: every prompt has ``limit`` states, those behind its words are padding."""
+    """A ``WordHash`` that pads as tokenizers of language models do: every prompt has ``limit`` states, and the states
+    behind its words are padding."""
 
     def __call__(self, prompts: Sequence[str]) -> Text:
         features, masks, padding = [], [], self._vector("<pad>", self.channels)
@@ -61,14 +62,14 @@ SCHEDULES: tuple[Schedule, ...] = (
     ((1, 1), (2, 1), (3, 2), (5, 3), (6, 4), (9, 6)),
     ((1, 1), (1, 2), (2, 3), (3, 5), (4, 8), (6, 12)),
 )
-"""Square, 3:2 and 1:2 pictures of the families on the VQ tokenizer."""
+"""Grids of square, 3:2 and 1:2 pictures, for tiny networks of the families that use the VQ tokenizer."""
 
 VQ = VQConfig(base=32, multipliers=(1, 2), residual_blocks=1, channels=8, codes=64)
-"""Their tokenizer."""
+"""Tokenizer of these tiny networks."""
 
 
 def noise_text(model: ScaleModel, length: int) -> Callable[[Sequence[str]], Text]:
-    """A text encoder whose every prompt is the same random text, as ``blank_text`` of the model shapes it."""
+    """A text encoder that gives every prompt the same random text, in the shape of the model's ``blank_text``."""
     blank = model.blank_text(length)
     features = tuple(torch.randn(states.shape) for states in blank.features)
     pooled = None if blank.pooled is None else torch.randn(blank.pooled.shape)

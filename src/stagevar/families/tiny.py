@@ -1,4 +1,4 @@
-"""Small networks with random weights: every path of a family in milliseconds, for tests and demonstrations."""
+"""Small networks with random weights. Tests and demonstrations run all code of a family on them in milliseconds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from stagevar.families.catalogue import FAMILIES
 
 
 def tiny(family: str, seed: int = 0, **changes: Any) -> ScaleModel:
-    """A random network of a family. Pictures are noise, yet every prompt, seed and plan draws another one.
+    """A small network of a family with random weights. It draws noise, but a different picture for every prompt, seed
+    and plan.
 
     Args:
-        family: one of the catalogue's.
-        seed: of the weights.
+        family: name of a family in the catalogue.
+        seed: seed of the random weights.
         changes: fields of the family's config to replace.
 
     Raises:
-        UnknownModelError: no tiny network of that family.
+        UnknownModelError: the family has no tiny network.
     """
     builders = {name: row.tiny for name, row in FAMILIES.items() if row.tiny is not None}
     if family not in builders:
@@ -33,7 +34,11 @@ def tiny(family: str, seed: int = 0, **changes: Any) -> ScaleModel:
 
 
 def randomize(model: nn.Module, seed: int) -> None:
-    """Normal weights that keep the size of their input, gains around 1, other vectors small; then freeze them."""
+    """Set all parameters to random numbers and freeze them.
+
+    Matrices and kernels get normal numbers whose variance is 1 / (entries per row), so that a layer's output is about
+    as large as its input. Gains of norms lie around 1, logarithms of temperatures around log 4, other vectors around 0.
+    """
     generator = torch.Generator().manual_seed(seed)
     gains = {id(m.weight) for m in model.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm)}
     for name, parameter in model.named_parameters():

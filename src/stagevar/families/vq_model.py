@@ -1,4 +1,4 @@
-"""What the families on the vector-quantising tokenizer have in common: sizes, latent, codes, guidance and positions."""
+"""Code that the families with the vector-quantising tokenizer share: sizes, latent, codes, guidance and positions."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ def squares(*sides: int) -> Schedule:
 
 
 LARGEST_SIDE = 1024
-"""Of a grid, 16 times that of the largest published pictures."""
+"""Largest side of a grid that a config may have: 16 times the largest side of a published model's grid."""
 
 SCALES_256 = squares(1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 SCALES_512 = squares(1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 SCALES_1024 = squares(1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
-"""The grids of published models by the side of their pictures in pixels."""
+"""The grids of published models. The number in a name is the side of the pictures in pixels."""
 
 
 def rotary_table(grid: Grid, pairs: int, base: float, extent: float, device: torch.device) -> Tensor:
-    """Cosine and sine of each position of a grid, (h * w, pairs, 2): half of the pairs turn with the column, the others
-    with the row; both axes run from 0 to ``extent``, whatever the grid (STAR, Switti)."""
+    """Cosine and sine at each position of a grid, (h * w, pairs, 2).
+
+    The first half of the channel pairs rotates by the column, the second half by the row. Both coordinates run from 0
+    to ``extent`` on every grid (STAR, Switti).
+    """
     frequencies = 1.0 / base ** (torch.arange(0, 2 * pairs, 4, device=device) / (2 * pairs))
     axes = [torch.arange(side, device=device)[:, None] * (frequencies * (extent / max(side - 1, 1))) for side in grid]
     rows, columns = (axis.expand(*grid, -1) for axis in (axes[0][:, None], axes[1][None]))
@@ -36,8 +39,8 @@ def rotary_table(grid: Grid, pairs: int, base: float, extent: float, device: tor
 
 
 def check_schedules(schedules: tuple[Schedule, ...]) -> None:
-    """Raise ValueError unless there are picture sizes, all different and of equally many scales, on grids that can be
-    drawn."""
+    """Raise ValueError if there are no picture sizes, if two are the same, if they have different numbers of scales, or
+    if a side of a grid is not between 1 and ``LARGEST_SIDE``."""
     if not schedules or not schedules[0]:
         raise ValueError("there are no picture sizes")
     if not all(1 <= side <= LARGEST_SIDE for schedule in schedules for grid in schedule for side in grid):
@@ -49,7 +52,8 @@ def check_schedules(schedules: tuple[Schedule, ...]) -> None:
 
 
 class VQModel(ScaleModel):
-    """A family that sets ``tokenizer`` and ``schedules``, the grids of each picture size; the first is the default."""
+    """Base class of these families. A subclass sets ``tokenizer`` and ``schedules``; each schedule has the grids of one
+    picture size, and the first schedule is the default."""
 
     mixes_codes = True
     tokenizer: VQTokenizer
@@ -59,9 +63,9 @@ class VQModel(ScaleModel):
         super().__init__()
         self._rotary: dict[tuple[Grid, int, float, float, torch.device], Tensor] = {}
 
-    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
+    @torch.inference_mode(False)  # training may reuse the tables, and autograd refuses inference tensors
     def rotary(self, grid: Grid, pairs: int, base: float, extent: float) -> Tensor:
-        """See ``rotary_table``; made once."""
+        """The table that ``rotary_table`` computes; it is kept for later calls."""
         key = grid, pairs, base, extent, self.device
         if key not in self._rotary:
             self._rotary[key] = rotary_table(*key)
@@ -87,7 +91,7 @@ class VQModel(ScaleModel):
         return stride * schedule[-1][0], stride * schedule[-1][1]
 
     def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
-        """A ramp from no guidance at the first scale to all of it at the last: ``1 + strength * k / (S - 1)``."""
+        """The weight rises linearly from 1 (no guidance) at the first scale: ``1 + strength * k / (S - 1)``."""
         last = max(len(schedule) - 1, 1)
         return tuple(1 + strength * k / last for k in range(len(schedule)))
 
