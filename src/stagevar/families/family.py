@@ -69,8 +69,8 @@ class Size:
         text: hub repositories of the text encoders in the layout of transformers.
         licence: licence of the weights, as far as their authors state one.
         note: a remark for users.
-        pixels: least and most pixels of a picture that the authors trained for, as far as they say so.
-        shipped: folder inside the package that holds the weights, as ``folder.save_model`` writes it.
+        pixels: smallest and largest number of pixels of a picture that the authors trained on; None if they state none.
+        shipped: folder inside the package that holds the weights, as ``loading.save.save_model`` writes it.
     """
 
     config: Any

@@ -1,1 +1,1 @@
-"""Infinity: text to pictures, in bits."""
+"""Infinity draws pictures of a text; its codes are bits."""

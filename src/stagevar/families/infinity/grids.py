@@ -13,7 +13,8 @@ from torch import Tensor
 from stagevar.engine.grids.grid import Grid, Schedule
 
 BUDGETS = {"0.06M": 7, "0.25M": 10, "0.60M": 12, "1M": 13}
-"""Number of scales per pixel budget; every shorter schedule is the beginning of the 1M one."""
+"""Number of scales per pixel budget. A smaller budget's schedule is the beginning of the 1M schedule of the same
+aspect ratio."""
 
 _PORTRAIT = {
     1.0: "1x1 2x2 4x4 6x6 8x8 12x12 16x16 20x20 24x24 32x32 40x40 48x48 64x64",
@@ -39,10 +40,10 @@ def _ratios() -> dict[float, Schedule]:
 
 
 RATIOS = _ratios()
-"""Height over width to the 1M schedule of that ratio."""
+"""The 1M schedule of each aspect ratio (height over width)."""
 
 SCHEDULES = {schedule[:length][-1]: schedule[:length] for schedule in RATIOS.values() for length in BUDGETS.values()}
-"""Final grid to schedule; no two of the 60 sizes share a final grid."""
+"""The schedule of each final grid; all 60 sizes have different final grids."""
 
 
 def budget_schedule(budget: str, ratio: float = 1.0) -> Schedule:
@@ -51,8 +52,10 @@ def budget_schedule(budget: str, ratio: float = 1.0) -> Schedule:
 
 
 def reference_grid(schedule: Schedule) -> Grid:
-    """The grid that rotary positions are scaled to: the last grid of the 1M schedule of the same aspect ratio, however
-    short ``schedule`` is. A schedule that is not in the table takes the ratio nearest to its final grid's."""
+    """The grid that rotary positions are scaled to: the last grid of the 1M schedule that begins with ``schedule``.
+
+    If no 1M schedule begins with it, the one whose last grid has the nearest aspect ratio counts.
+    """
     beginnings = [full for full in RATIOS.values() if full[: len(schedule)] == schedule]
     slope = math.log(schedule[-1][0] / schedule[-1][1])
     nearest = min(beginnings or RATIOS.values(), key=lambda full: abs(math.log(full[-1][0] / full[-1][1]) - slope))
@@ -60,7 +63,8 @@ def reference_grid(schedule: Schedule) -> Grid:
 
 
 def nearest_sizes(height: int, width: int, unit: int, count: int = 3) -> list[Grid]:
-    """The (height, width) in pixels of the table that are nearest to a size, in relative terms."""
+    """The ``count`` sizes (height, width) of the table, in pixels, whose sides are nearest to the given ones.
+    Logarithms of the sides are compared."""
     sizes = [(h * unit, w * unit) for h, w in SCHEDULES]
     distance = {(h, w): math.hypot(math.log(h / height), math.log(w / width)) for h, w in sizes}
     return sorted(sizes, key=distance.__getitem__)[:count]
@@ -69,8 +73,9 @@ def nearest_sizes(height: int, width: int, unit: int, count: int = 3) -> list[Gr
 def rotary_table(grid: Grid, reference: Grid, pairs: int, device: torch.device) -> Tensor:
     """Cosines and sines (M, pairs, 2) of a grid's tokens in raster order.
 
-    The first half of the channel pairs turns with the row, the second with the column. Index y of a side h counts as
-    round(y * reference / h), ties to even; multiplying before the division keeps the ties exact.
+    The first half of the channel pairs rotates by the row, the second half by the column. Index y of a side h has the
+    coordinate round(y * reference / h), with ties to even. The product comes before the division, because this order
+    keeps the ties exact.
     """
     half = pairs // 2
     frequencies = 10000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)

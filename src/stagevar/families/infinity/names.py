@@ -1,7 +1,7 @@
-"""From the names and shapes of published Infinity checkpoints to those of ``stagevar.families.infinity.network``.
+"""Map the names and shapes of published Infinity checkpoints to those of ``stagevar.families.infinity.network``.
 
-A published model is two files, the transformer and the tokenizer. Their names may overlap, so that the tensors of both
-carry the prefixes ``infinity.`` and ``vae.``.
+A published model is two files, the transformer and the tokenizer. The same name may occur in both, so every name gets
+the prefix of its file, ``infinity.`` or ``vae.``.
 """
 
 from __future__ import annotations
@@ -62,12 +62,13 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, slots=True)
 class CheckpointNames:
-    """Renames and reshapes the tensors of one model size. Unknown names come back unchanged, as unexpected ones.
+    """Renames and reshapes the tensors of one model size. An unknown name is returned unchanged, and the loader reports
+    its tensor as left over.
 
     Attributes:
         blocks_per_chunk: ``block_chunks.a.module.b`` is block ``a * blocks_per_chunk + b``.
         null_rows: rows of the learned null text to keep.
-        halves: the halves of the tokenizer that the model has; tensors of the other are ignored.
+        halves: the halves of the tokenizer that the model has; tensors of a missing half are ignored.
     """
 
     blocks_per_chunk: int
@@ -75,13 +76,13 @@ class CheckpointNames:
     halves: tuple[str, ...] = ("encoder", "decoder")
 
     def rename(self, key: str) -> str | None:
-        """Our name of a tensor of either file, its prefix included; None for one that is not needed."""
+        """Our name of a tensor; None if the model does not need it. ``key`` includes the prefix of its file."""
         if key.startswith(TOKENIZER):
             return self.rename_tokenizer(key.removeprefix(TOKENIZER))
         return self.rename_network(key.removeprefix(NETWORK))
 
     def rename_network(self, key: str) -> str | None:
-        """Our name of a tensor of the transformer's file, None for constants such as ``zero_k_bias``."""
+        """Our name of a tensor in the transformer's file; None for constants such as ``zero_k_bias``."""
         if _CONSTANT.search(key):
             return None
         if chunked := _CHUNKED.fullmatch(key):
@@ -95,14 +96,16 @@ class CheckpointNames:
         return f"modulation.tables.{block}" if key == "ada_gss" else f"blocks.{block}.{renamed(key, _BLOCK)}"
 
     def rename_tokenizer(self, key: str) -> str | None:
-        """Our name of a tensor of the tokenizer's file, with or without the wrapping ``.conv`` and ``.norm`` level."""
+        """Our name of a tensor in the tokenizer's file. Some files nest convolutions and norms one level deeper, in
+        ``.conv`` or ``.norm``."""
         half = key.partition(".")[0]
         if _CONSTANT.search(key) or (half in ("encoder", "decoder") and half not in self.halves):
             return None
         return "tokenizer." + _WRAPPED.sub(r"\1\2.\3", key)
 
     def reshape(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as ``name`` (ours) has it: no broadcasting axes, the decoder's convolutions in channels-last."""
+        """The tensor in the shape and layout of our parameter ``name``: without broadcasting axes, and in channels-last
+        if it belongs to a convolution of the decoder."""
         if name == "null_text":
             return tensor[: self.null_rows]
         if name.startswith("tokenizer.decoder."):

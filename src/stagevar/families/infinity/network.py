@@ -1,4 +1,4 @@
-"""Infinity: text to image in bits, every token a binary vector (Han et al., arXiv 2412.04431).
+"""Infinity draws pictures of a text; every token is a vector of bits (Han et al., arXiv 2412.04431).
 
 The network follows FoundationVision/Infinity, ``models/infinity.py`` and ``models/basic.py``; the tokenizer is in
 ``tokenizers/bsq.py``, the picture sizes in ``grids.py``, the names of published checkpoints in ``names.py``.
@@ -40,16 +40,18 @@ class InfinityConfig:
     """Shape of the network and its tokenizer.
 
     Attributes:
-        width, depth, heads: of the transformer.
-        chunks: groups of blocks, as checkpoints name them and accelerators may use them.
+        width, depth, heads: channels, blocks and attention heads of the transformer.
+        chunks: number of equal groups of blocks. Checkpoints name blocks by group, and accelerators may reduce tokens
+            group by group.
         tokenizer: the binary autoencoder.
         text_channels: width of the text encoder's states.
-        text_length: rows of the learned null text, hence the longest prompt in text tokens.
-        feed_forward: hidden width of the perceptrons as a multiple of ``width``, rounded to 256 channels.
+        text_length: rows of the learned null text, and therefore the most text tokens that a prompt may have.
+        feed_forward: hidden width of the perceptrons as a multiple of ``width``; it is rounded to a multiple of
+            256.
         levels: rows of the scale embedding.
-        eps: of all normalisations.
+        eps: epsilon of all norms.
         budget: pixel budget of the default picture size, a key of ``grids.BUDGETS``.
-        rotary_reference: grid that rotary positions are scaled to; None means that of the schedule's aspect ratio.
+        rotary_reference: grid that rotary positions are scaled to; None takes ``grids.reference_grid`` of the schedule.
     """
 
     width: int
@@ -76,7 +78,7 @@ SHARP = Defaults(guidance=3.0, temperature=0.5, top_p=0.97)
 
 
 class TextPool(nn.Module):
-    """One vector per text: attention of a learned query to the text's states; keys without a bias."""
+    """Pools a text into one vector: a learned query attends to the text's states. The keys have no bias."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class TextPool(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, text_RTC: Tensor, mask_RT: Tensor) -> Tensor:
-        """(R, T, text channels) and True at real text to (R, C)."""
+        """Texts (R, T, text channels) to vectors (R, C); the mask is True at real text."""
         k, v = self.kv(text_RTC).chunk(2, -1)
         k, v = split_heads(k, self.heads), split_heads(v + self.v_bias, self.heads)
         query = self.query[None, :, None].expand(len(k), -1, -1, -1)
@@ -96,7 +98,8 @@ class TextPool(nn.Module):
 
 
 class Infinity(ScaleModel):
-    """Text to pictures of 60 sizes in 7 to 13 scales. The blocks may be cast to bfloat16; all else stays float32."""
+    """Draws pictures of a text, in 60 sizes and 7 to 13 scales. The blocks may be cast to bfloat16; all else stays
+    float32."""
 
     family = "infinity"
 
@@ -131,7 +134,7 @@ class Infinity(ScaleModel):
 
     @property
     def checkpoint_names(self) -> CheckpointNames:
-        """How the tensors of a published checkpoint of this size are named here."""
+        """Maps the names in a published checkpoint of this size to ours."""
         halves = tuple(half for half in ("encoder", "decoder") if getattr(self.tokenizer, half) is not None)
         return CheckpointNames(self.config.depth // self.config.chunks, self.config.text_length, halves)
 
@@ -160,10 +163,11 @@ class Infinity(ScaleModel):
         return Text((torch.zeros(min(length, self.config.text_length), self.config.text_channels),))
 
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
-        """See ``ScaleModel.condition``. Without a negative prompt a null row is as long as its prompt.
+        """See ``ScaleModel.condition``. Without a negative prompt, the null text is as many rows of the learned null
+        text as the prompt has tokens.
 
         Raises:
-            PromptError: a prompt without text tokens, or with more than the model was built for.
+            PromptError: a prompt has no text tokens, or more than ``text_length``.
         """
         limit = self.config.text_length
         for states in text.features:
@@ -182,8 +186,8 @@ class Infinity(ScaleModel):
         )
 
     def read_text(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """R texts (T_i, text channels) to their pooled vectors (R, C), the states for cross-attention (R, T, C) and
-        the mask (R, T) of real text; T is the longest of them."""
+        """R texts (T_i, text channels) to pooled vectors (R, C), states for cross-attention (R, T, C) and a mask (R, T)
+        that is True at real text; T is the longest T_i."""
         padded, mask = padded_text(features, self.device)
         states = self.text_norm(padded)
         return self.pool(states, mask), self.context(states), mask
@@ -192,7 +196,7 @@ class Infinity(ScaleModel):
         return torch.zeros(n, self.config.tokenizer.bits, *self.tokenizer.latent_grid(schedule[-1]), device=self.device)
 
     def scale_input(self, latent_nDHW: Tensor, at: Scale) -> Tensor:
-        """The latent as scale k > 0 sees it: resized to its grid and folded, (n, M, d)."""
+        """Input of scale k > 0, (n, M, d): the latent resized to the scale's grid, then folded into tokens."""
         return self.tokenizer.fold(resize(latent_nDHW, self.tokenizer.latent_grid(at.grid), "bilinear"))
 
     def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
@@ -201,7 +205,7 @@ class Infinity(ScaleModel):
         x_nMC = self.word(self.scale_input(latent_nDHW, at)) + self.level.weight[at.k]
         return expand_rows(x_nMC, condition.rows)
 
-    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
+    @torch.inference_mode(False)  # training may reuse the tables, and autograd refuses inference tensors
     def rope(self, at: Scale, condition: Condition) -> Tensor:
         reference = self.config.rotary_reference or reference_grid(at.schedule)
         key = at.grid, reference, self.device

@@ -1,4 +1,4 @@
-"""The models of Infinity, published and of the training recipes, and their row of the catalogue."""
+"""Infinity's models, published and of the training recipes, and the family's row of the catalogue."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ AS_PUBLISHED = Defaults(guidance=3.0, temperature=1.0, top_p=0.97)
 FOLDED = TokenizerConfig(bits=14, fold=2, stride=8, encoder=(1, 2, 4, 4), decoder=(1, 2, 4, 4))
 
 TEXT_ENCODER = "google/flan-t5-xl"
-"""Hub repository of the text encoder of all sizes; only its encoder half is used."""
+"""Hub repository of the text encoder that all sizes use; only T5's encoder half is loaded."""
 
 _HUB, _TOKENIZER = "FoundationVision/Infinity", "infinity_vae_d32reg.pth"
 _INSIDE = "trainer", "gpt_fsdp"
 
 
 BUDGET_PIXELS = {"0.25M": (220_000, 300_000), "1M": (900_000, 1_200_000)}
-"""Pixels of the pictures of a budget, which a published model was trained for alone."""
+"""Smallest and largest number of pixels of a budget's pictures. A published model was trained on one budget alone."""
 
 
 def _published(config: InfinityConfig, defaults: Defaults, network: str, tokenizer: str) -> Size:
@@ -37,7 +37,7 @@ def _published(config: InfinityConfig, defaults: Defaults, network: str, tokeniz
 
 
 def _recipe(width: int, depth: int, heads: int) -> Size:
-    """A size whose weights users train; the tokenizer is the published one."""
+    """A size without published weights, for users who train it. Its tokenizer is published."""
     config = InfinityConfig(width=width, depth=depth, heads=heads)
     files = File("", "", NETWORK, _INSIDE), File(_HUB, _TOKENIZER, TOKENIZER, ("vae",))
     return Size(config, SHARP, files, (TEXT_ENCODER,), note="size of the authors' training recipes")
@@ -80,7 +80,8 @@ def _tiny(changes: dict[str, Any]) -> Infinity:
 
 
 def _measure(config: InfinityConfig, shapes: Mapping[str, tuple[int, ...]]) -> InfinityConfig:
-    """Another number of blocks, of chunks of them or of rows of the null text, where nothing else differs."""
+    """The config with the numbers of blocks, chunks and null text rows that the checkpoint's tensors have. The null
+    text keeps at most ``config.text_length`` rows."""
     rows = (*shapes.get("cfg_uncond", ()), config.text_length)[0]
     config = replace(config, text_length=min(config.text_length, rows))
     if chunks := count(shapes, r"block_chunks\.(\d+)\."):

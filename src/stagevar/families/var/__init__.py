@@ -1,1 +1,1 @@
-"""VAR: classes of ImageNet to pictures."""
+"""VAR draws pictures of ImageNet classes."""

@@ -1,4 +1,4 @@
-"""The classes of ImageNet by number or name, as class-conditional models take them."""
+"""Look up the classes of ImageNet by number or name, for class-conditional models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 @cache
 def names() -> tuple[tuple[str, ...], ...]:
-    """Per class its names, the usual one first."""
+    """The names of each class; the first is the usual name."""
     lines = Path(__file__).with_name("imagenet.txt").read_text(encoding="utf-8").splitlines()
     return tuple(tuple(line.split(", ")) for line in lines if not line.startswith("#"))
 
 
 @cache
 def _numbers() -> Mapping[str, tuple[int, ...]]:
-    """The classes of each name in lower case; those whose usual name it is, if there are any."""
+    """The classes that have a name, by the name in lower case. If the name is the usual name of some classes, only they
+    count."""
     usual: dict[str, tuple[int, ...]] = {}
     other: dict[str, tuple[int, ...]] = {}
     for number, (first, *rest) in enumerate(names()):
@@ -34,12 +35,13 @@ def _numbers() -> Mapping[str, tuple[int, ...]]:
 
 
 def find_class(prompt: str, classes: int) -> int:
-    """The class that a prompt such as ``207`` or ``golden retriever`` asks of a model with so many classes.
+    """The number of the class that a prompt such as ``207`` or ``golden retriever`` asks for.
 
-    Names are known to models of all 1000 classes.
+    Only a model with all 1000 classes takes names; ``classes`` is the number of the model's classes.
 
     Raises:
-        PromptError: a number out of range, an unknown name (says which are close), or one of several classes.
+        PromptError: the number is out of range, the name is unknown (the message lists similar names), or several
+            classes have the name.
     """
     text = " ".join(prompt.split()).lower()
     if _NUMBER.fullmatch(text):

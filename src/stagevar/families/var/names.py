@@ -1,7 +1,7 @@
-"""From the names and shapes of published VAR checkpoints to those of ``stagevar.families.var.network``.
+"""Map the names and shapes of published VAR checkpoints to those of ``stagevar.families.var.network``.
 
-A published model is two files, the transformer and the tokenizer; a merged state carries the prefixes ``var.`` and
-``vae.``.
+A published model is two files, the transformer and the tokenizer. In the merged state dict their tensors have the
+prefixes ``var.`` and ``vae.``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class CheckpointNames(VQNames):
-    """See ``VQNames``."""
+    """``VQNames`` for VAR."""
 
     network = NETWORK
 

@@ -1,4 +1,4 @@
-"""VAR: the classes of ImageNet to pictures, the model with which next-scale generation began (arXiv 2404.02905).
+"""VAR draws pictures of ImageNet classes; it was the first model of next-scale generation (arXiv 2404.02905).
 
 The network follows FoundationVision/VAR, ``models/var.py`` and ``models/basic_var.py``; the tokenizer is in
 ``tokenizers/vq.py``, the names of classes in ``imagenet.py``, the names of published checkpoints in ``names.py``.
@@ -26,8 +26,8 @@ from stagevar.families.var.names import CheckpointNames
 from stagevar.families.vq_model import SCALES_256, VQModel, check_schedules
 
 DEMO = Defaults(guidance=4.0, top_k=900, top_p=0.95)
-"""Sampling of the authors' demonstration, for single pictures. Their FID is measured with guidance 1.5 and top-p 0.96,
-which gives more varied ones."""
+"""Sampling settings of the authors' demonstration, which shows single pictures. The authors measure FID with guidance
+1.5 and top-p 0.96, which give more varied pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,15 @@ class VARConfig:
     """Shape of the network and its tokenizer.
 
     Attributes:
-        width, depth, heads: of the transformer.
-        schedules: grids of each picture size, equally many. The learned positions are those of the first, the default
-            size; another size takes them resampled.
-        shared: whether all blocks share the projection that makes their adaptive-norm vectors.
+        width, depth, heads: channels, blocks and attention heads of the transformer.
+        schedules: grids of each picture size; all sizes have equally many. The first size is the default. The learned
+            positions belong to its grids, and the other sizes resample them.
+        shared: whether all blocks share the projection that computes their adaptive-norm vectors.
         cosine: whether attention compares normalised queries and keys.
-        classes: of pictures; the null class is one more.
+        classes: number of picture classes, without the null class.
         tokenizer: the VQ autoencoder.
         feed_forward: hidden width of the perceptrons as a multiple of ``width``.
-        eps: of the transformer's norms.
+        eps: epsilon of the transformer's norms.
     """
 
     width: int
@@ -64,7 +64,7 @@ class VARConfig:
 
 
 class VAR(VQModel):
-    """Class to picture. The blocks may be cast to bfloat16; all else stays float32."""
+    """Draws a picture of a class. The blocks may be cast to bfloat16; all else stays float32."""
 
     family = "var"
     mixes_codes = True
@@ -102,18 +102,18 @@ class VAR(VQModel):
 
     @property
     def checkpoint_names(self) -> CheckpointNames:
-        """How the tensors of a published checkpoint of this size are named here."""
+        """Maps the names in a published checkpoint of this size to ours."""
         return CheckpointNames(self.config.tokenizer.encoder)
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
-        """Class numbers, int64 (1,) each, of numbers or names; see ``imagenet.find_class``."""
+        """The class number of each prompt, int64 (1,). A prompt is a number or a name; see ``imagenet.find_class``."""
         return Text(tuple(torch.tensor([find_class(prompt, self.config.classes)]) for prompt in prompts))
 
     def blank_text(self, length: int) -> Text:
         return self.encode_text(["0"])
 
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
-        """See ``ScaleModel.condition``. The null text is a class of its own, one behind the last."""
+        """See ``ScaleModel.condition``. The null text is one more class, behind the last."""
         null = torch.tensor([self.config.classes])
         nulls = [null] * len(text) if negative is None else [own if len(own) else null for own in negative.features]
         labels = torch.cat([*text.features, *nulls]).to(self.device)
@@ -133,7 +133,7 @@ class VAR(VQModel):
         return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, at)) + place, condition.rows)
 
     def position(self, at: Scale) -> Tensor:
-        """Learned positions of a scale (M, C)."""
+        """Learned positions (M, C) of a scale, resampled to its grid."""
         counts = [h * w for h, w in self.config.schedules[0]]
         learned, grid = self.positions.split(counts)[at.k], self.config.schedules[0][at.k]
         return token_rows(resize(token_map(learned[None], grid), at.grid, "bilinear"))[0]

@@ -1,4 +1,4 @@
-"""The published models of VAR and their row of the catalogue."""
+"""VAR's published models, and the family's row of the catalogue."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZES = {
     "var-d30": _published(30),
     "var-d36": _size(VARConfig(width=2304, depth=36, heads=36, schedules=(SCALES_512,), shared=True), "var_d36.pth"),
 }
-"""All published models: 256 x 256 pixels, and 512 x 512 for the largest."""
+"""All published models. The largest (d36) draws 512 x 512 pixels, the others 256 x 256."""
 
 
 def _tiny(changes: dict[str, Any]) -> VAR:
@@ -42,7 +42,7 @@ def _tiny(changes: dict[str, Any]) -> VAR:
 
 
 def _measure(config: VARConfig, shapes: Mapping[str, tuple[int, ...]]) -> VARConfig:
-    """Another number of classes or of blocks, where nothing else differs."""
+    """The config with the numbers of classes and blocks that the checkpoint's tensors have."""
     rows = (*shapes.get("class_emb.weight", ()), config.classes + 1)[0]
     return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth, classes=max(rows - 1, 1))
 
