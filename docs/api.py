@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import stagevar
 
 PAGE = Path(__file__).with_name("api.md")
+WIDTH = 100
+SECTION = re.compile(r"[A-Z][^\n]*:\n    ")
+ENTRY = re.compile(r"^(\w[\w, ]*):")
 
 
 def main() -> None:
@@ -21,42 +26,79 @@ def main() -> None:
 
 
 def written() -> str:
-    """The page: every public name with its signature and docstring."""
-    names = [name for name in stagevar.__all__ if inspect.isclass(getattr(stagevar, name))]
-    parts = ["# API", "The public names of `stagevar`, made by `python docs/api.py`.", *map(described, names)]
+    """The page: every public name with its signature and docstring, then the errors."""
+    kinds = [getattr(stagevar, name) for name in stagevar.__all__ if inspect.isclass(getattr(stagevar, name))]
+    parts = ["# API", "The public names of `stagevar`, made by `python docs/api.py`.", *map(described, kinds), errors()]
     return "\n\n".join(parts) + "\n"
 
 
-def described(name: str) -> str:
-    kind = getattr(stagevar, name)
-    parts = [f"## {name}", text(kind)]
+def described(kind: type) -> str:
+    """One class: how it is made, what it is, and its methods."""
+    parts = [f"## {kind.__name__}"]
     if dataclasses.is_dataclass(kind):
-        fields = ", ".join(f"`{field.name}: {field.type}`" for field in dataclasses.fields(kind))
-        parts.append(f"Fields: {fields}." if fields else "No fields.")
+        parts.append(code(kind.__name__ + signature(kind.__init__)))
+    parts.append(prose(kind))
     for member, value in vars(kind).items():
-        inner = (
-            value.__func__ if isinstance(value, classmethod) else value.fget if isinstance(value, property) else value
-        )
-        if (member.startswith("_") and member != "__call__") or not inspect.isfunction(inner) or not inner.__doc__:
-            continue
-        shown = member if isinstance(value, property) else f"{member}{signature(inner)}"
-        parts.append(f"### {name}.{member}\n\n```python\n{shown}\n```\n\n{text(inner)}")
+        function = value.__func__ if isinstance(value, classmethod) else getattr(value, "fget", value)
+        shown = inspect.isfunction(function) and function.__doc__ and (member == "__call__" or member[0] != "_")
+        if shown:
+            arguments = f": {annotation(function)}" if isinstance(value, property) else signature(function)
+            parts += [f"### {kind.__name__}.{member}", code(member + arguments), prose(function)]
     return "\n\n".join(parts)
 
 
+def errors() -> str:
+    """The tree of exceptions, as their module draws it."""
+    about, tree = inspect.cleandoc(stagevar.errors.__doc__ or "").split("\n\n")
+    return f"## errors\n\nClasses of `stagevar.errors`. {about}\n\n```text\n{tree}\n```"
+
+
+def code(text: str) -> str:
+    return f"```python\n{text}\n```"
+
+
 def signature(function: Any) -> str:
-    """The signature as it is written, a parameter a line if it is long."""
+    """The signature as it is written, a parameter a line if it is long; what refuses unknown names is left out."""
     found = inspect.signature(function)
-    short = str(found)
-    if len(short) < 100:
-        return short
-    lines = [f"    {parameter}," for parameter in map(str, found.parameters.values())]
-    return "(\n" + "\n".join(lines) + f"\n) -> {found.return_annotation}"
+    shown = list(parameters(found))
+    result = "" if found.return_annotation in (None, "None") else f" -> {annotation(function)}"
+    line = f"({', '.join(shown)}){result}"
+    return line if len(line) < WIDTH else "(\n" + "".join(f"    {each},\n" for each in shown) + f"){result}"
 
 
-def text(thing: Any) -> str:
-    """The docstring, its indented parts as code."""
-    return inspect.cleandoc(thing.__doc__ or "").replace("\n    ", "\n    ")
+def parameters(found: inspect.Signature) -> Iterator[str]:
+    named = False
+    for each in found.parameters.values():
+        if each.name in ("self", "cls") or each.annotation == "Never":
+            continue
+        if each.kind is each.KEYWORD_ONLY and not named:
+            named = True
+            yield "*"
+        star = "**" if each.kind is each.VAR_KEYWORD else ""
+        default = "" if each.default is each.empty else f" = {default_of(each.default)}"
+        yield f"{star}{each.name}: {each.annotation}{default}"
+
+
+def default_of(value: Any) -> str:
+    return "..." if repr(value).startswith("<") else repr(value)
+
+
+def annotation(function: Any) -> str:
+    return str(inspect.signature(function).return_annotation)
+
+
+def prose(thing: Any) -> str:
+    """A docstring as Markdown: its sections as lists, its paragraphs as they are."""
+    parts = inspect.cleandoc(thing.__doc__ or "").replace("``", "`").split("\n\n")
+    return "\n\n".join(section(part) if SECTION.match(part) else part for part in parts)
+
+
+def section(part: str) -> str:
+    """``Args:`` and its like with an item per entry; indented lines go on with the entry above."""
+    title, _, body = part.partition("\n")
+    lines = re.sub(r"(?<=,)\n|\n\s+", " ", inspect.cleandoc(body)).splitlines()
+    items = [ENTRY.sub(r"* `\1`:", line) if ENTRY.match(line) else f"* {line}" for line in lines]
+    return "\n".join([f"**{title.removesuffix(':')}**", "", *items])
 
 
 if __name__ == "__main__":
