@@ -1,1 +1,1 @@
-"""HART: text to pictures, with a continuous residual."""
+"""HART draws pictures of a text; it adds a continuous residual to the codes."""

@@ -1,7 +1,7 @@
-"""Transformer parts of HART: one norm per block, rotary factors per channel, three ways of modulation.
+"""Transformer parts of HART: blocks with one norm, rotary factors per channel, and the kinds of modulation.
 
-Follows mit-han-lab/hart ``modules/networks/basic_hart.py`` where ``attn_type`` and ``mlp_type`` are ``llama``. As in
-``blocks.py``, a part takes the residual stream (R, M, C) in float32 and returns the increment.
+The code follows mit-han-lab/hart ``modules/networks/basic_hart.py`` for ``attn_type`` and ``mlp_type`` ``llama``. As in
+``families/blocks.py``, a part takes the residual stream (R, M, C) in float32 and returns the increment.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Pooling = Literal["max", "avg"]
 
 
 class HartBlock(Block):
-    """Self-attention, then a gated perceptron, behind one norm that both share.
+    """Self-attention, then a gated perceptron. The two share one norm, which each applies to its input.
 
     If the condition has six vectors for the layer (gain 1, gain 2, scale 1, scale 2, shift 1, shift 2), they modulate
-    the two as in VAR.
+    attention and perceptron as in VAR.
     """
 
     norm: nn.RMSNorm
@@ -60,10 +60,10 @@ class HartBlock(Block):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention of normalised rows with rotary positions. The keys have no bias.
+    """Self-attention with rotary positions. Its input is normalised by the block, and the keys have no bias.
 
-    With ``cosine`` queries and keys are normalised and each head has a learned temperature, whose logarithm is clamped
-    at log 100; without, scores are scaled by a quarter of the usual 1 / sqrt(D).
+    With ``cosine``, queries and keys are normalised, and each head has a learned temperature whose logarithm is clamped
+    at log 100. Without ``cosine``, scores are scaled by a quarter of the usual 1 / sqrt(D).
     """
 
     def __init__(self, width: int, heads: int, cosine: bool) -> None:
@@ -90,7 +90,7 @@ class SelfAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """Perceptron of normalised rows with a SiLU gate."""
+    """Perceptron with a SiLU gate. Its input is normalised by the block."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -104,10 +104,10 @@ class GatedFeedForward(nn.Module):
 
 
 def mix_halves(x_RHMD: Tensor, factors_RMD2: Tensor) -> Tensor:
-    """Mix channels i and i + D/2, each with a cosine and sine of its own.
+    """Mix channels i and i + D/2; each of the two channels has its own cosine and sine.
 
-    In image tokens the two stand for the same frequency along different axes, so that this is no rotation and does not
-    keep lengths; checkpoints were trained that way.
+    For image tokens, channel i has the angle of the row and channel i + D/2 the angle of the column, at the same
+    frequency. The mix is therefore no rotation and does not keep lengths. The checkpoints were trained with it.
     """
     cos, sin = factors_RMD2[:, None].unbind(-1)
     first, second = x_RHMD.chunk(2, -1)
@@ -115,25 +115,27 @@ def mix_halves(x_RHMD: Tensor, factors_RMD2: Tensor) -> Tensor:
 
 
 def text_factors(positions_RT: Tensor, channels: int, base: float) -> Tensor:
-    """Cosine and sine of text positions, (R, T, D, 2): D/2 frequencies, given twice."""
+    """Cosine and sine of text positions, (R, T, D, 2). Both halves of the channels have the same D/2 frequencies."""
     return _factors(positions_RT[..., None], channels, base, 2)
 
 
 def grid_factors(grid: Grid, final: Grid, start_R: Tensor, channels: int, base: float) -> Tensor:
-    """Cosine and sine of a grid's tokens, (R, M, D, 2): D/4 frequencies of the row, given twice, then of the column."""
+    """Cosine and sine of a grid's tokens, (R, M, D, 2). The first half of the channels has the row's D/4 frequencies
+    twice, the second half the column's."""
     return _factors(grid_positions(grid, final, start_R), channels, base, 4)
 
 
 def grid_positions(grid: Grid, final: Grid, start_R: Tensor) -> Tensor:
-    """Row and column of a grid's tokens in raster order, (R, M, 2), in units of the final grid, counted from
-    ``start``; they are no whole numbers in general."""
+    """Row and column of a grid's tokens in raster order, (R, M, 2). The unit is a cell of the final grid, and the first
+    row and column are ``start_R``; positions need not be whole numbers."""
     axes = [torch.arange(side, device=start_R.device) / side * last for side, last in zip(grid, final, strict=True)]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
     return places + start_R[:, None, None]
 
 
 def _factors(positions: Tensor, channels: int, base: float, stride: int) -> Tensor:
-    """(R, M, axes) positions to (R, M, channels, 2), every axis with the frequencies base^(-stride j / channels)."""
+    """Cosine and sine, (R, M, channels, 2), of positions (R, M, axes). Every axis has the frequencies
+    base^(-stride j / channels)."""
     exponents = torch.arange(0, channels, stride, device=positions.device).float() / channels
     angles = positions[..., None].float() * (1.0 / base**exponents)
     angles = angles.repeat(1, 1, 1, 2).flatten(2)
@@ -141,7 +143,7 @@ def _factors(positions: Tensor, channels: int, base: float, stride: int) -> Tens
 
 
 class WaveLevel(nn.Module):
-    """The embedding of a scale's index by a perceptron of its waves."""
+    """Embeds a scale's index: a perceptron reads the ``waves`` of the index."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -152,20 +154,20 @@ class WaveLevel(nn.Module):
 
 
 class TableModulation(nn.Module):
-    """Six learned vectors per layer, each plus the mean of the text (``shared_aln`` with ``disable_aln``)."""
+    """Six vectors per layer: learned vectors plus the mean of the text (settings ``shared_aln``, ``disable_aln``)."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         self.tables = nn.ParameterList(torch.zeros(6, width) for _ in range(depth))
 
     def forward(self, text_RTC: Tensor, mask_RT: Tensor) -> tuple[Tensor, ...]:
-        """Per layer (R, 6, C), float32."""
+        """The six vectors of each layer, (R, 6, C), float32."""
         mean = pooled_text(text_RTC, mask_RT, "avg")[:, None]
         return tuple(table.float() + mean for table in self.tables)
 
 
 class LayerModulation(nn.Module):
-    """Six projections of the pooled text per layer (without ``disable_aln``)."""
+    """Six vectors per layer, each a projection of the pooled text (settings without ``disable_aln``)."""
 
     def __init__(self, width: int, depth: int, pooling: Pooling) -> None:
         super().__init__()
@@ -173,13 +175,13 @@ class LayerModulation(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, 6 * width) for _ in range(depth))
 
     def forward(self, text_RTC: Tensor, mask_RT: Tensor) -> tuple[Tensor, ...]:
-        """Per layer (R, 6, C), float32."""
+        """The six vectors of each layer, (R, 6, C), float32."""
         pooled = F.silu(pooled_text(text_RTC, mask_RT, self.pooling))
         return tuple(layer(pooled).unflatten(-1, (6, -1)) for layer in self.layers)
 
 
 def pooled_text(text_RTC: Tensor, mask_RT: Tensor, pooling: Pooling) -> Tensor:
-    """(R, C): the mean of the real text, or the maximum over all positions, padding included."""
+    """Pool a text to (R, C): ``avg`` is the mean of the real text, ``max`` the maximum over text and padding."""
     if pooling == "max":
         return text_RTC.amax(1)
     weights = mask_RT[..., None].float()
@@ -187,7 +189,7 @@ def pooled_text(text_RTC: Tensor, mask_RT: Tensor, pooling: Pooling) -> Tensor:
 
 
 class RmsHead(nn.Module):
-    """Norm modulated by (scale, shift) = Linear(SiLU(pooled)), then the output projection, all in float32."""
+    """RMS norm modulated by (scale, shift) = Linear(SiLU(pooled)), then the output projection, all in float32."""
 
     def __init__(self, width: int, outputs: int, eps: float) -> None:
         super().__init__()

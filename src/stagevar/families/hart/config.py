@@ -1,4 +1,4 @@
-"""The shape of a HART network, and how published settings describe it."""
+"""The shape of a HART network, and its translation from published settings."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ class HartConfig:
     """Shape of the network and its tokenizer.
 
     Attributes:
-        width, depth, heads: of the transformer.
+        width, depth, heads: channels, blocks and attention heads of the transformer.
         schedules: grids of each picture size; the first is the default size.
         tokenizer: the VQ autoencoder.
-        text_channels, text_length: of the text encoder's states, padding included.
-        text_norm: whether they are normalised first.
-        feed_forward: multiple of ``width`` of which a gated perceptron has two thirds, rounded up to 256 channels.
-        cosine: whether attention compares directions with a temperature per head.
-        modulation: ``none``; ``table``: learned vectors plus the text's mean; ``layer``: projections of the text.
+        text_channels, text_length: width and number of the text encoder's states; padding counts.
+        text_norm: whether the network normalises the text encoder's states first.
+        feed_forward: the gated perceptrons have the hidden width 2 / 3 * ``feed_forward * width``, rounded up to a
+            multiple of 256.
+        cosine: whether attention normalises queries and keys and learns a temperature per head.
+        modulation: the source of the blocks' modulation. ``none`` turns it off, ``table`` takes learned vectors plus
+            the text's mean, and ``layer`` takes projections of the pooled text.
         pooling: how ``layer`` pools the text.
-        level_table: whether each scale has an embedding of its own, instead of one made of its index.
-        residual_width, residual_depth, residual_steps: of the residual head.
-        rotary_base, eps: of rotary positions and norms.
+        level_table: whether each scale has a learned embedding. If not, a perceptron computes it from the index.
+        residual_width, residual_depth, residual_steps: channels, layers and sampling steps of the residual head.
+        rotary_base, eps: base of the rotary frequencies, and epsilon of the norms.
     """
 
     width: int = 1536
@@ -65,11 +67,11 @@ def config_of(settings: Mapping[str, Any], tokenizer: VQConfig) -> HartConfig:
     """The config that a published ``config.json`` of the transformer describes.
 
     Raises:
-        OptionError: settings that no published model is known to have, and that are not offered here.
-        KeyError, TypeError, ValueError: missing or senseless ones.
+        OptionError: the settings ask for a variant that is not offered here; no published model is known to have it.
+        KeyError, TypeError, ValueError: settings are missing or make no sense.
     """
-    # The released cross-attention reads all texts of a batch at once and skips as many image tokens as there are text
-    # positions, so its result is no function of one picture.
+    # Cross-attention is not offered, because a picture would depend on its batch: the released code reads all texts of
+    # a batch at once and skips as many image tokens as there are text positions.
     offered = {"attn_type": "llama", "mlp_type": "llama", "use_cross_attn": False}
     for name, value in offered.items():
         if settings.get(name, value) != value:

@@ -1,8 +1,7 @@
-"""From the names of published HART checkpoints to those of ``stagevar.families.hart.network``.
+"""Map the names of published HART checkpoints to those of ``stagevar.families.hart.network``.
 
-A published model is a repository with the transformer in one folder and the tokenizer, with the discriminator of its
-training, in another, where its tensors carry the prefix ``vae.``; those of the transformer get ``hart.`` put before
-them.
+A published model is a repository with two folders. One holds the transformer; its names get the prefix ``hart.`` here.
+The other holds the tokenizer, whose names have the prefix ``vae.``, and the discriminator of the tokenizer's training.
 """
 
 from __future__ import annotations
@@ -47,16 +46,16 @@ _IN_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 _IN_RESIDUAL = re.compile(r"diffloss\.net\.res_blocks\.(\d+)\.(.+)")
 _CONSTANT = re.compile(r"(^|\.)(zero_k_bias|lvl_1L|attn_bias_for_masking)$")
 _UNUSED = (DISCRIMINATOR, f"{TOKENIZER}decoder2.", f"{TOKENIZER}post_quant_conv2.")
-"""Parts of the tokenizer's training."""
+"""Prefixes of tensors that only the tokenizer's training needs."""
 
 
 class CheckpointNames(VQNames):
-    """See ``VQNames``."""
+    """``VQNames`` for HART."""
 
     network = NETWORK
 
     def rename(self, key: str) -> str | None:
-        """Our name of a tensor, None for one that is not needed."""
+        """Our name of a tensor; None if the model does not need it."""
         return None if key.startswith(_UNUSED) else super().rename(key)
 
     def rename_network(self, key: str) -> str | None:

@@ -1,7 +1,7 @@
-"""HART: text to image, discrete codes at every scale and a continuous residual behind the last (arXiv 2410.10812).
+"""HART: text to image, with discrete codes at every scale and a continuous residual after the last (arXiv 2410.10812).
 
-The prompt's states are the first scale: its padded positions are attended to by all later scales, and the last of them
-stands for the 1x1 grid. The network follows mit-han-lab/hart ``modules/models/transformer/hart_transformer_t2i.py``;
+The first scale is the prompt's states, padding included. All later scales attend to them, and the last state yields the
+code of the 1x1 grid. The network follows mit-han-lab/hart ``modules/models/transformer/hart_transformer_t2i.py``;
 its shape is in ``config.py``, its blocks in ``blocks.py``, the residual in ``residual.py``, the tokenizer in
 ``tokenizers/vq.py``, the text encoder in ``text_encoders/qwen.py``, the published names in ``names.py``.
 """
@@ -45,19 +45,19 @@ RESIDUAL_UNIT = 0.6
 
 @dataclass(frozen=True)
 class HartCondition(Condition):
-    """A condition whose ``start`` is the text as first scale, (R, T, C).
+    """A condition whose ``start`` is the embedded text (R, T, C), because the text is the first scale.
 
     Attributes:
-        positions: (R, T) rotary positions of the text; the pictures' begin at the last of them.
+        positions: (R, T) rotary positions of the text. A picture's positions begin at the text's last position.
     """
 
     positions: Tensor = field(kw_only=True)
 
 
 class Hart(VQModel):
-    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32.
+    """Draws pictures of a text. The blocks may be cast to bfloat16; all else stays float32.
 
-    ``refined`` says whether the continuous residual is drawn; pictures of codes alone are coarser.
+    ``refined`` says whether the continuous residual is drawn. Pictures without the residual are coarser.
     """
 
     family = "hart"
@@ -85,7 +85,7 @@ class Hart(VQModel):
         self.tokenizer = VQTokenizer(config.tokenizer)
 
     def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
-        """VAR's ramp, but for the last scale, which keeps the weight of the one before."""
+        """VAR's ramp, except that the last scale has the same weight as the scale before it."""
         return _last_repeated(super().guidance_schedule(strength, schedule))
 
     def smooth_schedule(self, schedule: Schedule) -> tuple[float | None, ...]:
@@ -101,10 +101,11 @@ class Hart(VQModel):
         return Text((torch.zeros(full, self.config.text_channels),), masks=(torch.arange(full) < length,))
 
     def condition(self, text: Text, negative: Text | None = None) -> HartCondition:
-        """See ``ScaleModel.condition``. The null text is zeros with one real position.
+        """See ``ScaleModel.condition``. The null text is zeros; its first position counts as text, the others as
+        padding.
 
         Raises:
-            PromptError: states of another length than the model reads.
+            PromptError: a text does not have exactly ``text_length`` states.
         """
         length = self.config.text_length
         null = Text((torch.zeros(length, self.config.text_channels),), masks=(torch.arange(length) == 0,))
@@ -135,7 +136,7 @@ class Hart(VQModel):
         return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, at)) + level, condition.rows)
 
     def rope(self, at: Scale, condition: Condition) -> Tensor:
-        """(R, rows, D, 2): HART has a factor per channel, not per pair of them."""
+        """(R, ``rows``, D, 2): HART has one cosine and sine per channel, and not one per pair of channels."""
         assert isinstance(condition, HartCondition)
         channels, base = self.config.width // self.config.heads, self.config.rotary_base
         if at.k == 0:
@@ -152,7 +153,8 @@ class Hart(VQModel):
         return latent_nDHW + self.tokenizer.upsampled(codes, at, index_nr, phi=not at.last)
 
     def residual(self, x_RMC: Tensor, codes: Tensor, drawing: Drawing) -> Tensor | None:
-        """At the final scale: drawn given its hidden states and its codes; of mixed codes the likeliest ones."""
+        """The continuous residual, drawn only at the final scale, from its hidden states and codes. Mixed codes count
+        as their likeliest code."""
         if not drawing.at.last or not self.refined:
             return None
         head, (h, w) = self.residual_head, drawing.at.grid
@@ -169,7 +171,7 @@ class Hart(VQModel):
         return *((module, head.steps) for module in every_step), (head.condition, 1), (self.word, 1)
 
     def residual_condition(self, x_RMC: Tensor, codes_nM: Tensor) -> Tensor:
-        """What the residual head sees: (R, M, C)."""
+        """Input of the residual head, (R, M, C): the hidden states plus the embedded codes, normalised."""
         words = self.word(self.tokenizer.embed(codes_nM))
         return rms_norm(x_RMC + expand_rows(words, len(x_RMC)), self.residual_norm)
 
@@ -191,5 +193,5 @@ def _last_repeated(ramp: tuple[Value, ...]) -> tuple[Value, ...]:
 
 
 def sampling(scales: int) -> Defaults:
-    """The authors' settings (``sample.py``); the number of candidates is part of their network's code."""
+    """The authors' sampling settings, from their ``sample.py``. Only top-k is set in the code of their network."""
     return Defaults(guidance=4.5, top_k=tuple(600 if k < 7 else 300 for k in range(scales)), smooth=True)

@@ -1,8 +1,8 @@
-"""A small diffusion model per token: what a vector-quantised code leaves out of the latent (HART, arXiv 2410.10812).
+"""A small diffusion model draws for each token what its code leaves out of the latent (HART, arXiv 2410.10812).
 
-The network is the residual perceptron of MAR (Li et al., arXiv 2406.11838); it predicts the noise and, between the two
-bounds of Nichol and Dhariwal (arXiv 2102.09672), the variance of each step. Follows mit-han-lab/hart
-``modules/diffusion``.
+The network is the residual perceptron of MAR (Li et al., arXiv 2406.11838). It predicts the noise and the variance of
+each step; the variance lies between the two bounds of Nichol and Dhariwal (arXiv 2102.09672). The code follows
+mit-han-lab/hart ``modules/diffusion``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def waves(numbers: Tensor) -> Tensor:
 
 
 def _cosine_alphas() -> NDArray[np.float64]:
-    """Share of the signal's energy left after each training step: the cosine schedule."""
+    """The cosine schedule: the share of the signal's energy that is left after each training step."""
 
     def left(t: float) -> float:
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -44,14 +44,16 @@ def _cosine_alphas() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """Numbers of the sampler, one per step from the least noisy to the noisiest, in float64.
+    """Coefficients of the sampler, in float64: one per step, from the least noisy step to the noisiest.
 
     Attributes:
-        timesteps: of the training process.
-        betas, alphas_cumprod: of the shortened process.
-        sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod: of x and noise in the estimate of the clean value.
-        posterior_mean_coef1, posterior_mean_coef2: of clean value and x in the mean of the step before.
-        posterior_log_variance_clipped, log_betas: bounds of the logarithm of a step's variance.
+        timesteps: the steps of the training process that the sampler runs.
+        betas, alphas_cumprod: noise schedule of this shortened process.
+        sqrt_recip_alphas_cumprod, sqrt_recipm1_alphas_cumprod: factors of x and of the noise in the estimate of the
+            clean value.
+        posterior_mean_coef1, posterior_mean_coef2: factors of the clean value and of x in the mean of the next, less
+            noisy x.
+        posterior_log_variance_clipped, log_betas: lower and upper bound of the logarithm of a step's variance.
     """
 
     timesteps: tuple[int, ...]
@@ -66,10 +68,11 @@ class Coefficients:
 
     @classmethod
     def of(cls, steps: int) -> Coefficients:
-        """Of ``steps`` out of the training steps, evenly spaced."""
+        """The coefficients of ``steps`` evenly spaced training steps."""
         if not 2 <= steps <= TRAINING_STEPS:
             raise ValueError(f"a diffusion takes 2 to {TRAINING_STEPS} steps, not {steps}")
-        # The stride is added up, and not multiplied, as in the published code: that decides where halves are rounded.
+        # The published code adds the stride up and does not multiply it. So does this line, because the two differ in
+        # their last bits, and these decide how halves are rounded.
         timesteps = [round(t) for t in accumulate(repeat((TRAINING_STEPS - 1) / (steps - 1), steps - 1), initial=0.0)]
         left = _cosine_alphas()[timesteps]
         betas = 1 - left / np.append(1.0, left[:-1])
@@ -90,7 +93,7 @@ class Coefficients:
 
 
 class ResidualLayer(nn.Module):
-    """Perceptron with a residual, modulated by (shift, scale, gain) = Linear(SiLU(y))."""
+    """Perceptron with a residual connection, modulated by (shift, scale, gain) = Linear(SiLU(y))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -123,12 +126,12 @@ class ResidualHead(nn.Module):
         return len(self.coefficients.timesteps)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Noisy vectors (..., D), time steps (...) or () and conditions (..., C) to estimates of the noise and of the
-        variance's place between its bounds (-1 to 1), together (..., 2D)."""
+        """Estimate the noise and the variance, together (..., 2D), from noisy vectors (..., D), time steps (...) or ()
+        and conditions (..., C). The variance is a number from -1 (its lower bound) to 1 (its upper bound)."""
         return self.estimate(x, self.time(waves(t)) + self.condition(condition))
 
     def estimate(self, x: Tensor, y: Tensor) -> Tensor:
-        """As ``forward``, time and condition embedded in y (..., width)."""
+        """``forward`` with the sum ``y`` (..., width) of the embedded time and condition."""
         h = self.input(x)
         for layer in self.layers:
             h = layer(h, y)
@@ -137,13 +140,14 @@ class ResidualHead(nn.Module):
         return out
 
     def draw(self, condition_RMC: Tensor, noise_nMSD: Tensor, guidance: Sequence[float]) -> Tensor:
-        """Vectors (n, M, D).
+        """Draw vectors (n, M, D).
 
         Args:
-            condition_RMC: of R = n or 2n rows; both branches of an image see the same noisy vectors.
-            noise_nMSD: as many normal numbers as there are steps: where to start, then one for each step but the last.
-            guidance: weight w in ``w * cond + (1 - w) * null`` of each image; it counts where both branches ran. The
-                variance is the prompt's, unless w is 0.
+            condition_RMC: conditions of R = n or 2n rows. Both branches of an image read the same noisy vectors.
+            noise_nMSD: S normal numbers per channel for S steps. The first is the start; each step but the last adds
+                one of the others.
+            guidance: weight w in ``w * cond + (1 - w) * null`` of each image, used if both branches ran. The variance
+                comes from the prompt's branch, or from the null branch if w is 0.
         """
         n, _, steps, D = noise_nMSD.shape
         x, c = noise_nMSD[:, :, 0], self.coefficients
@@ -165,5 +169,5 @@ class ResidualHead(nn.Module):
 
 
 def _f(number: np.float64) -> float:
-    """The number as float32 has it."""
+    """The number rounded to float32."""
     return float(np.float32(number))

@@ -1,4 +1,4 @@
-"""The published model of HART and its row of the catalogue."""
+"""HART's published model, and the family's row of the catalogue."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _tiny(changes: dict[str, Any]) -> Hart:
 
 
 def _measure(config: HartConfig, shapes: Mapping[str, tuple[int, ...]]) -> HartConfig:
-    """Another number of blocks, where nothing else differs."""
+    """The config with the number of blocks that the checkpoint's tensors have."""
     return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
 
 
