@@ -1,1 +1,1 @@
-"""STAR: text to pictures."""
+"""STAR draws pictures of a text."""

@@ -1,4 +1,4 @@
-"""STAR's cross-attention, which rows of a batch share, and the condition that says which."""
+"""STAR's cross-attention, whose result several rows of a batch share, and the condition that assigns it to rows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stagevar.families.blocks import cosine_query, layer_norm, merge_heads, spli
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Whose cross-attention a row takes.
+    """Assigns to each row the row whose cross-attention it uses.
 
     Attributes:
         readers: (r,) the rows that attend to their text.
-        places: (R,) which of these each row takes.
+        places: (R,) index into ``readers`` of the row that each row uses.
     """
 
     readers: Tensor
@@ -27,11 +27,11 @@ class Sharing:
 
     @classmethod
     def of(cls, sources: Tensor) -> Self:
-        """Row i takes the cross-attention of row ``sources[i]``."""
+        """Row i uses the cross-attention of row ``sources[i]``."""
         return cls(*sources.unique(return_inverse=True))
 
     def take(self, rows: Tensor) -> Self:
-        """The given rows only; one whose reader is not among them takes its own."""
+        """The sharing among the given rows. A row whose reader is not among them attends to its own text."""
         found = self.readers[self.places[rows]][:, None] == rows
         own = torch.arange(len(rows), device=rows.device)
         return self.of(torch.where(found.any(1), found.int().argmax(1), own))
@@ -39,7 +39,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class StarCondition(Condition):
-    """A condition whose rows share cross-attention; ``pooled`` is the text's summary as the encoder gives it."""
+    """A condition whose rows share cross-attention. ``pooled`` is the text encoder's summary vector."""
 
     sharing: Sharing = field(kw_only=True)
 
@@ -48,13 +48,14 @@ class StarCondition(Condition):
 
 
 class CosineCrossAttention(nn.Module):
-    """Attention to the text with normalised queries and keys and a learned temperature per head, shared by rows.
+    """Attention to the text with normalised queries and keys and a learned temperature per head. The keys have no bias.
 
-    The keys have no bias. Rows that stand for other positions than their reader's attend to its text themselves.
+    Rows share its result as the condition's ``sharing`` says. If the context is not ``aligned``, the rows stand for
+    different positions of the grid and cannot share the result. Each row then attends to its reader's text itself.
     """
 
     shared = True
-    """One branch computes it for both."""
+    """One branch computes this part for both branches."""
 
     def __init__(self, width: int, heads: int, text: int, eps: float) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""From the names and shapes of published STAR checkpoints to those of ``stagevar.families.star.network``.
+"""Map the names and shapes of published STAR checkpoints to those of ``stagevar.families.star.network``.
 
-A published model is two files, transformer and tokenizer; a merged state carries the prefixes ``var.`` and ``vae.``.
+A published model is two files, the transformer and the tokenizer. In the merged state dict their tensors have the
+prefixes ``var.`` and ``vae.``.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _IN_BLOCK = re.compile(r"(feat_extract_)?blocks\.(\d+)\.(.+)")
 
 
 class CheckpointNames(VQNames):
-    """See ``VQNames``."""
+    """``VQNames`` for STAR."""
 
     network = NETWORK
 

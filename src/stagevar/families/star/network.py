@@ -1,16 +1,18 @@
 """STAR: text to image by scales of a vector-quantised latent (Ma et al., arXiv 2406.10797).
 
-VAR's transformer without adaptive norms, with cross-attention to CLIP states and rotary positions that run over the
-same range on every grid; follows Davinci-XLab/STAR-T2I, ``models/var_drop.py`` and ``models/basic_var.py``. The
-cross-attention is in ``attention.py``, the second stage in ``second_stage.py``, the names of published checkpoints in
-``names.py``.
+The network is VAR's transformer without adaptive norms. It adds cross-attention to CLIP states, and rotary positions
+that have the same range on every grid. The code follows Davinci-XLab/STAR-T2I, ``models/var_drop.py`` and
+``models/basic_var.py``. The cross-attention is in ``attention.py``, the second stage in ``second_stage.py``, the names
+of published checkpoints in ``names.py``.
 
-The released network gives every row of a batch the cross-attention of the batch's first row, and was trained so. With
-one prompt and its empty prompt, as the authors sample, both branches thus follow the prompt; with several prompts, all
-follow the first. Here each picture's two branches share, so that a picture is the released one of batch size 1 in every
-batch. Two things follow: a negative prompt acts through its summary vector alone, and a null branch that runs alone
-takes its own cross-attention, as it does in the released StageVAR on STAR, which is why ``null`` alone differs from
-guidance 0 here.
+In the released network, every row of a batch uses the cross-attention of the batch's first row; the network was trained
+this way. The authors sample a batch of one prompt and the empty prompt, so both branches follow the prompt. In a batch
+of several prompts, all rows would follow the first. Here the two branches of each picture share the cross-attention of
+the picture's prompt. A picture therefore equals the released network's picture at batch size 1, whatever its batch.
+
+This has two consequences. A negative prompt acts through its summary vector alone. A null branch that runs without the
+prompt's branch uses the cross-attention of the null text, as in the released StageVAR code for STAR; a scale with the
+branch ``null`` therefore differs from a scale with guidance 0.
 """
 
 from __future__ import annotations
@@ -40,14 +42,15 @@ class StarConfig:
     """Shape of the network and its tokenizer.
 
     Attributes:
-        width, depth, heads: of the transformer.
-        schedules: grids of each picture size, equally many; the first is the default size.
-        tokenizer: the image tokenizer.
+        width, depth, heads: channels, blocks and attention heads of the transformer.
+        schedules: grids of each picture size; all sizes have equally many. The first size is the default.
+        tokenizer: the VQ autoencoder.
         text_channels: width of the text encoder's states and summary.
         feed_forward: hidden width of the perceptrons as a multiple of ``width``.
-        rotary_base, rotary_range: base of the frequencies; both axes of every grid run from 0 to the range.
-        eps: of the norms.
-        sampler: the second stage, None without.
+        rotary_base: base of the rotary frequencies.
+        rotary_range: largest rotary coordinate; both axes of every grid run from 0 to it.
+        eps: epsilon of the norms.
+        sampler: the second stage; None if the model has none.
     """
 
     width: int = 1920
@@ -72,10 +75,11 @@ AS_PUBLISHED = Defaults(guidance=4.5, top_k=600, top_p=0.8)
 
 
 class Star(VQModel):
-    """Text to pictures. The blocks may be cast to bfloat16; all else stays float32.
+    """Draws pictures of a text. The blocks may be cast to bfloat16; all else stays float32.
 
     Attributes:
-        second_stage: whether the second stage draws the scales that it was trained for, where the model has one.
+        second_stage: whether the second stage draws the scales that it was trained for. It is False if the model has
+            none.
     """
 
     family = "star"
@@ -121,13 +125,13 @@ class Star(VQModel):
         """See ``ScaleModel.condition``. The null text is the empty prompt.
 
         Args:
-            text, negative: with summary vectors.
-            across_batch: let all rows take the first row's cross-attention, as the released network does. A picture
-                then depends on its batch; this is for comparison with the released network only.
+            text, negative: texts with summary vectors.
+            across_batch: whether all rows use the first row's cross-attention, as in the released network. A picture
+                then depends on its batch, so this serves only for comparison with the released network.
 
         Raises:
             MissingFileError: the null text is needed and there is no text encoder.
-            PromptError: text without summary vectors.
+            PromptError: a text has no summary vectors.
         """
         n = len(text)
         if negative is None or not all(map(len, negative.features)):

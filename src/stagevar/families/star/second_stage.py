@@ -1,9 +1,9 @@
-"""STAR's second stage: the tokens of a large scale are revealed in rounds, each drawn in view of those before.
+"""STAR's second stage reveals the tokens of a large scale in rounds; each round reads the tokens of earlier rounds.
 
-A scale's tokens are drawn independently of one another, which lets neighbours contradict each other. The second stage
+Without a second stage, a scale's tokens are drawn independently of one another, so neighbours may contradict each
+other. The second stage is three more blocks, which read the trunk's last hidden states and the tokens revealed so far
 (Ma et al., arXiv 2406.10797v3, "causal-driven stable sampling"; Davinci-XLab/STAR-T2I ``models/var_drop.py`` with
-``w_mask`` and ``sample_version="1024"``) is three more blocks over the trunk's last hidden states and the tokens
-revealed so far.
+``w_mask`` and ``sample_version="1024"``).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm
 
 @dataclass(frozen=True, slots=True)
 class SamplerConfig:
-    """Where and how tokens are revealed in rounds.
+    """The scales whose tokens are revealed in rounds, and the rounds.
 
     Attributes:
-        first: index of the first scale that is.
-        rounds, last_rounds: at the scales before the last one, and at the last one.
+        first: index of the first scale whose tokens are revealed in rounds.
+        rounds, last_rounds: number of rounds at each scale before the last, and at the last scale.
         early: number of first rounds that reveal tokens in random order. At every scale but the last, these rounds
             also sample from the trunk's logits instead of the second stage's, and additionally reveal the most
             confident tokens.
-        depth: blocks of the second stage.
+        depth: number of blocks of the second stage.
     """
 
     first: int = 9
@@ -52,7 +52,8 @@ class SamplerConfig:
 
 
 def round_sizes(rounds: int, tokens: int) -> list[int]:
-    """How many tokens each round reveals: along an arc cosine, few at first, at least one; the last takes the rest."""
+    """The number of tokens that each round reveals. It grows along an arc cosine, from one token in the first round;
+    the last round reveals all that remain."""
     share = torch.arccos(torch.linspace(1, 0, rounds)) / (math.pi * 0.5)
     sizes = (share / share.sum() * tokens).round().int()
     sizes[sizes == 0] = 1
@@ -62,9 +63,9 @@ def round_sizes(rounds: int, tokens: int) -> list[int]:
 
 
 class SecondStage(nn.Module):
-    """The second stage's blocks, without cross-attention and without memory of earlier scales.
+    """The second stage's blocks. They have no cross-attention and no cache of earlier scales.
 
-    Shapes: R rows (both branches), r tokens at hand, C width, D latent channels, V codes.
+    Shapes: R rows (both branches), r processed tokens, C width, D latent channels, V codes.
     """
 
     def __init__(
@@ -93,14 +94,14 @@ class SecondStage(nn.Module):
         self.head = nn.Linear(width, codes)
 
     def forward(self, x_RrC: Tensor, vectors_nrD: Tensor, condition: Condition, rope: Tensor, k: int) -> Tensor:
-        """Logits (R, r, V), not guided.
+        """Logits (R, r, V) before guidance.
 
         Args:
-            x_RrC: hidden states behind the trunk.
-            vectors_nrD: codebook vectors of the tokens revealed so far, zero at the others.
-            condition: of the rows; its text summaries are read.
-            rope: (r, P, 2) or (R, r, P, 2) of the tokens.
-            k: the scale.
+            x_RrC: the trunk's last hidden states.
+            vectors_nrD: codebook vectors of the tokens revealed so far, and zeros at the other tokens.
+            condition: the rows' condition, of which the text summaries are read.
+            rope: cosine and sine of the tokens, (r, P, 2) or (R, r, P, 2).
+            k: index of the scale.
         """
         known = expand_rows(self.word(vectors_nrD), len(x_RrC)) + self.level.weight[k]
         text = (self.summary(condition.pooled) + self.start)[:, None]
@@ -121,18 +122,18 @@ class SecondStage(nn.Module):
         rope: Tensor,
         drawing: Drawing,
     ) -> Tensor:
-        """Codes (n, r) of a scale.
+        """Draw the codes (n, r) of a scale.
 
         The trunk's guidance at scale k is a share k / (S - 1) of the full strength; the second stage uses the full
         strength, recovered here.
 
         Args:
-            x_RrC: hidden states behind the trunk.
-            logits_nrV: the trunk's, guided and divided by the temperature.
+            x_RrC: the trunk's last hidden states.
+            logits_nrV: the trunk's logits, guided and divided by the temperature.
             codebook: vectors of the codes.
-            rope: (M, P, 2) of all tokens of the scale.
-            drawing: settings and random numbers: per token and round one uniform number draws its code, another one
-                orders it.
+            rope: cosine and sine of all tokens of the scale, (M, P, 2).
+            drawing: settings and random numbers. Each token has two uniform numbers per round: one draws the token's
+                code, the other sets its place in the random order of the first rounds.
         """
         n, r = logits_nrV.shape[:2]
         k, last, index, settings = drawing.at.k, drawing.at.last, drawing.index, drawing.settings
@@ -169,7 +170,8 @@ class SecondStage(nn.Module):
 
 
 def _draw(logits_nrV: Tensor, settings: Sequence[Sampling], uniform_nr: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes (n, r) and their probabilities among those that might have been drawn."""
+    """Draw codes (n, r). The second result (n, r) is each code's probability among the codes that top-k and top-p keep,
+    or among all codes if sampling is greedy."""
     codes, certainty = [], []
     for logits, each, uniform in zip(logits_nrV, settings, uniform_nr, strict=True):
         kept = keep_top_p(keep_top_k(logits, each.top_k), each.top_p)

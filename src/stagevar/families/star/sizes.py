@@ -1,4 +1,4 @@
-"""The models of STAR and their row of the catalogue."""
+"""STAR's models, and the family's row of the catalogue."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ SIZES = {
     "star-1024": _size(_LARGE, AS_PUBLISHED, "star_rope_d30_1024_drop_3-ar-ckpt-ep1-iter21000.pth"),
     "star-1024-sampler": _size(replace(_LARGE, sampler=SamplerConfig()), ROUNDS, None),
 }
-"""The authors' models; sampling as in their ``sample.py``, with the second stage as in their evaluation."""
+"""The authors' models. Sampling settings come from their ``sample.py``; those of the second stage come from their
+evaluation."""
 
 
 def _load_text(sources: Sequence[str | Path], **options: Any) -> ClipEncoder:
@@ -56,7 +57,7 @@ def _tiny(changes: dict[str, Any]) -> Star:
 
 
 def _measure(config: StarConfig, shapes: Mapping[str, tuple[int, ...]]) -> StarConfig:
-    """Another number of blocks, where nothing else differs."""
+    """The config with the number of blocks that the checkpoint's tensors have."""
     return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
 
 

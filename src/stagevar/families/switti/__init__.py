@@ -1,1 +1,1 @@
-"""Switti: text to pictures, with and without history."""
+"""Switti draws pictures of a text, with or without attention to earlier scales."""

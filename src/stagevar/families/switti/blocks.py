@@ -1,7 +1,7 @@
-"""Transformer parts between two norms, one before and one behind, as Switti stacks them.
+"""Transformer parts of Switti: each has one norm before it and one behind it.
 
 Queries and keys are normalised over all heads together (Switti, yandex-research/switti ``models/basic_switti.py``).
-As in ``blocks.py``, a part takes the residual stream (R, M, C) in float32 and returns the increment.
+As in ``families/blocks.py``, a part takes the residual stream (R, M, C) in float32 and returns the increment.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from stagevar.engine.contract.block import BlockContext
 from stagevar.families.blocks import layer_norm, merge_heads, rms_norm, rotate, split_heads
 
 QK_EPS = 1e-6
-"""Of the norms of queries and keys, whatever that of the others is."""
+"""Epsilon of the norms of queries and keys. The other norms have ``SwittiConfig.eps``."""
 
 
 class SelfAttention(nn.Module):
     """Self-attention between two norms; queries and keys are normalised over all heads together, then rotated.
 
-    Modulated by vectors 0 (gain), 2 (scale) and 4 (shift) of the layer's six, which this part makes for the whole
-    block out of the pooled text and of the size and crop condition, whose share is learned per channel.
+    Vectors 0 (gain), 2 (scale) and 4 (shift) of the layer's six modulate it. This part computes all six vectors of its
+    block from the pooled text and the size and crop condition. A learned factor per channel scales the latter.
     """
 
     def __init__(self, width: int, heads: int, eps: float) -> None:

@@ -1,7 +1,7 @@
-"""From the names and shapes of published Switti checkpoints to those of ``stagevar.families.switti.network``.
+"""Map the names and shapes of published Switti checkpoints to those of ``stagevar.families.switti.network``.
 
-A published model is two repositories, transformer and tokenizer; a merged state carries the prefixes ``switti.`` and
-``vae.``.
+A published model is two repositories, the transformer's and the tokenizer's. In the merged state dict their tensors
+have the prefixes ``switti.`` and ``vae.``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _IN_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 class CheckpointNames(VQNames):
-    """See ``VQNames``."""
+    """``VQNames`` for Switti."""
 
     network = NETWORK
 

@@ -1,4 +1,4 @@
-"""Switti: text to image, each scale drawn from itself and the text (Voronov et al., arXiv 2412.01819).
+"""Switti: text to image, by default without attention to earlier scales (Voronov et al., arXiv 2412.01819).
 
 The network follows yandex-research/switti, ``models/switti.py`` and ``models/basic_switti.py``; the tokenizer is in
 ``tokenizers/vq.py``, the two CLIP text encoders in ``text_encoders/clip.py``, the published names in ``names.py``.
@@ -25,7 +25,7 @@ from stagevar.families.tokenizers.vq import VQConfig, VQTokenizer
 from stagevar.families.vq_model import SCALES_512, VQModel, check_schedules
 
 CROP_BASE = 512
-"""Short side of the pictures that the size and crop condition speaks of; generation always claims 512 x 512."""
+"""Short side of the picture sizes in the size and crop condition. Generation always passes the size 512 x 512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,17 @@ class SwittiConfig:
     """Shape of the network and its tokenizer; the defaults are the published 512 pixel model.
 
     Attributes:
-        width, depth, heads: of the transformer.
-        causal: whether a scale attends to the scales before it too (the ``AR`` models).
-        schedules: grids of each picture size, equally many; the first is the default size.
-        guided: first scale with guidance, and first one after it that is drawn from the prompt's branch alone.
-        smooth_start: first scale whose sampling is smoothed, where that is wanted.
+        width, depth, heads: channels, blocks and attention heads of the transformer.
+        causal: whether a scale also attends to the scales before it (the ``AR`` models).
+        schedules: grids of each picture size; all sizes have equally many. The first size is the default.
+        guided: first scale with guidance, and the first scale after it at which only the prompt's branch runs.
+        smooth_start: first scale with smoothed sampling, if sampling is smoothed.
         tokenizer: the VQ autoencoder.
-        text_channels: of the two text encoders' states, side by side.
-        pooled_channels: of the second encoder's summary.
-        rotary_range, rotary_base: rotary positions run from 0 to the range on both axes.
-        eps: of the norms.
+        text_channels: width of the text states, which concatenate the states of the two encoders.
+        pooled_channels: width of the second encoder's summary.
+        rotary_range: largest rotary coordinate; both axes of every grid run from 0 to it.
+        rotary_base: base of the rotary frequencies.
+        eps: epsilon of the norms.
     """
 
     width: int = 1920
@@ -66,7 +67,7 @@ class SwittiConfig:
 
 
 class CropEmbedding(nn.Module):
-    """A picture's size and crop as one vector: waves of the four numbers at fixed random frequencies, projected."""
+    """Embeds a picture's size and crop: sines and cosines of four numbers at fixed random frequencies, projected."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -74,24 +75,23 @@ class CropEmbedding(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, numbers_R4: Tensor) -> Tensor:
-        """Numbers as ``crop_numbers`` gives them to (R, C)."""
+        """Numbers (R, 4) of ``crop_numbers`` to vectors (R, C)."""
         phases = numbers_R4[..., None].float() * self.frequencies * 2 * math.pi
         return self.proj(torch.cat([phases.sin(), phases.cos()], -1).flatten(1))
 
 
 def crop_numbers(heights: Tensor, widths: Tensor) -> Tensor:
-    """Height and width of pictures scaled to a short side of 512 pixels, cut off to whole ones, then the top and left
-    edge of the middle square: (R, 4)."""
+    """Height, width, top and left (R, 4). Height and width are scaled to a short side of 512 pixels and truncated to
+    whole numbers; top and left are the corner of the centred square."""
     sides = torch.stack([heights, widths], 1).int()
     scaled = (sides * (CROP_BASE / sides.amin(1))[:, None]).int()
     return torch.cat([scaled, (scaled - CROP_BASE) // 2], 1)
 
 
 class Switti(VQModel):
-    """Text to square pictures. The blocks may be cast to bfloat16; all else stays float32.
+    """Draws square pictures of a text. The blocks may be cast to bfloat16; all else stays float32.
 
-    ``text_encoder`` turns prompts into states and summaries; it is set by whoever loads the model. The null text is the
-    empty prompt.
+    ``text_encoder`` maps prompts to states and summaries; the loader sets it. The null text is the empty prompt.
     """
 
     family = "switti"
@@ -134,7 +134,7 @@ class Switti(VQModel):
         return self.cropped_condition(text, negative, crop_numbers(sides, sides))
 
     def cropped_condition(self, text: Text, negative: Text | None, crops_R4: Tensor) -> Condition:
-        """``condition`` with the size and crop of each of the 2n rows, as ``crop_numbers`` gives them."""
+        """``condition`` for rows of given size and crop; ``crops_R4`` has the ``crop_numbers`` of the 2n rows."""
         if negative is None or not all(map(len, negative.features)):
             null = self.encode_text([""])
             negative = (negative or null.spread([0], len(text))).filled(null)
@@ -153,7 +153,7 @@ class Switti(VQModel):
         )
 
     def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
-        """The family's ramp where guidance is on; 1 elsewhere."""
+        """VAR's ramp at the scales with guidance, and 1 at the others."""
         guided = range(*self.config.guided)
         return tuple(w if k in guided else 1.0 for k, w in enumerate(super().guidance_schedule(strength, schedule)))
 
@@ -161,7 +161,7 @@ class Switti(VQModel):
         return tuple("both" if k < self.config.guided[1] else "cond" for k in range(len(schedule)))
 
     def smooth_schedule(self, schedule: Schedule) -> tuple[float | None, ...]:
-        """Up to the end of guidance."""
+        """Smoothed sampling begins at ``smooth_start`` and ends with guidance."""
         smoothed = range(self.config.smooth_start, self.config.guided[1])
         return tuple(r if k in smoothed else None for k, r in enumerate(super().smooth_schedule(schedule)))
 

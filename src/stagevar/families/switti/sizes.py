@@ -1,4 +1,4 @@
-"""The models of Switti and their row of the catalogue."""
+"""Switti's models, and the family's row of the catalogue."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from stagevar.families.vq_model import SCALES_512, SCALES_1024
 from stagevar.families.vq_names import TOKENIZER
 
 TEXT_ENCODERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")
-"""Hub repositories; only the text halves are used."""
+"""Hub repositories of the two CLIPs; only the text encoders are loaded."""
 
 
 def _published(repository: str, causal: bool, schedule: Schedule, guided: int) -> Size:
-    """Sampling as in the authors' demonstrations (README, and the space of the 512 pixel model)."""
+    """A published model. Sampling settings are those of the authors' demonstrations (their README, and the hub space of
+    the 512 pixel model)."""
     config = SwittiConfig(causal=causal, schedules=(schedule,), guided=(0, guided))
     temperature = (1.0,) * guided + (0.1,) * (len(schedule) - guided)
     defaults = Defaults(guidance=6.0, temperature=temperature, top_k=400, top_p=0.95, smooth=True)
@@ -39,10 +40,10 @@ SIZES = {
 
 
 def adapt(config: SwittiConfig, settings: dict[str, Any]) -> SwittiConfig:
-    """The config as the published ``config.json`` states it.
+    """The config corrected by the published ``config.json``.
 
     Raises:
-        ForeignCheckpointError: a variant that was never published.
+        ForeignCheckpointError: the settings describe a variant that was never published.
     """
     for name in ("rope", "use_swiglu_ffn", "use_crop_cond"):
         if not settings.get(name, True):
@@ -81,7 +82,7 @@ def _tiny(changes: dict[str, Any]) -> Switti:
 
 
 def _measure(config: SwittiConfig, shapes: Mapping[str, tuple[int, ...]]) -> SwittiConfig:
-    """Another number of blocks, where nothing else differs."""
+    """The config with the number of blocks that the checkpoint's tensors have."""
     return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
 
 
