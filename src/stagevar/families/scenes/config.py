@@ -16,9 +16,9 @@ class ScenesConfig:
     """Shape of the network and its tokenizer.
 
     Attributes:
-        width, depth, heads: of the transformer.
+        width, depth, heads: channels, blocks and attention heads of the transformer.
         text_depth: layers of the text encoder.
-        grids: side of each scale; the last is the latent's grid.
+        grids: side of each scale's grid; the last grid is the latent's.
         codes: codebook entries used at each scale.
     """
 

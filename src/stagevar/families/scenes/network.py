@@ -1,8 +1,8 @@
 """The small text-to-image model that ships with the package: 64 x 64 pictures of the ``stagevar.scenes`` world.
 
-Built from the parts of the large families (cosine attention with rotary positions, cross-attention to the words,
-shared adaptive norms) around a tokenizer that needs no network: 2 x 2 patches in their principal axes, quantised
-residually with one codebook per scale.
+The transformer has the parts of the large families: cosine attention with rotary positions, cross-attention to the
+words, and shared adaptive norms. The tokenizer needs no network: it projects 2 x 2 patches on their principal axes and
+quantises the residual of each scale with that scale's codebook.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stagevar.scenes.captions import MAX_WORDS, VOCABULARY, tokenize
 
 
 class Scenes(ScaleModel):
-    """Text to 64 x 64 pictures in ten scales, 1x1 to 32x32."""
+    """Draws 64 x 64 pictures of a text in ten scales, 1x1 to 32x32."""
 
     family = "scenes"
     samples = (
@@ -122,9 +122,9 @@ class Scenes(ScaleModel):
     def rope(self, at: Scale, condition: Condition) -> Tensor:
         return self._place(at.grid)[1]
 
-    @torch.inference_mode(False)  # the tables outlive a drawing, and training may follow it
+    @torch.inference_mode(False)  # training may reuse the tables, and autograd refuses inference tensors
     def _place(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Positions of a grid in [0, 1]^2 as wave features (M, 32) and as rotary factors (M, head_dim / 2, 2)."""
+        """Wave features (M, 32) and rotary factors (M, head_dim / 2, 2) of a grid's positions in [0, 1]^2."""
         key = grid, self.device
         if key not in self._places:
             y, x = ((torch.arange(side, device=self.device) + 0.5) / side for side in grid)

@@ -1,4 +1,4 @@
-"""The shipped model and its row of the catalogue."""
+"""The shipped model, and the family's row of the catalogue."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from stagevar.scenes.captions import MAX_WORDS, VOCABULARY
 
 
 class TextEncoder(nn.Module):
-    """A caption's words in order: a small bidirectional transformer, and one summary vector of all positions."""
+    """A small bidirectional transformer over a caption's words. A projection of all states gives one summary vector."""
 
     def __init__(self, config: ScenesConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The tokenizer of the shipped model: pixel patches in their principal axes, quantised scale by scale."""
+"""The tokenizer of the shipped model: projection of pixel patches on principal axes, and residual quantisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from stagevar.families.scenes.config import CHANNELS, PATCH, ScenesConfig
 
 
 class PatchQuantizer(nn.Module):
-    """Training-free tokenizer: pixel patches in their principal axes, residual vector quantisation over scales."""
+    """A tokenizer without a network. It projects pixel patches on their principal axes and quantises the residual
+    of each scale to the nearest vector of a codebook."""
 
     def __init__(self, config: ScenesConfig) -> None:
         super().__init__()
@@ -42,7 +43,8 @@ class PatchQuantizer(nn.Module):
         return torch.cat(chunks)
 
     def upsampled(self, k: int, codes_nM: Tensor, index_nr: Tensor | None = None) -> Tensor:
-        """The codes' contribution to the latent, (n, D, H, W); with ``index`` only at these positions."""
+        """The codes' contribution to the latent, (n, D, H, W). With ``index_nr`` the codes belong to these positions,
+        and the others add nothing."""
         side, final = self.grids[k], self.grids[-1]
         vectors = self.codebook[k][codes_nM]
         if index_nr is not None:

@@ -18,15 +18,18 @@ log = logging.getLogger(__name__)
 
 
 class ClipEncoder(TextEncoder):
-    """CLIP's text half: start token, prompt, end token; the summary is the normalised state of the end token.
+    """CLIP's text encoder. It reads a start token, the prompt and an end token; the normalised state of the end token
+    is the summary vector.
 
-    Every family that uses CLIP pads prompts to 77 tokens and masks the padding. CLIP attends to earlier tokens only,
-    so the states of the real tokens are the same without the padding, which is left out here.
+    The families that use CLIP pad prompts to 77 tokens and mask the padding. CLIP attends to earlier tokens only, so
+    padding does not change the states of the real tokens. It is left out here.
 
-    Longer prompts are cut to 77 tokens, with a warning that quotes what is lost: the published results on benchmarks
-    with long prompts were made that way, and 77 tokens are too few to refuse everything else.
+    A longer prompt is cut to 77 tokens, and a warning quotes the part that is lost. Such prompts are not refused for
+    two reasons: published results on benchmarks with long prompts were made with cut prompts, and a limit of 77 tokens
+    would refuse too many prompts.
 
-    Loads a text model alone, one with a projection, or a whole CLIP, whose other parts are ignored.
+    The weights may be those of a text model, of a text model with projection, or of a whole CLIP. Other parts of the
+    file are ignored.
     """
 
     kind = "CLIP text encoder"
@@ -61,14 +64,15 @@ class ClipEncoder(TextEncoder):
 
 
 class ClipPair:
-    """Two CLIPs read every prompt: their states side by side, and the second one's summary (SDXL, Switti)."""
+    """Two CLIP text encoders that read every prompt. Their states are concatenated; the summary is the second encoder's
+    (SDXL, Switti)."""
 
     def __init__(self, first: ClipEncoder, second: ClipEncoder) -> None:
         self.encoders = first, second
 
     @classmethod
     def from_pretrained(cls, folders: Sequence[str | Path], **options: Any) -> Self:
-        """Both from folders; options and errors as in ``ClipEncoder.from_pretrained``."""
+        """Load both encoders from their folders. Options and errors are those of ``ClipEncoder.from_pretrained``."""
         first, second = (ClipEncoder.from_pretrained(folder, **options) for folder in folders)
         return cls(first, second)
 
@@ -76,7 +80,7 @@ class ClipPair:
         """See ``TextEncoder.__call__``.
 
         Raises:
-            ForeignCheckpointError: the encoders cut a prompt into different numbers of tokens.
+            ForeignCheckpointError: the encoders split a prompt into different numbers of tokens.
         """
         first, second = (encoder(prompts) for encoder in self.encoders)
         pairs = list(zip(first.features, second.features, strict=True))

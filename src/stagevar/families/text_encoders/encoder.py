@@ -1,4 +1,4 @@
-"""Text encoders of transformers: what all of them share, and T5."""
+"""The base class of text encoders that are loaded with transformers."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ CACHED_PROMPTS = 64
 
 
 class TextEncoder(ABC):
-    """Prompts to the states of a pretrained encoder.
+    """Maps prompts to the states of a pretrained encoder.
 
-    Each prompt is encoded by itself, without padding, so that its states do not depend on the batch it is in; the
-    most recent ones are kept.
+    Each prompt is encoded by itself, so its states do not depend on the other prompts of a batch. The states of the
+    most recent prompts are kept.
 
     Attributes:
-        device: where the encoder computes; the states are returned on the CPU.
-        offload: whether its weights wait on the CPU between calls.
-        max_length: tokens that it reads at most, special ones included.
+        device: device on which the encoder computes; the states are returned on the CPU.
+        offload: whether the encoder's weights are on the CPU between calls.
+        max_length: most tokens of a prompt that the encoder reads; special tokens count.
     """
 
     kind: ClassVar[str]
-    """What it is, for error messages."""
+    """Name of the kind of encoder, for error messages."""
     spare_words: ClassVar[int] = 0
     """Rows that the table of embeddings may have beyond the tokenizer's entries."""
     folders: tuple[str, str] = ("", "")
-    """Of encoder and tokenizer, inside the folder or repository that they came from."""
+    """Folders of encoder and tokenizer inside the folder or repository that they were loaded from."""
 
     def __init__(self, model: Any, tokenizer: Any, *, offload: bool = False, max_length: int = 512) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -53,7 +53,7 @@ class TextEncoder(ABC):
         self._begin()
 
     def _begin(self) -> None:
-        """What a copy or a pickle of the encoder makes anew: the states of recent prompts, and one call at a time."""
+        """Make what is neither copied nor pickled: the cache of states, and the lock that runs calls one by one."""
         self._states = lru_cache(CACHED_PROMPTS)(self._encode)
         self._lock = threading.Lock()
 
@@ -74,10 +74,10 @@ class TextEncoder(ABC):
         """The token ids of a prompt, at most ``max_length``."""
 
     def _within_limit(self, ids: Sequence[int], prompt: str) -> tuple[int, ...]:
-        """The tokens as they are.
+        """The tokens unchanged.
 
         Raises:
-            PromptError: there are more than the encoder reads.
+            PromptError: the prompt has more tokens than the encoder reads.
         """
         if len(ids) > self.max_length:
             raise PromptError(
@@ -88,7 +88,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def _encode(self, ids: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """States (T, C) and, where there is one, the summary vector (C), in float32 on the CPU."""
+        """States (T, C) and the summary vector (C), or None if the encoder has no summary, in float32 on the CPU."""
 
     @classmethod
     def from_pretrained(
@@ -105,16 +105,17 @@ class TextEncoder(ABC):
         """Load encoder and tokenizer from a folder in the layout of transformers.
 
         Args:
-            folder: where they are.
-            subfolder, tokenizer_subfolder: in which of its folders; the tokenizer's is the encoder's if None.
-            dtype, device: of the encoder.
-            offload: keep its weights on the CPU between calls.
-            max_length: tokens to read at most; None means the encoder's own limit.
+            folder: folder that holds both.
+            subfolder: folder of the encoder inside ``folder``.
+            tokenizer_subfolder: folder of the tokenizer inside ``folder``; None means ``subfolder``.
+            dtype, device: dtype and device of the encoder.
+            offload: whether the encoder's weights are kept on the CPU between calls.
+            max_length: most tokens of a prompt to read; None means the encoder's own limit.
 
         Raises:
             MissingExtraError: transformers is not installed.
             MissingFileError: files are missing.
-            ForeignCheckpointError: the files are not those of such an encoder.
+            ForeignCheckpointError: the files hold no encoder of this kind.
         """
         try:
             network, words = cls._classes()
@@ -134,7 +135,8 @@ class TextEncoder(ABC):
         except Exception as error:  # whatever a broken file makes transformers raise
             why = f"{type(error).__name__}: {first_line(error)}"
             raise ForeignCheckpointError(f"{what} is no {cls.kind} ({why})") from error
-        # Without its files transformers makes up a tokenizer that knows no word, so the sizes have to agree.
+        # If the tokenizer's files are missing, transformers raises no error but builds a tokenizer without words. The
+        # sizes of vocabulary and embedding table reveal it.
         entries = model.get_input_embeddings().num_embeddings
         if not 0 <= entries - len(tokenizer) <= cls.spare_words:
             raise MissingFileError(
@@ -148,11 +150,11 @@ class TextEncoder(ABC):
 
     @property
     def encoders(self) -> tuple[TextEncoder, ...]:
-        """Itself: the parts of what may be several encoders."""
+        """This encoder alone; other classes with this property hold several encoders."""
         return (self,)
 
     def save(self, folder: Path) -> None:
-        """Write encoder and tokenizer to a new folder as ``from_pretrained`` reads them, in their own dtype."""
+        """Write encoder and tokenizer to a new folder for ``from_pretrained``. The weights keep their dtype."""
         with errors_only("transformers"), no_bars():
             self.model.save_pretrained(folder / self.folders[0])
             self.tokenizer.save_pretrained(folder / self.folders[1])
@@ -165,10 +167,10 @@ class TextEncoder(ABC):
         return self
 
     def __call__(self, prompts: Sequence[str]) -> Text:
-        """The states of each prompt: (T, C) float32 rows of its tokens, special ones included, no padding.
+        """The states of each prompt, (T, C) float32: one row per token, with special tokens and without padding.
 
         Raises:
-            PromptError: a prompt that the encoder cannot read.
+            PromptError: the encoder cannot read a prompt.
         """
         with self._lock:
             ids = [self._tokens(prompt) for prompt in prompts]

@@ -1,5 +1,5 @@
-"""Networks of transformers from a folder that others wrote: no code of theirs runs, the hub is not asked, and nothing
-larger is built than the weights fill."""
+"""Load networks of transformers from folders that others wrote. No code from the folder runs, the hub is not contacted,
+and no network is built that is larger than the folder's weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def load_network(kind: Any, folder: Path, **options: Any) -> Any:
     """A network with its weights.
 
     Args:
-        kind: its class, or one of transformers' that choose by the config.
-        folder: with ``config.json`` and weights.
-        options: as ``from_pretrained`` takes them.
+        kind: class of the network, or a class of transformers that chooses it by the config.
+        folder: folder that holds ``config.json`` and the weights.
+        options: options of ``kind.from_pretrained``.
 
     Raises:
-        MissingFileError, ForeignCheckpointError: the files, or tensors in them, are missing or make no sense.
-        and whatever else transformers raises.
+        MissingFileError, ForeignCheckpointError: files or tensors are missing or make no sense.
+        Exception: transformers may raise any other error.
     """
     if not (folder / CONFIG).is_file():
         raise MissingFileError(f"there is no {CONFIG}; put the encoder's own beside its weights")
@@ -40,14 +40,14 @@ def load_network(kind: Any, folder: Path, **options: Any) -> Any:
     with errors_only("huggingface_hub", "transformers"), no_bars():
         _check_size(kind, folder, size)
         network, info = kind.from_pretrained(folder, output_loading_info=True, **_LOCAL, **options)
-    # Published DINO checkpoints lack a pooling layer that the class has and nothing reads.
+    # Published DINO checkpoints lack the class's pooling layer, and nothing here reads the layer's output.
     if missing := sorted(key for key in info["missing_keys"] if not key.startswith("pooler.")):
         raise ForeignCheckpointError(f"{len(missing)} tensors missing, such as {quoted(missing[0])}")
     return network.requires_grad_(False).eval()
 
 
 def load_words(kind: Any, folder: Path) -> Any:
-    """A tokenizer; errors as in ``load_network``."""
+    """A tokenizer. Errors are those of ``load_network``."""
     check_folder(folder)
     with errors_only("huggingface_hub", "transformers"):
         return kind.from_pretrained(folder, **_LOCAL)

@@ -27,13 +27,14 @@ Start your response with "Enhanced Prompt:".
 
 User Prompt:
 """
-"""What HART's checkpoints were trained with ahead of every prompt; other words give other states."""
+"""The instruction that precedes every prompt. HART was trained with these words, and other words give other states."""
 
 
 class QwenEncoder(TextEncoder):
     """A causal language model that reads an instruction, then the prompt, padded to a fixed number of tokens.
 
-    The last states of the prompt and of its padding are returned, the instruction's are not; masks tell the two apart.
+    It returns the last layer's states of the prompt and of its padding, without those of the instruction. Masks tell
+    prompt and padding apart.
     """
 
     kind = "Qwen2 text model"
@@ -58,7 +59,7 @@ class QwenEncoder(TextEncoder):
         return AutoModel, AutoTokenizer
 
     def __call__(self, prompts: Sequence[str]) -> Text:
-        """The states of each prompt, (``max_length``, C) float32, and where they are no padding.
+        """The states of each prompt, (``max_length``, C) float32, and masks that are False at padding.
 
         Raises:
             PromptError: a prompt is too long.

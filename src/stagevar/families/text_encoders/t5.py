@@ -11,7 +11,7 @@ from stagevar.families.text_encoders.encoder import TextEncoder
 
 
 class T5Encoder(TextEncoder):
-    """T5's encoder half: the prompt's tokens and an end-of-sequence token, no summary vector."""
+    """T5's encoder half. It reads the prompt's tokens and an end-of-sequence token, and it has no summary vector."""
 
     kind = "T5 encoder"
     spare_words = 127  # T5 rounds its vocabulary up to a multiple of 128

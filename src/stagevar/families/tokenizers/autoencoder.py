@@ -1,7 +1,7 @@
-"""The convolutional autoencoder of both tokenizers: pictures to features at a coarse grid, and back.
+"""The convolutional autoencoder of both tokenizers: it maps pictures to features on a coarse grid, and back.
 
-Architecture and key names follow CompVis/taming-transformers ``modules/diffusionmodules/model.py``, as VAR (with
-self-attention at the coarsest level) and Infinity (without) use it.
+Architecture and key names follow CompVis/taming-transformers ``modules/diffusionmodules/model.py``. VAR uses
+self-attention at the coarsest level; Infinity uses none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU and convolution twice, plus the input (through a 1x1 convolution where the width changes)."""
+    """Norm, SiLU and convolution twice, plus the input (through a 1x1 convolution if the width changes)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two residual blocks at the coarsest level, attention between them if wanted."""
+    """Two residual blocks at the coarsest level, with attention between them if ``attention`` is True."""
 
     def __init__(self, channels: int, attention: bool) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Middle(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve both sides: 3x3 convolution of stride 2, zeros added at the right and at the bottom only."""
+    """Halve both sides: a 3x3 convolution of stride 2. Zeros are padded only at the right and at the bottom."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -89,7 +89,8 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one resolution, attention behind each if wanted, then the step to the next resolution."""
+    """Residual blocks at one resolution, then ``resample``, the step to the next. If ``attention`` is True, attention
+    follows each block."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool, **resample: nn.Module) -> None:
         super().__init__()
@@ -110,11 +111,11 @@ class Encoder(nn.Module):
     """Pictures (n, 3, s * H, s * W) in [-1, 1] to features (n, D, H, W); s = 2 ** (levels - 1).
 
     Args:
-        multipliers: of ``base`` channels, from the finest to the coarsest level.
+        multipliers: channels of each level as multiples of ``base``, from the finest to the coarsest level.
         base: channels of the finest level.
         blocks: residual blocks per level.
-        channels: of the features, D.
-        attention: at the coarsest level.
+        channels: channels D of the features.
+        attention: whether the coarsest level has attention.
     """
 
     def __init__(
@@ -139,9 +140,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (n, D, H, W) to pictures (n, 3, s * H, s * W), about [-1, 1] and not clamped.
+    """Latents (n, D, H, W) to pictures (n, 3, s * H, s * W). Values lie roughly in [-1, 1]; they are not clamped.
 
-    Arguments as for ``Encoder``, except that every level has one residual block more than ``blocks``.
+    Arguments are those of ``Encoder``, but each level has ``blocks + 1`` residual blocks.
     """
 
     def __init__(

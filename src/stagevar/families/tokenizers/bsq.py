@@ -1,6 +1,6 @@
 """The binary tokenizer: a convolutional autoencoder whose latent is a sum of sign vectors, one per scale.
 
-The autoencoder of ``autoencoder.py`` without its attention blocks; quantisation is multi-scale binary spherical
+The autoencoder is that of ``autoencoder.py`` without attention. Quantisation is multi-scale binary spherical
 quantisation (Zhao et al., arXiv 2406.07548; Han et al., Infinity, arXiv 2412.04431, section 3.2).
 """
 
@@ -24,12 +24,12 @@ class TokenizerConfig:
     """Shape of the autoencoder and of its code.
 
     Attributes:
-        bits: latent channels D, one bit each per position and scale.
+        bits: latent channels D; each has one bit per position and scale.
         fold: side of the square of latent positions that one token describes (1, or 2 for the "patchify" layout).
         stride: pixels per latent position.
         base: channels of the finest level.
         encoder, decoder: channel multipliers from the finest to the coarsest level; None leaves that half out.
-        residual_blocks: per level of the encoder; the decoder has one more.
+        residual_blocks: residual blocks per level of the encoder; a level of the decoder has one more.
     """
 
     bits: int = 32
@@ -66,7 +66,7 @@ class BinaryTokenizer(nn.Module):
         self.decoder = None if config.decoder is None else Decoder(config.decoder, *shape)
 
     def latent_grid(self, grid: Grid) -> Grid:
-        """Latent positions of a grid of tokens."""
+        """The grid of latent positions that a grid of tokens covers."""
         return grid[0] * self.config.fold, grid[1] * self.config.fold
 
     def fold(self, map_nDHW: Tensor) -> Tensor:
@@ -78,9 +78,9 @@ class BinaryTokenizer(nn.Module):
         return F.pixel_shuffle(token_map(tokens_nMd, grid), self.config.fold)
 
     def upsampled(self, bits_nMd: Tensor, grid: Grid, final: Grid, index_nr: Tensor | None = None) -> Tensor:
-        """What the bits of one scale add to the latent: +-1 / sqrt(D), resized to the final grid (n, D, H, W).
+        """The contribution of one scale's bits to the latent: +-1 / sqrt(D), resized to the final grid (n, D, H, W).
 
-        With ``index`` the bits (n, r, d) belong to these positions and the others add nothing.
+        With ``index_nr`` the bits (n, r, d) belong to these positions, and the others add nothing.
         """
         signs = (2 * bits_nMd.float() - 1) / self.config.bits**0.5
         if index_nr is not None:
@@ -100,12 +100,12 @@ class BinaryTokenizer(nn.Module):
         return bits, self.accumulate(bits, schedule)
 
     def accumulate(self, bits: Sequence[Tensor], schedule: Schedule) -> Tensor:
-        """The latent (n, D, H, W) that the bits of the first scales stand for."""
+        """The latent (n, D, H, W) after the first scales: the sum of their bits' contributions."""
         parts = [self.upsampled(b, grid, schedule[-1]) for b, grid in zip(bits, schedule, strict=False)]
         return torch.stack(parts).sum(0)
 
     def encode(self, pictures: Tensor, schedule: Schedule) -> tuple[list[Tensor], Tensor]:
-        """``quantize`` of pictures (n, 3, height, width) in [0, 1]."""
+        """Encode pictures (n, 3, height, width) in [0, 1] and ``quantize`` their features."""
         if self.encoder is None:
             raise ValueError("this tokenizer was built without its encoder")
         return self.quantize(self.encoder(pictures.float() * 2 - 1), schedule)

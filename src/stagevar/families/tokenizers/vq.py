@@ -1,6 +1,6 @@
 """The vector-quantising tokenizer of VAR, STAR, Switti and HART: a latent is a sum of codebook vectors, scale by scale.
 
-Every scale's vectors are resized to the final grid and pass a convolution that mends the resizing (Tian et al., VAR,
+Every scale's vectors are resized to the final grid; a convolution then corrects the loss of resizing (Tian et al., VAR,
 arXiv 2404.02905, section 3.2 and algorithm 1; FoundationVision/VAR ``models/quant.py`` and ``models/vqvae.py``).
 """
 
@@ -24,13 +24,13 @@ class VQConfig:
 
     Attributes:
         base: channels of the finest level.
-        multipliers: of ``base``, from the finest to the coarsest level.
-        residual_blocks: per level of the encoder; the decoder has one more.
+        multipliers: channels of each level as multiples of ``base``, from the finest to the coarsest level.
+        residual_blocks: residual blocks per level of the encoder; a level of the decoder has one more.
         channels: latent channels D.
-        codes: vectors V of the codebook.
-        convolutions: how many convolutions the scales share.
+        codes: number V of vectors in the codebook.
+        convolutions: number of convolutions that the scales share.
         blend: share r in ``(1 - r) * x + r * convolution(x)``.
-        encoder: whether the encoder is there; drawing needs the decoder alone.
+        encoder: whether the tokenizer has its encoder. Drawing needs only the decoder.
     """
 
     base: int = 160
@@ -54,9 +54,11 @@ class VQConfig:
 
 
 def convolution_of(scale: int, scales: int, count: int) -> int:
-    """Which of ``count`` shared convolutions a scale uses: the one whose tick is nearest to its share of the way.
+    """The index of the shared convolution, out of ``count``, that a scale uses.
 
-    Ten scales on four convolutions have exact ties; rounding in float64 decides them, as in the published code.
+    The convolutions have evenly spaced ticks in [0, 1]; the scale uses the convolution whose tick is nearest to
+    scale / (scales - 1). Ten scales and four convolutions have exact ties, which rounding in float64 decides, as in the
+    published code.
     """
     margin = 1 / 3 / count if count == 4 else 1 / 2 / count
     ticks = np.linspace(margin, 1 - margin, count)
@@ -82,15 +84,15 @@ class VQTokenizer(nn.Module):
         self.decoder = Decoder(*shape, attention=True)
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Vectors (n, M, D) of codes, int64 (n, M), or the mixtures of them by weights, float (n, M, V)."""
+        """Vectors (n, M, D) of codes, int64 (n, M), or their mixtures for weights over the codes, float (n, M, V)."""
         return codes @ self.codebook.weight if codes.is_floating_point() else self.codebook(codes)
 
     def upsampled(self, codes: Tensor, at: Scale, index_nr: Tensor | None = None, phi: bool = True) -> Tensor:
-        """What the codes of a scale add to the latent, (n, D, H, W).
+        """The contribution of a scale's codes to the latent, (n, D, H, W).
 
         Args:
             codes: int64 (n, M), or weights over the codebook, float (n, M, V).
-            index_nr: the raster positions that codes (n, r) or (n, r, V) belong to; at all others the vector is zero.
+            index_nr: raster positions of codes (n, r) or (n, r, V); at the other positions the vector is zero.
             phi: whether the scale's convolution is applied.
         """
         vectors = self.embed(codes)
@@ -106,7 +108,7 @@ class VQTokenizer(nn.Module):
         return (1 - r) * x_nDHW + r * convolution(x_nDHW)
 
     def scale_input(self, latent_nDHW: Tensor, at: Scale) -> Tensor:
-        """The latent as a scale behind the first sees it: resized to its grid, (n, M, D)."""
+        """Input of a scale after the first, (n, M, D): the latent resized to the scale's grid."""
         return token_rows(resize(latent_nDHW, at.grid, "area"))
 
     def features(self, pictures: Tensor) -> Tensor:
