@@ -37,8 +37,8 @@ class Names(Protocol):
         (``File.prefix``). An unknown key is returned unchanged, and the loader reports its tensor as left over."""
 
     def reshape(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor in the shape of our parameter ``name``. The published shape depends on the attention back end that
-        the authors trained with."""
+        """The tensor in the shape and layout of our parameter ``name``. Published tensors carry axes of size 1 for
+        broadcasting; those of the attention's temperature depend on the back end that the authors trained with."""
 
 
 @dataclass(frozen=True, slots=True)

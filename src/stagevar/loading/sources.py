@@ -38,7 +38,7 @@ def resolve(source: str | Path, weights: str | Path | None = None, where: Where 
     """Find out what a user means. Nothing is downloaded but the config of a folder of ours on the hub.
 
     Args:
-        source: a name of ``entries``; a folder that ``folder.save_model`` wrote, here or as a hub repository; a hub
+        source: a name of ``entries``; a folder that ``save.save_model`` wrote, here or as a hub repository; a hub
             repository of the table or a file of one; or a local file that holds a model's network.
         weights: folder with a named model's published files, or its network's file, instead of the hub.
         where: revision, token and whether to stay offline.
