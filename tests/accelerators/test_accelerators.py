@@ -1,28 +1,23 @@
 """The registry, and what every accelerator must hold to."""
 
 import ast
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from stagevar import accelerators
 from stagevar.accelerators.base import Accelerator, Facts, Nothing
-from stagevar.accelerators.sketch import Sketch
-from stagevar.accelerators.stagevar_official import MEAN_RANKS, StageVARReleased, ranks
 from stagevar.engine.grids.grid import Scale
-from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
-from stagevar.engine.plan.signals import SUPPORT_ENERGIES, Signals
-from stagevar.engine.plan.tokens import TokenContext
-from stagevar.errors import MissingFileError, OptionError
+from stagevar.engine.plan.signals import SETTLED
+from stagevar.errors import OptionError
 from stagevar.families.infinity.grids import SCHEDULES
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
-from stagevar.profile import Boundary, Ranks, Rule, StageProfile
 from stagevar.registry import known, parse
 from stagevar.request import Request
 
@@ -126,129 +121,39 @@ def test_controls_do_what_they_say():
     assert combined.executed == (0, 1, 2, 3) and combined[3].branch == "cond" and combined[2].branch == "both"
 
 
-def test_official_ranks_of_the_default_energy():
-    """The ranks of Infinity-2B at 40x40, 48x48 and 64x64 tokens."""
-    expected = {
-        3: (1600, [27, 219, 337, 401, 410, 317, 252, 306]),
-        2: (2304, [31, 271, 437, 512, 541, 422, 309, 376]),
-        1: (4096, [34, 223, 341, 273, 233, 122, 157, 228]),
-    }
-    for from_end, (tokens, want) in expected.items():
-        assert [int(ratio * tokens) + 1 for ratio in ranks(0.96, from_end, 8)] == want
+def test_a_branch_that_a_plan_runs_alone_already_stays():
+    plan = Plan.uniform(4, guidance=2.0).replace([2, 3], branch="null")
+    assert parse("guidance_off(1)").plan(plan, ((1, 1),) * 4, Facts(1, 1, True)) == plan
 
 
-def test_ranks_grow_with_the_energy_where_the_official_table_does():
-    means = [sum(ranks(alpha, 3, 8)) for alpha in sorted(MEAN_RANKS)]
-    assert means == sorted(means)
-    assert len(ranks(0.96, 1, 30)) == 30
+def test_reuse_runs_no_rows_so_that_none_are_reduced():
+    plan = Plan.uniform(4).replace([3], tokens=Select(0.5))
+    last = parse("reuse_last(1)").plan(plan, ((1, 1),) * 4, Facts(1, 1, True))[3]
+    assert (last.run, last.tokens) == ("reuse", None)
 
 
-def test_released_runs_what_the_official_repository_runs():
-    schedule = SCHEDULES[64, 64]
-    plan = StageVARReleased().plan(Plan.uniform(13, guidance=3.0), schedule, Facts(32, 8, True))
-    assert plan.executed == tuple(range(11))
-    assert [s.branch for s in plan] == ["both"] * 10 + ["null"] * 3
-    assert [s.tokens is not None for s in plan] == [False] * 10 + [True] + [False] * 2
+@dataclass(frozen=True)
+class Colder(Accelerator):
+    """Lowers the temperature after every scale."""
+
+    name: ClassVar[str] = "colder"
+    owns: ClassVar[frozenset[str]] = frozenset({"temperature"})
+    online: ClassVar[bool] = True
+
+    def revise(self, plan, at, signals):
+        return plan.replace(range(at.k + 1, len(plan)), temperature=0.5)
 
 
-def test_calibrated_ranks_and_boundaries_take_the_place_of_the_tables(tmp_path):
-    boundary = Boundary(Rule(("layout",), 0.9), 3, 0.5, 0.5, 0.0, 0.5, 0.5)
-    table = tuple(Ranks(share, (share / 4, share / 2), (0.0, 0.0)) for share in (0.25, 0.5, 1.0))
-    path, schedule = tmp_path / "profile.json", ((1, 1), (2, 2), (4, 4), (6, 6), (8, 8))
-    StageProfile("m", "f", {}, schedule, 1, 1, 0, (1.0,), boundary, boundary, {0.96: table}).save(path)
-    facts, plain = Facts(depth=4, groups=2, causal=True), Plan.uniform(5, guidance=2.0)
-    plan = parse(f"stagevar_paper(profile={str(path)!r})").plan(plain, schedule, facts)
-    assert [s.stage for s in plan] == [None] * 3 + ["fidelity"] * 2
-    assert plan[3].tokens.ratios == pytest.approx((0.1875, 0.375)) and plan[4].tokens.ratios == (0.25, 0.5)
-    released = parse(f"stagevar_released(profile={str(path)!r}, skip=0, single=2, rotary='drawn')")
-    plan = released.plan(plain, schedule, facts)
-    assert plan[4].tokens == Sketch((0.25, 0.5), rotary="drawn") and plan[3].tokens is None
-    assert plan[3].branch == "null" and plan.executed == (0, 1, 2, 3, 4)
-    with pytest.raises(OptionError, match="2 groups"):
-        released.plan(plain, schedule, Facts(depth=8, groups=8, causal=True))
-    with pytest.raises(MissingFileError, match=r"none\.json"):
-        parse("stagevar_paper(profile='none.json')").plan(plain, schedule, facts)
-
-
-def test_mixtures_stand_at_the_first_positions_or_at_the_drawn_ones():
-    x, rope = torch.randn(1, 12, 4), torch.randn(12, 2, 2)
-    latent = torch.randn(1, 5, 3, 4)
-    context = TokenContext(3, (3, 4), 0, 1, rope, [1], latent, latent, Memory())
-    first, drawn = (Sketch((0.3,), rotary=rotary).reduce(x, context) for rotary in ("first", "drawn"))
-    assert torch.equal(first.rope[0], rope[:4]) and torch.equal(drawn.rope[0], rope[drawn.index[0]])
-    assert torch.equal(first.index, drawn.index) and torch.equal(first.x, drawn.x)
+def test_every_part_of_a_sum_revises_the_plan():
+    both = Colder() + parse("stagevar(quality=0.0)")
+    revised = both.revise(Plan.uniform(2, guidance=2.0), Scale(((1, 1), (1, 1)), 0), SETTLED)
+    assert (revised[1].temperature, revised[1].branch) == (0.5, "cond")
 
 
 def test_a_sum_is_checked_and_an_empty_accelerator_changes_nothing():
     assert isinstance(parse("none"), Nothing)
     plan = Plan.uniform(4)
     assert Accelerator.plan(Nothing(), plan, ((1, 1),) * 4, Facts(1, 1, True)) == plan
-
-
-def signals(**fields):
-    support = tuple(share / 10 for share in range(1, len(SUPPORT_ENERGIES) + 1))
-    usual = {"flips": 0.2, "confidence": 0.9, "low": 0.5, "middle": 0.9, "high": 0.9, "support": support}
-    return Signals(**usual | fields)
-
-
-def test_stages_move_forward_only_and_each_is_held_against_the_price_of_the_next_scale():
-    schedule = SCHEDULES[64, 64]
-    accelerator, plan = parse("stagevar(quality=0.4)"), Plan.uniform(13, guidance=3.0)
-    plan = accelerator.revise(plan, Scale(schedule, 8), signals())
-    assert {s.stage for s in plan.scales[9:]} == {"semantic"} and plan.scales[9].branch == "both"
-    plan = accelerator.revise(plan, Scale(schedule, 9), signals(low=0.1))
-    assert {s.stage for s in plan.scales[10:]} == {"structure"}
-    assert {(s.branch, s.tokens) for s in plan.scales[10:]} == {("both", None)}
-    plan = accelerator.revise(plan, Scale(schedule, 10), signals(low=0.9, flips=0.1))
-    assert {s.stage for s in plan.scales[11:]} == {"structure"}
-    assert [s.branch for s in plan] == ["both"] * 11 + ["cond"] * 2 and plan[11].tokens is None
-    plan = accelerator.revise(plan, Scale(schedule, 11), signals(middle=0.2, flips=None))
-    assert plan[12].stage == "fidelity" and plan[12].cache == "none"
-    assert plan[12].tokens == Select(plan[12].tokens.keep, score="contrast", restore_by="zero_code")
-    same = {"low": 0.1, "middle": 0.5, "flips": 0.1}
-    early = accelerator.revise(Plan.uniform(13, guidance=3.0), Scale(schedule, 3), signals(**same))
-    late = accelerator.revise(Plan.uniform(13, guidance=3.0), Scale(schedule, 11), signals(**same))
-    assert (early[4].stage, early[4].branch) == ("semantic", "both")
-    assert (late[12].stage, late[12].branch) == ("fidelity", "cond")
-
-
-def test_guidance_that_was_not_measured_is_kept():
-    """A plan that guides hidden states yields no flips; that is not the same as no flips."""
-    plan = Plan.uniform(13, guidance=3.0, guidance_layer=2).replace(range(13), stage="structure")
-    revised = parse("stagevar").revise(plan, Scale(SCHEDULES[64, 64], 10), signals(low=0.0, middle=9.0, flips=None))
-    assert {scale.branch for scale in revised} == {"both"}
-
-
-def test_a_decision_is_about_the_next_scale_that_runs():
-    at, seen = Scale(SCHEDULES[64, 64], 9), signals(low=0.01, middle=0.01, flips=0.0)
-    plan = Plan.uniform(13, guidance=3.0).replace([10, 11], run="skip")
-    revised = parse("stagevar").revise(plan, at, seen)
-    assert [scale.tokens is None for scale in revised] == [True] * 12 + [False]
-    assert revised[12].branch == "cond" and revised[12].stage == "fidelity"
-    assert parse("stagevar").revise(revised, at, seen) == revised, "asked again, nothing more changes"
-    price = parse("stagevar").revise(Plan.uniform(13, guidance=3.0), at, signals(low=0.01, middle=0.7, flips=0.0))
-    assert price[10].stage == "structure", "the price of scale 10, which runs"
-    assert parse("stagevar").revise(plan, at, signals(low=0.01, middle=0.7, flips=0.0))[12].stage == "fidelity"
-
-
-def test_behind_the_last_scale_that_runs_nothing_is_decided():
-    plan = Plan.uniform(13, guidance=3.0).replace([12], run="skip")
-    assert parse("stagevar").revise(plan, Scale(SCHEDULES[64, 64], 11), signals(low=0.0)) == plan
-    assert parse("stagevar").revise(Plan.uniform(1), Scale(((1, 1),), 0), signals(low=0.0)) == Plan.uniform(1)
-
-
-def test_kept_positions_follow_the_picture_and_the_dial():
-    schedule = SCHEDULES[64, 64]
-
-    def keep(quality, **fields):
-        plan = Plan.uniform(13).replace(range(13), stage="fidelity", branch="cond")
-        tokens = parse(f"stagevar(quality={quality})").revise(plan, Scale(schedule, 11), signals(**fields))[12].tokens
-        return 1.0 if tokens is None else tokens.keep
-
-    by_dial = [keep(quality) for quality in (0.0, 0.25, 0.5, 0.75, 0.99)]
-    assert by_dial == sorted(by_dial) and by_dial[0] < by_dial[-1]
-    plain, textured = ((share,) * len(SUPPORT_ENERGIES) for share in (0.01, 0.6))
-    assert keep(0.0, support=plain) == 1 / 16 < keep(0.5, support=textured) == 0.625
 
 
 def test_the_accelerator_of_the_documentation_works():
