@@ -22,7 +22,7 @@ from stagevar.errors import (
     UnsafePickleError,
 )
 from stagevar.families import catalogue
-from stagevar.families.family import Family
+from stagevar.families.family import Family, renamed
 from stagevar.families.fields import read_fields
 from stagevar.families.infinity import sizes as infinity
 from stagevar.families.infinity.network import Infinity
@@ -212,3 +212,9 @@ def test_a_row_of_the_table_holds_together(family: Family) -> None:
 def test_a_config_survives_json(family: Family) -> None:
     for size in family.sizes.values():
         assert read_fields(family.config, json.loads(json.dumps(asdict(size.config)))) == size.config
+
+
+def test_a_module_is_renamed_with_all_below_it_and_none_whose_name_only_begins_alike() -> None:
+    names = {"blocks.1": "layers.1", "norm": "final"}
+    assert renamed("blocks.1.weight", names) == "layers.1.weight" and renamed("norm", names) == "final"
+    assert [renamed(key, names) for key in ("blocks.10.weight", "normal")] == ["blocks.10.weight", "normal"]

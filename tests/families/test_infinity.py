@@ -137,6 +137,21 @@ def test_pictures_become_bits_and_a_latent(fold: int) -> None:
     assert decoded.max() <= 1
 
 
+def test_the_encoder_reads_pictures_from_minus_one_to_one() -> None:
+    tokenizer, schedule, pictures = small_tokenizer(1), ((1, 1), (4, 4)), torch.rand(1, 3, 16, 16)
+    assert tokenizer.encoder is not None
+    _, latent = tokenizer.encode(pictures, schedule)
+    assert torch.equal(latent, tokenizer.quantize(tokenizer.encoder(2 * pictures - 1), schedule)[1])
+    assert not torch.equal(latent, tokenizer.quantize(tokenizer.encoder(2 * pictures), schedule)[1])
+
+
+def test_what_is_left_of_a_feature_is_one_bit_by_its_sign_and_zero_is_no_positive_number() -> None:
+    features = torch.tensor([-0.5, 0.0, 0.5]).view(1, 3, 1, 1)
+    bits, latent = small_tokenizer(1).quantize(features, ((1, 1), (1, 1)))
+    assert [each.flatten().tolist() for each in bits] == [[0, 0, 1], [1, 1, 0]]
+    torch.testing.assert_close(latent.flatten(), torch.zeros(3))
+
+
 def test_more_scales_approximate_a_latent_better() -> None:
     tokenizer, schedule = small_tokenizer(1), budget_schedule("0.06M")
     features = torch.nn.functional.interpolate(torch.randn(1, 3, 4, 4), (16, 16), mode="bicubic")

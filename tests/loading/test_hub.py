@@ -68,7 +68,7 @@ def test_a_missing_file_of_a_folder_is_named_with_what_is_there(tmp_path: Path) 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./nowhere", "owner/name.pth", "a b/c", "scenes2"])
 def test_what_is_neither_path_nor_repository_is_said_so(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    with pytest.raises(MissingFileError):
+    with pytest.raises(MissingFileError, match="is no hub repository such as owner.name"):
         locate(source, "x.pth")
 
 
@@ -182,6 +182,17 @@ def test_a_damaged_file_of_the_users_that_the_cache_links_to_is_kept(hub: Hub, t
     else:
         path.resolve().write_bytes(NETWORK[:500])
         assert locate("owner/name", "net.pth").read_bytes() == NETWORK
+
+
+@pytest.mark.parametrize(("name", "data"), [("net.pth", NETWORK), ("config.json", SETTINGS)])
+def test_what_replaces_a_cut_file_of_the_cache_is_compared_with_the_hub_s_hash(
+    hub: Hub, name: str, data: bytes
+) -> None:
+    locate("owner/name", name).resolve().write_bytes(data[:5])
+    hub.faults[name] = ["flip"]
+    with pytest.raises(MissingFileError, match="the file is damaged"):
+        locate("owner/name", name)
+    assert locate("owner/name", name).read_bytes() == data
 
 
 def test_revisions_are_kept_apart(hub: Hub) -> None:

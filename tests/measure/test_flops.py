@@ -112,6 +112,19 @@ def test_a_scale_that_is_not_run_costs_nothing_and_one_branch_half():
     assert rows[3].embed == plain[3].embed
 
 
+def test_cross_attention_that_the_branches_share_is_work_of_one():
+    """Where the branches process other positions, each attends to the text itself."""
+    model = MODELS["star"]
+    both, single = Plan.uniform(6), Plan.uniform(6, branch="cond")
+    shared, one = ([row.cross for row in plan_flops(model, model.schedule(), plan, 7)] for plan in (both, single))
+    assert shared == one
+    apart, alone = (
+        plan_flops(model, model.schedule(), plan.replace([5], tokens=Select(0.5, "norm", "nearest")), 7)[5].cross
+        for plan in (both, single)
+    )
+    assert apart == 2 * alone
+
+
 def test_the_meta_device_suffices():
     full, bare = MODELS["scenes"], tiny("scenes").to("meta")
     plan = Plan.uniform(5).replace([4], tokens=Select(0.5))

@@ -105,6 +105,11 @@ def test_negative_prompts_one_for_all_or_one_each():
         expand(["a", "b"], negative_prompt=["x"])
 
 
+def test_all_pictures_of_a_prompt_have_its_negative_prompt():
+    requests = expand(["a", "b"], num_images_per_prompt=2, negative_prompt=["x", "y"])
+    assert [(r.prompt, r.negative_prompt) for r in requests] == [("a", "x"), ("a", "x"), ("b", "y"), ("b", "y")]
+
+
 @pytest.mark.parametrize("count", [0, MAX_IMAGES + 1])
 def test_number_of_images_is_bounded(count):
     with pytest.raises(OptionError, match=r"image"):
