@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import re
 from collections.abc import Sequence
@@ -176,6 +175,6 @@ def _per_scale(name: str, value: Any, *, low: float, high: float) -> PerScale | 
     several = not isinstance(value, str) and getattr(value, "ndim", int(isinstance(value, Sequence))) == 1
     values = tuple(_number(name, each) for each in (value if several else [value]))
     for each in values:
-        if not (math.isfinite(each) and low <= each <= high):
+        if not low <= each <= high:
             raise OptionError(f"{name} must lie between {low} and {high}, not {each}")
     return values if several else values[0]

@@ -200,7 +200,7 @@ class _Way:
         if not self.model.causal:
             return rows
         keys = self.cached[layer] + rows
-        if self.plan[k].cache == "all" and k != self.plan.executed[-1]:
+        if self.plan[k].cache == "all":
             self.cached[layer] = keys
         return keys
 
