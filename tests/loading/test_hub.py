@@ -68,7 +68,7 @@ def test_a_missing_file_of_a_folder_is_named_with_what_is_there(tmp_path: Path) 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./nowhere", "owner/name.pth", "a b/c", "scenes2"])
 def test_what_is_neither_path_nor_repository_is_said_so(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    with pytest.raises(MissingFileError, match="is no hub repository such as owner.name"):
+    with pytest.raises(MissingFileError, match="is no hub repository such as owner/name"):
         locate(source, "x.pth")
 
 
