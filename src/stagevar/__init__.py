@@ -1,6 +1,7 @@
 """Inference engine for next-scale visual autoregressive image generators.
 
 Names are imported on first use, so that ``import stagevar`` loads neither torch nor transformers.
+Importing it before torch also settles how the threads of torch wait (``stagevar.threads``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stagevar import errors
+from stagevar import errors, threads
 
 if TYPE_CHECKING:
     from stagevar.accelerators.base import Accelerator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from stagevar.result import Result, ScaleEvent
 
 __version__ = "0.1.0"
+
+threads.settle()
 
 __all__ = [
     "Accelerator",

@@ -17,6 +17,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.loop.call import Tap
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
+from stagevar.families.linear import pack
 from stagevar.loading.place import move, read_device, read_dtype
 from stagevar.loading.sources import load
 from stagevar.loading.where import Where
@@ -189,6 +190,7 @@ class Pipeline:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
         prepared = [self.prepare(request) for request in requests]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
+        pack(self.model)
         return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap)
 
     def prepare(self, request: Request) -> Prepared:

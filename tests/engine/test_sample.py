@@ -4,7 +4,7 @@ import torch
 
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.drawing import Drawing
-from stagevar.engine.contract.sampling import draw, gumbel_mixture, keep_top_k, keep_top_p
+from stagevar.engine.contract.sampling import draw, gumbel_mixture, keep_likely
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.noise import uniforms
 from stagevar.engine.loop.sample import sample
@@ -72,16 +72,16 @@ def test_draw_equals_its_reference():
 
 
 def test_top_k_keeps_ties():
-    assert torch.isfinite(keep_top_k(torch.tensor([3.0, 2.0, 2.0, 1.0]), 2)).tolist() == [True, True, True, False]
+    assert torch.isfinite(keep_likely(torch.tensor([3.0, 2.0, 2.0, 1.0]), 2)).tolist() == [True, True, True, False]
     logits = torch.randn(3, 5)
-    assert torch.equal(keep_top_k(logits, 0), logits) and torch.equal(keep_top_k(logits, 5), logits)
+    assert torch.equal(keep_likely(logits, 0), logits) and torch.equal(keep_likely(logits, 5), logits)
 
 
 def test_top_p_drops_the_tail_and_keeps_the_largest():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
-    assert torch.isfinite(keep_top_p(logits, 0.8)).tolist() == [True, True, False, False]
-    assert torch.isfinite(keep_top_p(logits, 0.01)).tolist() == [True, False, False, False]
-    assert torch.equal(keep_top_p(logits, 1.0), logits)
+    assert torch.isfinite(keep_likely(logits, top_p=0.8)).tolist() == [True, True, False, False]
+    assert torch.isfinite(keep_likely(logits, top_p=0.01)).tolist() == [True, False, False, False]
+    assert torch.equal(keep_likely(logits, top_p=1.0), logits)
 
 
 def test_greedy_by_temperature_or_top_k():
@@ -112,7 +112,7 @@ def test_smoothed_sampling_gives_weights_over_the_codes_that_may_be_drawn():
     soft, sharp = drawn(logits, plans, [3, 3], 1, 60)
     assert soft.shape == (60, 9)
     assert torch.allclose(soft.sum(-1), torch.ones(60)) and torch.allclose(sharp.sum(-1), torch.ones(60))
-    allowed = torch.isfinite(keep_top_k(logits, 4))
+    allowed = torch.isfinite(keep_likely(logits, 4))
     assert (soft[~allowed[0]] == 0).all() and (sharp[~allowed[1]] == 0).all()
     assert soft.amax(-1).mean() < 0.95 < sharp.amax(-1).mean()
 

@@ -210,6 +210,7 @@ def diagnosis(found: Diagnosis) -> None:
     )
     free = f"{_bytes(found.disk)} of disk free, {_bytes(found.memory)} of memory free"
     line(f"{_bytes(found.download)} to download; {free}")
+    line(f"threads: {found.threads}")
     for remark in found.remarks:
         line(f"remark: {remark}")
     for trouble in found.troubles:

@@ -14,6 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.engine.contract.block import BlockContext
+from stagevar.families.linear import Linear
+
+ROW_BY_ROW = 16
+"""Tokens from which a modulated norm runs image by image on the CPU: one operation in place of two over all rows."""
+
+NORM_EPS = 1e-12
+"""Least length that queries and keys are divided by (``torch.nn.functional.normalize``)."""
 
 
 def layer_norm(x: Tensor, eps: float) -> Tensor:
@@ -26,30 +33,40 @@ def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
     return F.rms_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.eps)
 
 
-def modulate(x_RMC: Tensor, scale_RC: Tensor, shift_RC: Tensor, eps: float) -> Tensor:
-    """Adaptive layer norm: ``norm(x) * (1 + scale) + shift``, in float32."""
-    return layer_norm(x_RMC, eps) * (1 + scale_RC[:, None]) + shift_RC[:, None]
+def modulate(
+    x_RMC: Tensor, scale_RC: Tensor, shift_RC: Tensor, eps: float, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Adaptive layer norm: ``norm(x) * (1 + scale) + shift``, computed in float32 and returned in ``dtype``."""
+    R, M, C = x_RMC.shape
+    x, scale, shift = x_RMC.float(), 1 + scale_RC.float(), shift_RC.float()
+    if x.is_cuda or M < ROW_BY_ROW:
+        return torch.addcmul(shift[:, None], layer_norm(x, eps), scale[:, None]).to(dtype)
+    out = torch.empty_like(x, dtype=dtype)
+    for r in range(R):
+        out[r] = F.layer_norm(x[r], (C,), scale[r], shift[r], eps)
+    return out
 
 
-def adapted(x_RMC: Tensor, context: BlockContext, part: int, eps: float) -> tuple[Tensor, Tensor | None]:
-    """The normalised input of part 0 or 1 of a block, and the part's gain (R, 1, C).
+def adapted(
+    x_RMC: Tensor, context: BlockContext, part: int, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """The normalised input of part 0 or 1 of a block in ``dtype``, and the part's gain (R, 1, C).
 
     A layer has six vectors: 0 and 1 are the gains of the two parts, 2 and 3 the scales, 4 and 5 the shifts. A condition
     without modulation gets a plain layer norm and no gain (STAR).
     """
     if not context.condition.modulation:
-        return layer_norm(x_RMC, eps), None
+        return layer_norm(x_RMC, eps).to(dtype), None
     vectors_R6C = context.condition.modulation[context.layer]
-    return modulate(x_RMC, vectors_R6C[:, 2 + part], vectors_R6C[:, 4 + part], eps), vectors_R6C[:, part, None]
+    h = modulate(x_RMC, vectors_R6C[:, 2 + part], vectors_R6C[:, 4 + part], eps, dtype)
+    return h, vectors_R6C[:, part, None]
 
 
-def rotate(x_RHMD: Tensor, rope: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs (2i, 2i + 1) by the angles of ``rope`` (M, D/2, 2) or (R, M, D/2, 2)."""
-    if rope.dim() == 4:
-        rope = rope[:, None]
-    cos, sin = rope.unbind(-1)
-    even, odd = x_RHMD.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs (2i, 2i + 1) of (..., D), float32, by the angles of ``rope`` (..., D/2, 2): a
+    product of complex numbers. The leading axes broadcast."""
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.view_as_complex(rope)).flatten(-2)
 
 
 def split_heads(x_RMC: Tensor, heads: int) -> Tensor:
@@ -68,6 +85,34 @@ def padded_text(texts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, 
     lengths = torch.tensor([len(states) for states in rows], device=device)
     padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
+
+
+def queries_keys_values(
+    qkv_RMC: Tensor, heads: int, lengths: Tensor | None, rope: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (R, H, M, D) of one projection (R, M, 3 * H * D), in its dtype.
+
+    Args:
+        qkv_RMC: queries of all heads, then keys, then values.
+        heads: H.
+        lengths: (2, H, 1), float32: queries and keys are normalised to these lengths; None leaves them as they are.
+        rope: (M, D/2, 2) or (R, M, D/2, 2), by which queries and keys are rotated, or None.
+    """
+    parts_RM3HD = qkv_RMC.unflatten(-1, (3, heads, -1))
+    qk = parts_RM3HD[:, :, :2]
+    if lengths is not None:
+        qk = qk.float()
+        qk = qk * (lengths / torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp_min(NORM_EPS))
+    if rope is not None:
+        qk = rotate(qk.float(), rope[..., None, None, :, :])
+    q, k = qk.to(qkv_RMC.dtype).permute(2, 0, 3, 1, 4).unbind()
+    return q, k, parts_RM3HD[:, :, 2].transpose(1, 2)
+
+
+def query_key_lengths(log_temperature_H: Tensor) -> Tensor:
+    """Lengths (2, H, 1) for attention by cosine: queries have length exp(log temperature), at most 100, keys 1."""
+    temperature = log_temperature_H.float().clamp(max=math.log(100.0)).exp()
+    return torch.stack([temperature, torch.ones_like(temperature)])[..., None]
 
 
 def cosine_query(q_RHMD: Tensor, log_temperature_H: Tensor) -> Tensor:
@@ -94,12 +139,12 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, eps: float, cosine: bool = True, modulating: bool = False) -> None:
         super().__init__()
         self.heads, self.eps = heads, eps
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.log_temperature = nn.Parameter(torch.full((heads,), math.log(4.0))) if cosine else None
-        self.proj = nn.Linear(width, width)
-        self.modulation = nn.Linear(width, 6 * width) if modulating else None
+        self.proj = Linear(width, width)
+        self.modulation = Linear(width, 6 * width) if modulating else None
 
     def vectors(self, pooled_RC: Tensor) -> Tensor:
         """The block's adaptive-norm vectors (R, 6, C), float32, in the order of ``SharedModulation``."""
@@ -108,16 +153,11 @@ class SelfAttention(nn.Module):
         return self.modulation(h).float().unflatten(-1, (6, -1))
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        h, gain = adapted(x, context, 0, self.eps)
-        h = h.to(self.qkv.weight.dtype)
+        h, gain = adapted(x, context, 0, self.eps, self.qkv.weight.dtype)
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        q, k, v = (split_heads(part, self.heads) for part in F.linear(h, self.qkv.weight, bias).chunk(3, -1))
-        scale = 0.25 * q.shape[-1] ** -0.5
-        if self.log_temperature is not None:
-            q, k, scale = cosine_query(q, self.log_temperature), F.normalize(k.float(), dim=-1), 1.0
-        if context.rope is not None:
-            q, k = rotate(q, context.rope), rotate(k, context.rope)
-        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=scale)
+        lengths = None if self.log_temperature is None else query_key_lengths(self.log_temperature)
+        q, k, v = queries_keys_values(self.qkv(h, bias), self.heads, lengths, context.rope)
+        out = context.attend(q, k, v, scale=1.0 if self.log_temperature is not None else 0.25 * q.shape[-1] ** -0.5)
         increment: Tensor = self.proj(merge_heads(out))
         return increment if gain is None else gain.to(v.dtype) * increment
 
@@ -133,15 +173,15 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, eps=eps)
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width, bias=False)
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, T, D) of projected text (R, T, C)."""
         text = text_RTC.to(self.kv.weight.dtype)
-        k, v = F.linear(text, self.kv.weight, torch.cat([torch.zeros_like(self.v_bias), self.v_bias])).chunk(2, -1)
+        k, v = self.kv(text, torch.cat([torch.zeros_like(self.v_bias), self.v_bias])).chunk(2, -1)
         return split_heads(k, self.heads), split_heads(v, self.heads)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
@@ -159,12 +199,12 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, hidden: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        h, gain = adapted(x, context, 1, self.eps)
-        increment: Tensor = self.down(F.gelu(self.up(h.to(self.up.weight.dtype)), approximate="tanh"))
+        h, gain = adapted(x, context, 1, self.eps, self.up.weight.dtype)
+        increment: Tensor = self.down(self.up(h, gelu=True))
         return increment if gain is None else gain.to(increment.dtype) * increment
 
 
@@ -174,8 +214,8 @@ class AdaptiveHead(nn.Module):
     def __init__(self, width: int, outputs: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.modulation = nn.Linear(width, 2 * width)
-        self.proj = nn.Linear(width, outputs)
+        self.modulation = Linear(width, 2 * width)
+        self.proj = Linear(width, outputs)
 
     def forward(self, x_RMC: Tensor, pooled_RC: Tensor) -> Tensor:
         scale, shift = self.modulation(F.silu(pooled_RC.float())).chunk(2, -1)
@@ -192,7 +232,7 @@ class SharedModulation(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        self.shared = nn.Linear(width, 6 * width)
+        self.shared = Linear(width, 6 * width)
         self.tables = nn.ParameterList(torch.zeros(6, width) for _ in range(depth))
 
     def forward(self, pooled_RC: Tensor) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ import torch
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.errors import OptionError, quoted
 from stagevar.families.family import TextReader
+from stagevar.families.linear import unpack
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -77,6 +78,7 @@ def in_blocks(name: str) -> bool:
 
 def move(model: ScaleModel, device: torch.device, dtype: torch.dtype | None = None) -> None:
     """Put a model with its text encoders on a device, in another compute dtype unless it is None."""
+    unpack(model)
     encoders = cast(TextReader, model.text_encoder).encoders if hasattr(model.text_encoder, "encoders") else ()
     if dtype is not None:
         for name, parameter in model.named_parameters():

@@ -116,8 +116,9 @@ def forward(work: Pass) -> Output:
         x = x + _carried(work, index)
     logits = work.call.model.logits(x, cohort.condition, work.at)
     cohort.memory.keep_only(_kept_maps(work))
-    temperature = per_image([each.temperature or 1.0 for each in work.here], logits)
-    logits = logits / temperature.repeat(len(logits) // n, *[1] * (logits.dim() - 1))
+    temperatures = [each.temperature or 1.0 for each in work.here]
+    if set(temperatures) != {1.0}:
+        logits = logits / per_image(temperatures * (len(logits) // n), logits)
     cond, flips = logits[:n], None
     if both and plan.guidance_layer is None:
         logits = _guide(logits, work.here)

@@ -132,7 +132,7 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         output = forward(work)
         work.show("logits", output.logits)
         row_layers = output.row_layers
-        if not bool(torch.isfinite(output.logits).all()):
+        if not bool(torch.isfinite(output.logits.sum())):
             raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.engine.contract.drawing import Drawing
-from stagevar.engine.contract.sampling import draw, gumbel_mixture, keep_top_k, keep_top_p
+from stagevar.engine.contract.sampling import draw, gumbel_mixture, keep_likely
 
 
 def sample(logits_nMV: Tensor, drawing: Drawing) -> Tensor:
@@ -21,14 +23,27 @@ def sample(logits_nMV: Tensor, drawing: Drawing) -> Tensor:
     Returns:
         int64 (n, M) or (n, M, d); smoothed, weights over the codes (n, M, V) instead.
     """
-    codes = []
-    for image, (logits, settings) in enumerate(zip(logits_nMV, drawing.settings, strict=True)):
-        if settings.temperature == 0 or settings.top_k == 1:
-            best = logits.argmax(-1)
-            codes.append(best if settings.smooth is None else F.one_hot(best, logits.shape[-1]).to(logits.dtype))
-            continue
-        each = logits.shape[1:-1] if settings.smooth is None else logits.shape[1:]
-        uniform = drawing.uniforms(image, each, logits.device)
-        kept = keep_top_p(keep_top_k(logits, settings.top_k), settings.top_p)
-        codes.append(draw(kept, uniform) if settings.smooth is None else gumbel_mixture(kept, settings.smooth, uniform))
-    return torch.stack(codes)
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for image, each in enumerate(drawing.settings):
+        greedy = each.temperature == 0 or each.top_k == 1
+        alike.setdefault((greedy, each.smooth) + ((0, 1.0) if greedy else (each.top_k, each.top_p)), []).append(image)
+    n = len(logits_nMV)
+    drawn = [
+        _draw(logits_nMV if len(images) == n else logits_nMV[images], drawing, images, *key)
+        for key, images in alike.items()
+    ]
+    order = [image for images in alike.values() for image in images]
+    return drawn[0] if len(drawn) == 1 else torch.cat(drawn)[torch.tensor(order).argsort()]
+
+
+def _draw(
+    logits: Tensor, drawing: Drawing, images: list[int], greedy: bool, smooth: float | None, top_k: int, top_p: float
+) -> Tensor:
+    """Codes of those images whose settings are the same."""
+    if greedy:
+        best = logits.argmax(-1)
+        return best if smooth is None else F.one_hot(best, logits.shape[-1]).to(logits.dtype)
+    each = logits.shape[2:-1] if smooth is None else logits.shape[2:]
+    uniform = torch.stack([drawing.uniforms(image, each, logits.device) for image in images])
+    kept = keep_likely(logits, top_k, top_p)
+    return draw(kept, uniform) if smooth is None else gumbel_mixture(kept, smooth, uniform)

@@ -17,6 +17,7 @@ from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.grid import Grid
 from stagevar.families.blocks import merge_heads, rms_norm, split_heads
 from stagevar.families.hart.residual import WAVES, waves
+from stagevar.families.linear import Linear
 
 Pooling = Literal["max", "avg"]
 
@@ -69,15 +70,15 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, cosine: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.log_temperature = nn.Parameter(torch.full((heads,), math.log(4.0))) if cosine else None
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, h: Tensor, context: BlockContext) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(h.to(self.qkv.weight.dtype), self.qkv.weight, bias)
+        qkv = self.qkv(h.to(self.qkv.weight.dtype), bias)
         q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, -1))
         q, k, scale = q.float(), k.float(), 0.25 / math.sqrt(q.shape[-1])
         if self.log_temperature is not None:
@@ -94,9 +95,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate = Linear(width, hidden, bias=False)
+        self.up = Linear(width, hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
 
     def forward(self, h: Tensor, context: BlockContext) -> Tensor:
         h = h.to(self.up.weight.dtype)
@@ -147,7 +148,7 @@ class WaveLevel(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(WAVES, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, scale: Tensor) -> Tensor:
         return self.mlp(waves(scale))
@@ -172,7 +173,7 @@ class LayerModulation(nn.Module):
     def __init__(self, width: int, depth: int, pooling: Pooling) -> None:
         super().__init__()
         self.pooling = pooling
-        self.layers = nn.ModuleList(nn.Linear(width, 6 * width) for _ in range(depth))
+        self.layers = nn.ModuleList(Linear(width, 6 * width) for _ in range(depth))
 
     def forward(self, text_RTC: Tensor, mask_RT: Tensor) -> tuple[Tensor, ...]:
         """The six vectors of each layer, (R, 6, C), float32."""
@@ -194,8 +195,8 @@ class RmsHead(nn.Module):
     def __init__(self, width: int, outputs: int, eps: float) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(width, eps)
-        self.modulation = nn.Linear(width, 2 * width)
-        self.proj = nn.Linear(width, outputs)
+        self.modulation = Linear(width, 2 * width)
+        self.proj = Linear(width, outputs)
 
     def forward(self, x_RMC: Tensor, pooled_RC: Tensor) -> Tensor:
         scale, shift = self.modulation(F.silu(pooled_RC))[:, None].chunk(2, -1)

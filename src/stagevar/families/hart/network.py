@@ -34,6 +34,7 @@ from stagevar.families.hart.blocks import (
 )
 from stagevar.families.hart.config import HartConfig
 from stagevar.families.hart.residual import ResidualHead
+from stagevar.families.linear import Linear
 from stagevar.families.tokenizers.vq import VQTokenizer
 from stagevar.families.vq_model import VQModel
 
@@ -71,9 +72,9 @@ class Hart(VQModel):
         self.defaults = defaults or sampling(len(config.schedules[0]))
         width, depth, eps = config.width, config.depth, config.eps
         norm = nn.RMSNorm(config.text_channels, eps) if config.text_norm else nn.Identity()
-        self.context = nn.Sequential(norm, nn.Linear(config.text_channels, width))
+        self.context = nn.Sequential(norm, Linear(config.text_channels, width))
         self.level = nn.Embedding(len(config.schedules[0]), width) if config.level_table else WaveLevel(width)
-        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.word = Linear(config.tokenizer.channels, width)
         self.modulation = _modulation(config)
         hidden = (int(width * config.feed_forward * 2 / 3) + 255) // 256 * 256
         self.blocks = nn.ModuleList(HartBlock(width, config.heads, hidden, config.cosine, eps) for _ in range(depth))

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stagevar.families.linear import Linear
+
 TRAINING_STEPS = 1000
 WAVES = 256
 EPS = 1e-6
@@ -98,9 +100,9 @@ class ResidualLayer(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=EPS)
-        self.modulation = nn.Linear(width, 3 * width)
-        self.up = nn.Linear(width, width)
-        self.down = nn.Linear(width, width)
+        self.modulation = Linear(width, 3 * width)
+        self.up = Linear(width, width)
+        self.down = Linear(width, width)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         shift, scale, gain = self.modulation(F.silu(y)).chunk(3, -1)
@@ -114,12 +116,12 @@ class ResidualHead(nn.Module):
         super().__init__()
         self.channels = channels
         self.coefficients = Coefficients.of(steps)
-        self.time = nn.Sequential(nn.Linear(WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        self.condition = nn.Linear(condition, width)
-        self.input = nn.Linear(channels, width)
+        self.time = nn.Sequential(Linear(WAVES, width), nn.SiLU(), Linear(width, width))
+        self.condition = Linear(condition, width)
+        self.input = Linear(channels, width)
         self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
-        self.modulation = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, 2 * channels)
+        self.modulation = Linear(width, 2 * width)
+        self.output = Linear(width, 2 * channels)
 
     @property
     def steps(self) -> int:

@@ -32,6 +32,7 @@ from stagevar.families.blocks import (
 )
 from stagevar.families.infinity.grids import SCHEDULES, budget_schedule, nearest_sizes, reference_grid, rotary_table
 from stagevar.families.infinity.names import CheckpointNames
+from stagevar.families.linear import Linear
 from stagevar.families.tokenizers.bsq import BinaryTokenizer, TokenizerConfig
 
 
@@ -84,9 +85,9 @@ class TextPool(nn.Module):
         super().__init__()
         self.heads = channels // (128 if width <= 4096 else 64)
         self.query = nn.Parameter(torch.zeros(self.heads, width // self.heads))
-        self.kv = nn.Linear(channels, 2 * width, bias=False)
+        self.kv = Linear(channels, 2 * width, bias=False)
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, text_RTC: Tensor, mask_RT: Tensor) -> Tensor:
         """Texts (R, T, text channels) to vectors (R, C); the mask is True at real text."""
@@ -113,11 +114,11 @@ class Infinity(ScaleModel):
         self.null_text = nn.Parameter(torch.zeros(config.text_length, config.text_channels))
         self.pool = TextPool(config.text_channels, width)
         self.context = nn.Sequential(
-            nn.Linear(config.text_channels, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+            Linear(config.text_channels, width), nn.GELU(approximate="tanh"), Linear(width, width)
         )
         self.start = nn.Parameter(torch.zeros(width))
         self.level = nn.Embedding(config.levels, width)
-        self.word = nn.Linear(config.tokenizer.token_bits, width)
+        self.word = Linear(config.tokenizer.token_bits, width)
         self.modulation = SharedModulation(width, config.depth)
         hidden = round(config.feed_forward * width / 256) * 256
         self.blocks = nn.ModuleList(

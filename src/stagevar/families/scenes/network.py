@@ -21,6 +21,7 @@ from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import expand_rows, token_rows
 from stagevar.errors import PromptError, SizeError
 from stagevar.families.blocks import AdaptiveHead, CrossAttention, FeedForward, SelfAttention, SharedModulation
+from stagevar.families.linear import Linear
 from stagevar.families.scenes.config import CHANNELS, EPS, PATCH, ScenesConfig
 from stagevar.families.scenes.text import TextEncoder
 from stagevar.families.scenes.tokenizer import PatchQuantizer
@@ -53,7 +54,7 @@ class Scenes(ScaleModel):
         self.register_buffer("input_scale", torch.ones(CHANNELS))
         self.input_scale: Tensor
         self.level = nn.Embedding(scales, width)
-        self.place = nn.Linear(32, width, bias=False)
+        self.place = Linear(32, width, bias=False)
         self.blocks = nn.ModuleList(
             Block(
                 attention=SelfAttention(width, config.heads, EPS),

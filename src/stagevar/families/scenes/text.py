@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stagevar.families.linear import Linear
 from stagevar.families.scenes.config import EPS, ScenesConfig
 from stagevar.scenes.captions import MAX_WORDS, VOCABULARY
 
@@ -24,7 +25,7 @@ class TextEncoder(nn.Module):
             for _ in range(config.text_depth)
         )
         self.norm = nn.LayerNorm(width, eps=EPS)
-        self.summary = nn.Linear(MAX_WORDS * width, width)
+        self.summary = Linear(MAX_WORDS * width, width)
 
     def forward(self, words_RT: Tensor) -> tuple[Tensor, Tensor]:
         """Word indices (R, T) to states (R, T, C) and summaries (R, C)."""

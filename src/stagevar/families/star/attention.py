@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stagevar.engine.contract.block import BlockContext, Condition
 from stagevar.families.blocks import cosine_query, layer_norm, merge_heads, split_heads
+from stagevar.families.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,12 @@ class CosineCrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, text: int, eps: float) -> None:
         super().__init__()
         self.heads, self.eps = heads, eps
-        self.q = nn.Linear(width, width, bias=False)
-        self.kv = nn.Linear(text, 2 * width, bias=False)
+        self.q = Linear(width, width, bias=False)
+        self.kv = Linear(text, 2 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.log_temperature = nn.Parameter(torch.zeros(heads))
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, T, D) of the text encoder's states (R, T, C)."""
@@ -81,7 +82,7 @@ class CosineCrossAttention(nn.Module):
             readers, places = readers[places], torch.arange(len(x), device=x.device)
         k, v = (each[readers] for each in condition.text_kv[context.layer])
         h = layer_norm(x[readers] if context.aligned else x, self.eps).to(v.dtype)
-        q = split_heads(F.linear(h, self.q.weight, self.q_bias), self.heads)
+        q = split_heads(self.q(h, self.q_bias), self.heads)
         mask = None if mask is None else mask[readers, None, None]
         out = F.scaled_dot_product_attention(cosine_query(q, self.log_temperature).to(v.dtype), k, v, mask, scale=1.0)
         return self.proj(merge_heads(out))[places]

@@ -31,6 +31,7 @@ from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import expand_rows
 from stagevar.errors import MissingFileError, PromptError
 from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm, padded_text
+from stagevar.families.linear import Linear
 from stagevar.families.star.attention import CosineCrossAttention, Sharing, StarCondition
 from stagevar.families.star.second_stage import SamplerConfig, SecondStage
 from stagevar.families.tokenizers.vq import VQConfig, VQTokenizer
@@ -93,10 +94,10 @@ class Star(VQModel):
         width, heads, eps = config.width, config.heads, config.eps
         text, codes, scales = config.text_channels, config.tokenizer.codes, len(config.schedules[0])
         hidden = round(config.feed_forward * width)
-        self.summary = nn.Linear(text, width)
+        self.summary = Linear(text, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.level = nn.Embedding(scales, width)
-        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.word = Linear(config.tokenizer.channels, width)
         self.blocks = nn.ModuleList(
             Block(
                 attention=SelfAttention(width, heads, eps),
@@ -105,7 +106,7 @@ class Star(VQModel):
             )
             for _ in range(config.depth)
         )
-        self.head = nn.Linear(width, codes)
+        self.head = Linear(width, codes)
         self.second = None
         if config.sampler is not None:
             channels = config.tokenizer.channels

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Block, BlockContext, Condition
 from stagevar.engine.contract.drawing import Drawing, Sampling
-from stagevar.engine.contract.sampling import draw, keep_top_k, keep_top_p
+from stagevar.engine.contract.sampling import draw, keep_likely
 from stagevar.engine.grids.rows import expand_rows
 from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm
+from stagevar.families.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +83,16 @@ class SecondStage(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.eps = config, eps
-        self.summary = nn.Linear(text, width)
+        self.summary = Linear(text, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.level = nn.Embedding(scales, width)
-        self.word = nn.Linear(channels, width)
-        self.mix = nn.Linear(2 * width, width)
+        self.word = Linear(channels, width)
+        self.mix = Linear(2 * width, width)
         self.blocks = nn.ModuleList(
             Block(attention=SelfAttention(width, heads, eps), feed_forward=FeedForward(width, hidden, eps))
             for _ in range(config.depth)
         )
-        self.head = nn.Linear(width, codes)
+        self.head = Linear(width, codes)
 
     def forward(self, x_RrC: Tensor, vectors_nrD: Tensor, condition: Condition, rope: Tensor, k: int) -> Tensor:
         """Logits (R, r, V) before guidance.
@@ -174,7 +175,7 @@ def _draw(logits_nrV: Tensor, settings: Sequence[Sampling], uniform_nr: Tensor) 
     or among all codes if sampling is greedy."""
     codes, certainty = [], []
     for logits, each, uniform in zip(logits_nrV, settings, uniform_nr, strict=True):
-        kept = keep_top_p(keep_top_k(logits, each.top_k), each.top_p)
+        kept = keep_likely(logits, each.top_k, each.top_p)
         greedy = each.temperature == 0 or each.top_k == 1
         codes.append(logits.argmax(-1) if greedy else draw(kept, uniform))
         certainty.append((logits if greedy else kept).softmax(-1).gather(-1, codes[-1][:, None])[:, 0])

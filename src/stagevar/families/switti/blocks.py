@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stagevar.engine.contract.block import BlockContext
 from stagevar.families.blocks import layer_norm, merge_heads, rms_norm, rotate, split_heads
+from stagevar.families.linear import Linear
 
 QK_EPS = 1e-6
 """Epsilon of the norms of queries and keys. The other norms have ``SwittiConfig.eps``."""
@@ -27,11 +28,11 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.modulation = nn.Linear(width, 6 * width)
+        self.modulation = Linear(width, 6 * width)
         self.crop_gain = nn.Parameter(torch.zeros(width))
         self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def vectors(self, pooled_RC: Tensor, crop_RC: Tensor) -> Tensor:
         """The block's adaptive-norm vectors (R, 6, C), float32."""
@@ -41,12 +42,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         gain, _, scale, _, shift, _ = context.condition.modulation[context.layer].unbind(1)
         h = rms_norm(x, self.norm) * (1 + scale[:, None]) + shift[:, None]
-        q, k, v = self.qkv(h.to(self.qkv.weight.dtype)).chunk(3, -1)
-        q, k = (split_heads(layer_norm(part, QK_EPS), self.heads) for part in (q, k))
+        parts_RM3C = self.qkv(h.to(self.qkv.weight.dtype)).unflatten(-1, (3, -1))
+        qk = layer_norm(parts_RM3C[:, :, :2], QK_EPS).unflatten(-1, (self.heads, -1))
         if context.rope is not None:
-            q, k = rotate(q, context.rope), rotate(k, context.rope)
-        v = split_heads(v, self.heads)
-        out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=q.shape[-1] ** -0.5)
+            qk = rotate(qk, context.rope[..., None, None, :, :])
+        q, k = qk.to(parts_RM3C.dtype).permute(2, 0, 3, 1, 4).unbind()
+        out = context.attend(q, k, split_heads(parts_RM3C[:, :, 2], self.heads), scale=q.shape[-1] ** -0.5)
         return gain[:, None] * rms_norm(self.proj(merge_heads(out)), self.norm_out)
 
 
@@ -58,9 +59,9 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
         self.norm_text = nn.RMSNorm(text_channels, eps)
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(text_channels, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.kv = Linear(text_channels, 2 * width)
+        self.proj = Linear(width, width)
 
     def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, T, D) of text states (R, T, text channels)."""
@@ -83,9 +84,9 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         hidden = int(width * 8 / 3)
         self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.up = Linear(width, hidden, bias=False)
+        self.gate = Linear(width, hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         _, gain, _, scale, _, shift = context.condition.modulation[context.layer].unbind(1)

@@ -20,6 +20,7 @@ from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import Branch, expand_rows
 from stagevar.errors import MissingFileError, PromptError
 from stagevar.families.blocks import AdaptiveHead, padded_text
+from stagevar.families.linear import Linear
 from stagevar.families.switti.blocks import CrossAttention, GatedFeedForward, SelfAttention
 from stagevar.families.tokenizers.vq import VQConfig, VQTokenizer
 from stagevar.families.vq_model import SCALES_512, VQModel, check_schedules
@@ -72,7 +73,7 @@ class CropEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.frequencies = nn.Parameter(torch.zeros(width // 8))
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, numbers_R4: Tensor) -> Tensor:
         """Numbers (R, 4) of ``crop_numbers`` to vectors (R, C)."""
@@ -105,11 +106,11 @@ class Switti(VQModel):
         self.defaults = defaults or Defaults(guidance=6.0)
         self.text_encoder: Callable[[Sequence[str]], Text] | None = None
         width, heads, eps = config.width, config.heads, config.eps
-        self.pooled = nn.Linear(config.pooled_channels, width)
+        self.pooled = Linear(config.pooled_channels, width)
         self.crop = CropEmbedding(width)
         self.start = nn.Parameter(torch.zeros(width))
         self.level = nn.Embedding(len(config.schedules[0]), width)
-        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.word = Linear(config.tokenizer.channels, width)
         self.blocks = nn.ModuleList(
             Block(
                 attention=SelfAttention(width, heads, eps),

@@ -6,6 +6,7 @@ self-attention at the coarsest level; Infinity uses none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -34,9 +35,9 @@ class ResidualBlock(nn.Module):
         self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return self.nin_shortcut(x) + h
+        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        return h.add_(self.nin_shortcut(x))
 
 
 class Attention(nn.Module):
@@ -77,6 +78,14 @@ class Downsample(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
+def doubled(x_nChw: Tensor) -> Tensor:
+    """Every position as a square of two by two, (n, C, 2h, 2w), channels last: a copy of whole vectors, which is five
+    times as fast on the CPU as ``interpolate``."""
+    n, C, h, w = x_nChw.shape
+    squares = x_nChw.permute(0, 2, 3, 1)[:, :, None, :, None].expand(n, h, 2, w, 2, C)
+    return squares.reshape(n, 2 * h, 2 * w, C).permute(0, 3, 1, 2)
+
+
 class Upsample(nn.Module):
     """Double both sides: nearest neighbour, then a 3x3 convolution."""
 
@@ -85,7 +94,7 @@ class Upsample(nn.Module):
         self.conv = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(doubled(x))
 
 
 class Level(nn.Module):
@@ -136,7 +145,7 @@ class Encoder(nn.Module):
         x = self.conv_in(pictures)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(F.silu(self.norm_out(self.mid(x)), inplace=True))
 
 
 class Decoder(nn.Module):
@@ -163,4 +172,10 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(latent_nDHW.contiguous(memory_format=torch.channels_last)))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(F.silu(self.norm_out(x), inplace=True))
+
+
+def decoded(decoder: Callable[[Tensor], Tensor], latent_nDHW: Tensor) -> Tensor:
+    """Pictures (n, 3, height, width) in [0, 1]. They are decoded one by one: a batch would not be faster, takes n times
+    the memory, and rounds differently."""
+    return torch.cat([(decoder(latent).clamp_(-1, 1) + 1) / 2 for latent in latent_nDHW.float().split(1)])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stagevar.engine.grids.grid import Grid, Schedule
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import spread, token_map, token_rows
-from stagevar.families.tokenizers.autoencoder import Decoder, Encoder
+from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class BinaryTokenizer(nn.Module):
         return self.quantize(self.encoder(pictures.float() * 2 - 1), schedule)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
-        """Pictures (n, 3, height, width) in [0, 1]."""
+        """Pictures (n, 3, height, width) in [0, 1], decoded one by one."""
         if self.decoder is None:
             raise ValueError("this tokenizer was built without its decoder")
-        return (self.decoder(latent_nDHW.float()).clamp(-1, 1) + 1) / 2
+        return decoded(self.decoder, latent_nDHW)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import spread, token_map, token_rows
-from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, conv
+from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, conv, decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ class VQTokenizer(nn.Module):
 
     def embed(self, codes: Tensor) -> Tensor:
         """Vectors (n, M, D) of codes, int64 (n, M), or their mixtures for weights over the codes, float (n, M, V)."""
-        return codes @ self.codebook.weight if codes.is_floating_point() else self.codebook(codes)
+        if not codes.is_floating_point():
+            return self.codebook(codes)
+        return torch.stack([weights @ self.codebook.weight for weights in codes])
 
     def upsampled(self, codes: Tensor, at: Scale, index_nr: Tensor | None = None, phi: bool = True) -> Tensor:
         """The contribution of a scale's codes to the latent, (n, D, H, W).
@@ -102,10 +104,11 @@ class VQTokenizer(nn.Module):
         return self.refine(x, at.k, len(at.schedule)) if phi else x
 
     def refine(self, x_nDHW: Tensor, scale: int, scales: int) -> Tensor:
-        """The scale's convolution, blended with its input."""
+        """The scale's convolution, blended with its input. It runs picture by picture: several at once would take
+        another kernel, which rounds differently."""
         r = self.config.blend
         convolution = self.convolutions[convolution_of(scale, scales, self.config.convolutions)]
-        return (1 - r) * x_nDHW + r * convolution(x_nDHW)
+        return (1 - r) * x_nDHW + r * torch.cat([convolution(x) for x in x_nDHW.contiguous().split(1)])
 
     def scale_input(self, latent_nDHW: Tensor, at: Scale) -> Tensor:
         """Input of a scale after the first, (n, M, D): the latent resized to the scale's grid."""
@@ -142,5 +145,5 @@ class VQTokenizer(nn.Module):
         return self.quantize(self.features(pictures), schedule)[0]
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
-        """Pictures (n, 3, height, width) in [0, 1]."""
-        return (self.decoder(self.post_quant_conv(latent_nDHW.float())).clamp(-1, 1) + 1) / 2
+        """Pictures (n, 3, height, width) in [0, 1], decoded one by one."""
+        return decoded(lambda latent: self.decoder(self.post_quant_conv(latent)), latent_nDHW)

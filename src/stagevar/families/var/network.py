@@ -20,6 +20,7 @@ from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import expand_rows, token_map, token_rows
 from stagevar.errors import PromptError
 from stagevar.families.blocks import AdaptiveHead, FeedForward, SelfAttention, SharedModulation
+from stagevar.families.linear import Linear
 from stagevar.families.tokenizers.vq import VQConfig, VQTokenizer
 from stagevar.families.var.imagenet import COUNT, find_class
 from stagevar.families.var.names import CheckpointNames
@@ -88,7 +89,7 @@ class VAR(VQModel):
         self.start = nn.Parameter(torch.zeros(width))
         self.positions = nn.Parameter(torch.zeros(sum(h * w for h, w in config.schedules[0]), width))
         self.level = nn.Embedding(len(config.schedules[0]), width)
-        self.word = nn.Linear(config.tokenizer.channels, width)
+        self.word = Linear(config.tokenizer.channels, width)
         self.modulation = SharedModulation(width, config.depth) if config.shared else None
         self.blocks = nn.ModuleList(
             Block(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import Condition
-from stagevar.engine.contract.sampling import keep_top_k, keep_top_p
+from stagevar.engine.contract.sampling import keep_likely
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.rows import Branch, token_map
@@ -154,4 +154,4 @@ def check_filters(probe: Probe) -> None:
     with reading_config(probe.folder):
         cases = [(int(top_k), float(top_p) or 1.0) for top_k, top_p in probe.config["filter_cases"]]
     for j, (top_k, top_p) in enumerate(cases):
-        probe.exact(f"filter.keep.{j}", torch.isfinite(keep_top_p(keep_top_k(logits, top_k), top_p)))
+        probe.exact(f"filter.keep.{j}", torch.isfinite(keep_likely(logits, top_k, top_p)))

@@ -21,6 +21,7 @@ from stagevar.measure.predict.memory import RunBytes, run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.quiet import errors_only
 from stagevar.request import Request
+from stagevar.threads import waiting
 from stagevar.untrusted import PICKLES, stands_for
 
 TEXT_PACKAGES = ("transformers", "sentencepiece")
@@ -62,6 +63,7 @@ class Diagnosis:
         memory: free on the device.
         obstacles: what is missing besides files: published weights, a package.
         remarks: what a user should know.
+        threads: how many compute on the CPU, and how they wait.
     """
 
     model: str
@@ -78,6 +80,7 @@ class Diagnosis:
     memory: int
     obstacles: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    threads: str = ""
     interpreter: int = INTERPRETER
 
     @property
@@ -154,6 +157,7 @@ def diagnose(
         memory=free_memory(device),
         obstacles=tuple(_obstacles(meant)),
         remarks=tuple(_remarks(row, prepared.size)),
+        threads=f"{torch.get_num_threads()} on the CPU; {waiting()}",
     )
 
 

@@ -1,0 +1,194 @@
+"""The plain run against a twin of the authors' code: ``python benchmarks/plain.py [--quick] [--json]``.
+
+Both draw in turns, from the same random weights, on the shapes of Infinity-0.13B at 512x512 and VAR-d16 at 256x256.
+Appends to ``results/plain.jsonl``: per shape, dtype and batch the median seconds of a whole call (text to pictures, not
+the text encoder), the ratios of whole, network and decoder, and the bytes that the keys and values take at their peak.
+``--quick`` runs the rows that fit into 80 s once and writes nothing; ``--json`` prints the report alone.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from store import append, arguments
+from twin import Twin
+
+from stagevar.engine.contract.text import Text
+from stagevar.engine.grids.grid import Schedule
+from stagevar.families.infinity.network import Infinity, InfinityConfig
+from stagevar.families.linear import pack
+from stagevar.families.tiny import randomize
+from stagevar.families.tokenizers.bsq import TokenizerConfig
+from stagevar.families.var.network import VAR, VARConfig
+from stagevar.loading.place import DTYPES
+from stagevar.machine import machine
+from stagevar.measure.predict.memory import run_bytes
+from stagevar.pipeline import Pipeline
+from stagevar.request import EncodedPrompt, Request
+
+WORDS = 32
+"""Text tokens of a prompt, about as many as a long sentence has."""
+
+BUDGET = 80.0
+"""Seconds that ``--quick`` may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A network of published shape with random weights, and what both sides are asked to draw.
+
+    Attributes:
+        teraflops: of one picture, about; it tells which rows fit into the time.
+    """
+
+    name: str
+    model: VAR | Infinity
+    side: int
+    guidance: float
+    teraflops: float
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.model.schedule(self.side, self.side)
+
+    def texts(self, batch: int) -> list[Text]:
+        """One encoded prompt per picture."""
+        generator = torch.Generator().manual_seed(0)
+        if isinstance(self.model, VAR):
+            return [Text((torch.tensor([207 + i]),)) for i in range(batch)]
+        channels = self.model.config.text_channels
+        return [Text((torch.randn(WORDS, channels, generator=generator),)) for _ in range(batch)]
+
+    def requests(self, batch: int) -> list[Request]:
+        return [
+            Request(
+                "encoded",
+                encoded=EncodedPrompt("encoded", self.model.family, text),
+                seed=seed,
+                height=self.side,
+                width=self.side,
+                guidance_scale=self.guidance,
+            )
+            for seed, text in enumerate(self.texts(batch))
+        ]
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="one turn of the rows that fit into 80 s; write nothing")
+    parser.add_argument("--json", action="store_true", help="print the report alone")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    began, rows, left_out, done = time.perf_counter(), [], [], 0.0
+    for shape, dtype, batch in cases():
+        cost = batch * shape.teraflops
+        spent = time.perf_counter() - began
+        if options.quick and done and spent * (1 + cost / done) > BUDGET:
+            left_out.append({"shape": shape.name, "dtype": dtype, "batch": batch})
+            continue
+        rows.append(compared(shape, dtype, batch, 1 if options.quick else options.repeats, options.device))
+        done += cost
+        if not options.json:
+            print(json.dumps(rows[-1]), flush=True)
+    report = {**machine(shape.model), "repeats": 1 if options.quick else options.repeats, "rows": rows}
+    if options.json:
+        print(json.dumps(report | {"left_out": left_out}))
+    if not options.quick:
+        append("plain", options.device, report, options.out)
+
+
+def cases() -> Iterator[tuple[Shape, str, int]]:
+    """Shape, dtype and batch; the networks one in memory at a time, the cheap one first."""
+    for shape in (var, infinity):
+        built = shape()
+        for batch in (1, 4):
+            for dtype in ("float32", "bfloat16"):
+                yield built, dtype, batch
+
+
+def var() -> Shape:
+    model = VAR(VARConfig(width=1024, depth=16, heads=16))
+    randomize(model, 0)
+    return Shape("var-d16", model.eval(), 256, 4.0, teraflops=0.9)
+
+
+def infinity() -> Shape:
+    model = Infinity(InfinityConfig(768, 12, 8, tokenizer=TokenizerConfig(encoder=None), budget="0.25M"))
+    randomize(model, 0)
+    return Shape("infinity-0.13b", model.eval(), 512, 3.0, teraflops=2.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of one call: conditions and all scales, then decoding."""
+
+    network: float
+    decoder: float
+
+    @property
+    def whole(self) -> float:
+        return self.network + self.decoder
+
+
+def compared(shape: Shape, dtype: str, batch: int, repeats: int, device: str) -> dict[str, Any]:
+    """Both sides in turns, after a warm-up of each if there are several. A ratio is the median over the turns."""
+    shape.model.to(device)
+    twin = Twin(shape.model, DTYPES[dtype])
+    pipe = Pipeline(shape.model).to(device, dtype)
+    pack(pipe.model)
+    warm = repeats > 1
+    turns = [(ours(pipe, shape, batch), theirs(twin, shape, batch)) for _ in range(repeats + warm)][warm:]
+
+    def ratio(part: str) -> float:
+        return statistics.median(getattr(slow, part) / getattr(fast, part) for fast, slow in turns)
+
+    return {
+        "shape": shape.name,
+        "size": [shape.side, shape.side],
+        "dtype": dtype,
+        "batch": batch,
+        "executed_scales": list(range(len(shape.schedule))),
+        "seconds": statistics.median(fast.whole for fast, _ in turns),
+        "reference_seconds": statistics.median(slow.whole for _, slow in turns),
+        "ratio": ratio("whole"),
+        "network_ratio": ratio("network"),
+        "decoder_ratio": ratio("decoder"),
+        "kv_bytes": kept_bytes(pipe, shape, batch),
+        "reference_kv_bytes": twin.kv_bytes,
+    }
+
+
+def ours(pipe: Pipeline, shape: Shape, batch: int) -> Times:
+    event = [*pipe.events(shape.requests(batch), batch_size=batch, output_type="pt")][-1]
+    assert event.result is not None
+    trace = event.result.trace
+    return Times((trace.text_milliseconds + trace.network_milliseconds) / 1e3, trace.decode_milliseconds / 1e3)
+
+
+def theirs(twin: Twin, shape: Shape, batch: int) -> Times:
+    schedule, defaults = shape.schedule, shape.model.defaults
+    guidance = shape.model.guidance_schedule(shape.guidance, schedule)
+    assert isinstance(defaults.temperature, float) and isinstance(defaults.top_k, int)
+    sampling: dict[str, Any] = {"temperature": defaults.temperature, "top_k": defaults.top_k, "top_p": defaults.top_p}
+    began = time.perf_counter()
+    latent = twin.latent(Text.joined(shape.texts(batch)), schedule, guidance, **sampling)
+    drawn = time.perf_counter()
+    twin.decode(latent)
+    return Times(drawn - began, time.perf_counter() - drawn)
+
+
+def kept_bytes(pipe: Pipeline, shape: Shape, batch: int) -> int:
+    """Most bytes of keys and values at once."""
+    prepared = pipe.prepare(shape.requests(1)[0])
+    sizes = run_bytes(pipe.model, shape.schedule, prepared.plan, batch, dtype=pipe.dtype, text_length=WORDS)
+    return max(scale.cache for scale in sizes.scales)
+
+
+if __name__ == "__main__":
+    main()
