@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never, Self
@@ -89,7 +90,8 @@ class Pipeline:
             MissingExtraError.
         """
         for name in unknown:
-            raise OptionError(unknown_setting(name))
+            kept = inspect.signature(cls.from_pretrained).parameters.values()
+            raise OptionError(unknown_setting(name, [each.name for each in kept if each.kind is each.KEYWORD_ONLY]))
         chosen, place = parse(accelerator), read_device(device)
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
         options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
@@ -165,6 +167,9 @@ class Pipeline:
     def stream(self, prompt: Prompt | Sequence[Prompt], **settings: Any) -> Iterator[ScaleEvent]:
         """As ``__call__``, with the same settings but callback and progress, one event per scale; ``event.preview``
         decodes the picture as it stands."""
+        for name in ("callback_on_step_end", "progress"):
+            if name in settings:
+                raise OptionError(f"stream takes no {name}, as it gives every event to its caller; call the pipeline")
         own = {name: settings.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in settings}
         return self.events(expand(prompt, **settings), **own)
 
