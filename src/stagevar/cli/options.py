@@ -124,7 +124,15 @@ class Place:
 
 
 def read_numbers(text: str | None, option: str) -> float | list[float] | None:
-    """One number, or one per scale separated by commas."""
+    """One number, or one per scale separated by commas; None without text.
+
+    Args:
+        text: what the user gave.
+        option: its name, for the message.
+
+    Raises:
+        OptionError: a part is no number.
+    """
     if text is None:
         return None
     try:
@@ -137,7 +145,11 @@ def read_numbers(text: str | None, option: str) -> float | list[float] | None:
 def read_size(
     size: str | None, width: int | None = None, height: int | None = None, aspect: str | None = None
 ) -> dict[str, Any]:
-    """The fields of a request that say how large its picture is."""
+    """The fields of a request that set the size of its picture: height, width and aspect ratio.
+
+    Raises:
+        SizeError: ``size`` is not width x height, or is given beside width or height.
+    """
     if size is not None:
         sides = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", size)
         if sides is None:
@@ -149,10 +161,15 @@ def read_size(
 
 
 def read_prompts(path: Path | None, most: int | None = None) -> list[str]:
-    """The prompts of a file or of standard input, one per line; none without a file.
+    """The prompts of a file, or of standard input for ``-``, one per line; none without a path.
+
+    Args:
+        path: what the user gave.
+        most: largest number of prompts to return.
 
     Raises:
-        MissingFileError, OptionError
+        MissingFileError: the file cannot be read.
+        OptionError: it is not UTF-8, or holds no prompt.
     """
     if path is None:
         return []

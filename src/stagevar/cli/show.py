@@ -1,4 +1,4 @@
-"""What the commands print on stdout: tables and lines, as wide as a terminal of 80 columns where somebody looks."""
+"""Print results on stdout: tables and sentences that fit a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Done:
 
 @contextmanager
 def reporting(what: str, *, as_json: bool, quiet: bool) -> Iterator[Done]:
-    """Print at the end what was finished, as a table or as JSON; after a failure too, which the JSON names."""
+    """Print what was finished at the end, as a table or as JSON, after a failure too. The JSON names the failure."""
     done, failure = Done(), ""
     try:
         yield done

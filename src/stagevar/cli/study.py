@@ -1,4 +1,4 @@
-"""The commands that look at a model scale by scale: ``study`` writes all there is to see, ``calibrate`` the profile."""
+"""`stagevar study` and `calibrate`: what each scale of a model contributes, as a report or as a profile alone."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def calibrate(
 
 
 def _texts(pipe: Pipeline, lines: list[str], count: int) -> list[str]:
-    """The prompts of a file if there are any, else what the model is asked by its suite."""
+    """The prompts of a file, or ``count`` questions for the model if there are none."""
     from stagevar.measure.suites.known import questions_for
 
     return lines or [question.caption for question in questions_for(pipe.model, count)]

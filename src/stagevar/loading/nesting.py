@@ -25,8 +25,8 @@ class Nest:
 
     Attributes:
         path: keys and beginnings of names that lead there, joined with dots; "" for the file itself.
-        tensors: by the rest of their names, prefixes of wrappers taken off.
-        keys: by the same names, what the file calls them.
+        tensors: the tensors by the rest of their names, without prefixes of wrappers.
+        keys: the file's own name of each tensor, by the same names.
     """
 
     path: str

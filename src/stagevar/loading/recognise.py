@@ -13,7 +13,8 @@ from stagevar.loading.expected import Expected
 
 
 def recognise(state: Mapping[str, Any], path: Path) -> list[str]:
-    """The models whose network a checkpoint holds: exactly, or else but for its number of blocks or classes.
+    """The models whose network a checkpoint holds. If none fits exactly, those fit that differ in the number of blocks
+    or classes alone.
 
     Args:
         state, path: the checkpoint.

@@ -16,13 +16,13 @@ from stagevar.loading.where import Where
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a name, path or repository stands for: a row of the table, or a folder that this package wrote.
+    """What a name, path or repository means: a model of the catalogue, or a folder that this package wrote.
 
     Attributes:
-        name: of the model, "" where the folder knows it.
+        name: name of the model; "" if the folder's config has it.
         family: its family.
-        size: its row, None for a folder.
-        folder: that this package wrote, None for published files.
+        size: its row of the catalogue; None for a folder.
+        folder: folder that this package wrote; None for published files.
         where: where published files and text encoders are looked for.
         remote: (repository, folder in it) if ``folder`` is the hub cache's copy of it. Only the config has been
             fetched so far; ``load`` fetches the weights.
@@ -43,7 +43,7 @@ class Source:
         return () if self.size is None else self.size.text
 
     def places(self, *, text: bool = True) -> list[tuple[str | Path, str, dict[str, Any]]]:
-        """Of all files, network first: folder or repository, file or folder in it, options of ``download.locate``.
+        """Arguments of ``download.locate`` for each file: folder or repository, path in it, options. Network first.
 
         Args:
             text: whether those of the text encoders are among them.

@@ -62,7 +62,10 @@ def _takes(model: ScaleModel, accelerator: str) -> bool:
 
 
 def rewrite(readme: Path) -> bool:
-    """Put the table into a document between its two comments; whether that changed anything.
+    """Put the table into a document between its two comments.
+
+    Returns:
+        Whether that changed the document.
 
     Raises:
         OptionError: the document has no such comments.

@@ -1,4 +1,4 @@
-"""What a study yields, as plain data: curves over the scales, with every prompt's values behind them."""
+"""The results of a study as plain data: curves over the scales, with the values of every prompt."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class Study:
     """The systematic analysis of one model.
 
     Attributes:
-        model, family, device, dtype, versions: what ran.
+        model, family: name and family of the model.
+        device, dtype, versions: what it ran on.
         schedule: grids of the scales.
         size: height and width of the pictures in pixels.
         prompts: the texts; picture i had seed ``seed + i``.
