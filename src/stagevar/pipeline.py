@@ -204,7 +204,8 @@ class Pipeline:
             One event per scale and batch; the last one holds the result.
 
         Raises:
-            RequestError and its kinds at once; NumericError, Cancelled while drawing.
+            RequestError and its kinds: at once, or before the first event if the text encoder refuses a prompt.
+            NumericError, Cancelled: while drawing.
         """
         if isinstance(requests, Request) or not all(isinstance(request, Request) for request in requests):
             raise OptionError("events takes a list of requests; call the pipeline itself, or stream, with prompts")
