@@ -57,7 +57,8 @@ class Boundary:
         rule: how it was found.
         scale: index of the last scale of the stage in the schedule that was studied, from the mean curves.
         share: side of that scale over the final grid's.
-        mean, std, low, high: of the same share over prompts, each by its own curves (10% and 90% quantile).
+        mean, std, low, high: mean, standard deviation, 10% and 90% quantile of that share over prompts, each prompt by
+            its own curves.
     """
 
     rule: Rule

@@ -55,7 +55,7 @@ class Listing:
     Attributes:
         files: what the hub knows of each file, by its path in the repository.
         folder: the cached snapshot, if that was listed; None if the hub was.
-        licence: as the repository's card states it, "" if unknown.
+        licence: licence that the repository's tags state; "" if unknown.
         gated: whether access to the files has to be granted.
     """
 

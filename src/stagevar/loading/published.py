@@ -40,7 +40,7 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
     encoder that does not work is found early.
 
     Args:
-        name: of the model, for messages.
+        name: name of the model.
         family, size: its rows of the catalogue.
         where: where its files are looked for.
         place: how it is put into memory.

@@ -35,7 +35,7 @@ def _expected(family: str, name: str, config: Any) -> Expected:
 
 
 def _fits(family: str, name: str, config: Any, state: Mapping[str, Any], path: Path) -> bool:
-    """Whether a checkpoint holds a network, all of it and nothing else in its place."""
+    """Whether a checkpoint holds all tensors of a model's network, and no others in its place."""
     try:
         expected = _expected(family, name, config)
         return expected.whole(expected.network(state, path))
@@ -44,7 +44,7 @@ def _fits(family: str, name: str, config: Any, state: Mapping[str, Any], path: P
 
 
 def _fits_measured(family: str, name: str, config: Any, state: Mapping[str, Any], path: Path) -> bool:
-    """The same for another number of blocks or classes."""
+    """Whether a checkpoint holds a model's network with another number of blocks or classes."""
     measure = FAMILIES[family].measure
     if measure is None:
         return False

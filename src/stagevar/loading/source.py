@@ -68,7 +68,8 @@ class Source:
         return [(source, file, self._options(source, size)) for source, file in found]
 
     def _text(self, name: str, inside: str, where: Where, size: Size) -> tuple[str | Path, str]:
-        """Where a text encoder is: with a folder of ours on the hub, if it has it, else as for published files."""
+        """Folder or repository, and path in it, of a text encoder. A folder of ours on the hub may hold a copy of it;
+        all other encoders are looked for as published files."""
         if self.remote is not None:
             repository, folder = self.remote
             copied = "/".join(filter(None, (folder, last_part(name), inside))).rstrip("/") + "/"

@@ -186,7 +186,7 @@ def load(
 
 
 def _other_model(meant: Source) -> str:
-    """Whose network a checkpoint that did not fit holds, as the end of a sentence; "" if that is not the trouble."""
+    """The end of the message about a checkpoint that did not fit: the models whose network it holds; "" if none."""
     assert meant.size is not None
     with suppress(CheckpointError):
         path = meant.where.find(meant.size.files[0], meant.size)

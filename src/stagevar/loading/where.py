@@ -1,4 +1,4 @@
-"""Where the files of a model are looked for: in folders of the user's, and on the hub."""
+"""Choose where the files of a model are looked for: in the user's folders or on the hub."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def conform(folder: Path | str) -> Report:
 
 @contextmanager
 def reading_config(folder: Path) -> Iterator[None]:
-    """Around the code that turns a set's settings into a network: whatever is wrong there becomes one line.
+    """Turn whatever fails while a set's settings are read into an error of one line.
 
     Raises:
         ForeignCheckpointError: a setting is missing or makes no sense.

@@ -97,11 +97,11 @@ class _Layer:
     """Shapes of one block.
 
     Attributes:
-        weights: of the linear layers that every row passes.
+        weights: weights of linear layers, applied to every row.
         text_weights: weights applied to every text token, once per image (submodules named ``kv``).
         once_weights: weights applied to one vector per image (submodules named ``modulation``).
         self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
-        shared_weights, shared_width: what of ``weights`` and ``cross_width`` one branch computes for both.
+        shared_weights, shared_width: part of ``weights`` and ``cross_width`` that one branch computes for both.
     """
 
     weights: int

@@ -25,7 +25,7 @@ class Curve:
 
     Attributes:
         kind: what it is about.
-        unit: of the values; empty for shares and ratios.
+        unit: unit of the values; empty for shares and ratios.
         values: per prompt, one number per scale.
     """
 
@@ -100,7 +100,7 @@ class Study:
         seed: of the first picture.
         guidance: weight per scale.
         batch_size: pictures per pass, which the times depend on.
-        curves: by name, over all prompts.
+        curves: curves over all prompts, by name.
         groups: per group of blocks, figures of its input by name (see ``spectrum``): prompt branch, first prompts only.
         samples: the intermediate pictures of the first prompts, per scale; not part of the JSON.
     """
