@@ -63,13 +63,17 @@ def options(
         typer.echo(context.get_help())
 
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A name of `stagevar models`, or a folder.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A name of `stagevar models`, a folder, file or repository.")
+]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Folder with a listed model's files, or its network's file, instead of the hub.")
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the network's repository.")]
 OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Download nothing.")]
-OffloadOption = Annotated[bool, typer.Option("--offload-text-encoder", help="Its weights wait on the CPU.")]
+OffloadOption = Annotated[
+    bool, typer.Option("--offload-text-encoder", help="Keep its weights on the CPU between prompts.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")]
