@@ -266,6 +266,18 @@ def batches(report: Row) -> str:
     return f"{report['device']}, torch {report['torch']}, batches of {report['batch']}.\n\n{table(head, rows)}"
 
 
+def half(report: Row) -> str:
+    """Batch equality of the shipped model, a line per dtype."""
+    lines = []
+    for row in (row for row in report["rows"] if row["model"] == "scenes"):
+        line = f"* {row['dtype']}: {row['different']} of {row['pictures']} pictures differ"
+        if row["different"]:
+            line += f", SSIM {row['ssim_median']:.3f} (median) and {row['ssim_lowest']:.3f} (lowest)"
+        lines.append(line + ".")
+    place = f"scenes, {report['device']}, torch {report['torch']}, alone against batches of {report['batch']}"
+    return f"{place}; a picture differs if a pixel does by more than one level of 255:\n\n" + "\n".join(lines)
+
+
 BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "targets": ("front", targets),
     "front": ("front", front),
@@ -276,5 +288,6 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "plain_run": ("plain_run", plain_run),
     "memory": ("memory", memory),
     "batches": ("batches", batches),
+    "half": ("batches", half),
 }
 """Name of a block: the benchmark that it shows, and how."""

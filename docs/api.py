@@ -96,7 +96,7 @@ def prose(thing: Any) -> str:
 def section(part: str) -> str:
     """``Args:`` and its like with an item per entry; indented lines go on with the entry above."""
     title, _, body = part.partition("\n")
-    lines = re.sub(r"(?<=,)\n|\n\s+", " ", inspect.cleandoc(body)).splitlines()
+    lines = re.sub(r"(?<=,)\n\s*|\n\s+", " ", inspect.cleandoc(body)).splitlines()
     items = [ENTRY.sub(r"* `\1`:", line) if ENTRY.match(line) else f"* {line}" for line in lines]
     return "\n".join([f"**{title.removesuffix(':')}**", "", *items])
 

@@ -20,16 +20,14 @@ MAX_IMAGES = 1024
 
 CALL = (
     "num_images_per_prompt",
-    "seed",
     "generator",
-    "negative_prompt",
     "batch_size",
     "output_type",
     "callback_on_step_end",
     "cancelled",
     "progress",
 )
-"""Settings of a call that are none of a request."""
+"""Settings of a call that are not fields of a request."""
 
 ELSEWHERE = {
     "cfg": "guidance_scale",
@@ -50,13 +48,22 @@ ELSEWHERE = {
 """Names that other libraries use, and what to use here."""
 
 
-def unknown_setting(name: str) -> str:
-    """What to say of a setting that does not exist: the right name, and all that there are."""
-    known = [*(each.name for each in fields(Request)[1:] if not each.name.endswith("encoded")), *CALL]
-    known = list(dict.fromkeys(known))
-    near = get_close_matches(name, known, 1)
+SETTINGS = (*(each.name for each in fields(Request)[1:] if not each.name.endswith("encoded")), *CALL)
+"""Every setting of a call, the prompt aside."""
+
+
+def unknown_setting(name: str, known: Sequence[str] = SETTINGS) -> str:
+    """The message about a setting that does not exist: the right name, and all that there are.
+
+    Args:
+        name: what was given.
+        known: settings of the function that it was given to.
+    """
+    near = get_close_matches(name, [*known, *SETTINGS], 1)
     instead = ELSEWHERE.get(name) or (near[0] if near else "")
-    hint = f"; use {instead}" if instead else ""
+    first = instead.partition(" ")[0]
+    elsewhere = " of the pipeline's call" if first in SETTINGS and first not in known else ""
+    hint = f"; use {instead}{elsewhere}" if instead else ""
     return f"there is no option {quoted(name)}{hint}; options are {', '.join(known)}"
 
 

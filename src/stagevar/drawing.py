@@ -39,7 +39,8 @@ class Prepared:
 
     Attributes:
         request: what was asked for.
-        size: height and width in pixels of the picture; ``schedule`` its grids.
+        size: height and width in pixels of the picture.
+        schedule: grids of its scales.
         accelerator: the request's own, or the pipeline's.
         plan: what runs at each scale, before the accelerator revises it.
     """
@@ -74,9 +75,9 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     """Read a request: size, schedule, accelerator and plan.
 
     Args:
-        model: its sizes and defaults are used, not its weights.
+        model: may be on the meta device; its weights are not used.
         request: one picture.
-        accelerator: where the request names none.
+        accelerator: used if the request names none.
 
     Raises:
         SizeError: the request is strict about a size that the model does not draw.
@@ -119,7 +120,11 @@ def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
 
 
 def _checked(plan: Plan, length: int, who: str) -> Plan:
-    """What a user or an accelerator gave as a plan, if it is one for the schedule."""
+    """The plan that a user or an accelerator gave.
+
+    Raises:
+        OptionError: it is no plan, or one for another number of scales.
+    """
     if not isinstance(plan, Plan):
         raise OptionError(f"{who} gave a {type(plan).__name__} where a stagevar.Plan belongs")
     if len(plan) != length:
@@ -168,7 +173,17 @@ def encode(model: ScaleModel, prompts: Sequence[str]) -> list[EncodedPrompt]:
 
 
 def read_prompts(model: ScaleModel, requests: Sequence[Request], at_once: int) -> list[Request]:
-    """The requests with the states of their prompts, each different text read once."""
+    """The requests with the states of their prompts; equal texts are read once.
+
+    Args:
+        model: with its text encoder.
+        requests: whose prompts may have been read already.
+        at_once: texts per call of the text encoder.
+
+    Raises:
+        OptionError: a prompt was encoded for another family.
+        PromptError, MissingFileError
+    """
     unread: dict[str, None] = {}
     for request in requests:
         for text, encoded in ((request.prompt, request.encoded), (request.negative_prompt, request.negative_encoded)):
@@ -216,8 +231,8 @@ def draw(
         model: with its weights.
         prepared: what to draw.
         batch_size: pictures per pass.
-        output_type: of the result's images.
-        origin: of the model, for the trace.
+        output_type: form of the result's images.
+        origin: source and revision of the model, for the trace.
         cancelled: asked before every scale.
         tap: observer of the tensors of every pass.
     """

@@ -128,12 +128,12 @@ class Terminated(Cancelled):
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few of several names."""
+    """The first few of several names, and how many more there are."""
     names = [shortened(name, LONGEST_QUOTE) for name in names]
     rest = f", and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest or "nothing"
 
 
 def first_line(error: BaseException) -> str:
-    """Of its message, or its type."""
+    """The first line of an error's message, shortened and without its full stop; its type if it has no message."""
     return shortened((str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."), 2 * LONGEST_QUOTE)

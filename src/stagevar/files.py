@@ -89,7 +89,7 @@ def renewing(folder: Path, own: Collection[str]) -> Iterator[Path]:
     included, the temporary folder is removed, and the folder as well if it was made for this.
 
     Args:
-        folder: is made if need be.
+        folder: target; made if it does not exist.
         own: paths in ``folder`` of the files that an earlier call wrote.
 
     Raises:
@@ -140,4 +140,5 @@ def _linked(folder: Path, file: str) -> bool:
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
+    """The error of a path that the operating system does not let us write."""
     return OutputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never, Self
@@ -36,8 +37,8 @@ class Pipeline:
 
     Attributes:
         model: the network with its tokenizer and text encoder.
-        accelerator: of requests that name none.
-        origin: source and revision that it was loaded from.
+        accelerator: used by requests that name none.
+        origin: source and revision that the model was loaded from.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Pipeline:
             weights: folder that holds a listed model's published files, or its network's file, instead of the hub.
             device: ``auto`` takes CUDA if there is any.
             dtype: of the transformer blocks; ``auto`` means bfloat16 on CUDA and float32 elsewhere.
-            accelerator: of calls that name none.
+            accelerator: used by calls that name none.
             text_encoder: whether to load it; without it only encoded prompts can be drawn.
             encoder: whether to load the picture tokenizer's encoder too, where it can be left out (VAR, STAR, Switti,
                 HART); drawing does not need it.
@@ -87,10 +88,11 @@ class Pipeline:
 
         Raises:
             UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, OptionError,
-            MissingExtraError.
+            MissingExtraError, OutputError (no space for a download).
         """
         for name in unknown:
-            raise OptionError(unknown_setting(name))
+            kept = inspect.signature(cls.from_pretrained).parameters.values()
+            raise OptionError(unknown_setting(name, [each.name for each in kept if each.kind is each.KEYWORD_ONLY]))
         chosen, place = parse(accelerator), read_device(device)
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
         options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
@@ -140,7 +142,8 @@ class Pipeline:
             accelerator: an instance, or text such as ``drop_last(1)``; None means the pipeline's.
             batch_size: pictures per pass.
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
-            callback_on_step_end: called after every scale, as in diffusers.
+            callback_on_step_end: called after every scale with the arguments that diffusers gives: pipeline, index,
+                scale, ``{"latents": ..., "event": ...}``; what it returns is not used.
             cancelled: asked before every scale; True raises ``Cancelled``.
             progress: show a progress bar.
 
@@ -164,8 +167,18 @@ class Pipeline:
         return event.result
 
     def stream(self, prompt: Prompt | Sequence[Prompt], **settings: Any) -> Iterator[ScaleEvent]:
-        """As ``__call__``, with the same settings but callback and progress, one event per scale; ``event.preview``
-        decodes the picture as it stands."""
+        """Draw as ``__call__`` does, one event per scale and batch; ``event.preview`` decodes the picture as it stands.
+
+        Args:
+            prompt: as in ``__call__``.
+            settings: as in ``__call__``, without callback and progress.
+
+        Raises:
+            as ``events``.
+        """
+        for name in ("callback_on_step_end", "progress"):
+            if name in settings:
+                raise OptionError(f"stream takes no {name}, as it gives every event to its caller; call the pipeline")
         own = {name: settings.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in settings}
         return self.events(expand(prompt, **settings), **own)
 
@@ -178,8 +191,23 @@ class Pipeline:
         cancelled: Callable[[], bool] | None = None,
         tap: Tap | None = None,
     ) -> Iterator[ScaleEvent]:
-        """Draw requests that may differ in everything; those of one picture size share passes. ``tap`` observes the
-        tensors of every pass. All requests are checked before the first is drawn."""
+        """Draw requests that may differ in everything; those of one picture size share passes. All requests are checked
+        before the first is drawn.
+
+        Args:
+            requests: one per picture.
+            batch_size: pictures per pass.
+            output_type: ``pil``, ``np``, ``pt`` or ``latent``.
+            cancelled: asked before every scale; True raises ``Cancelled``.
+            tap: observer of the tensors of every pass.
+
+        Returns:
+            One event per scale and batch; the last one holds the result.
+
+        Raises:
+            RequestError and its kinds: at once, or before the first event if the text encoder refuses a prompt.
+            NumericError, Cancelled: while drawing.
+        """
         if isinstance(requests, Request) or not all(isinstance(request, Request) for request in requests):
             raise OptionError("events takes a list of requests; call the pipeline itself, or stream, with prompts")
         if not requests:

@@ -57,7 +57,8 @@ class Boundary:
         rule: how it was found.
         scale: index of the last scale of the stage in the schedule that was studied, from the mean curves.
         share: side of that scale over the final grid's.
-        mean, std, low, high: of the same share over prompts, each by its own curves (10% and 90% quantile).
+        mean, std, low, high: mean, standard deviation, 10% and 90% quantile of that share over prompts, each prompt by
+            its own curves.
     """
 
     rule: Rule
@@ -71,8 +72,12 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Rank for a share of the centred energy at one scale, over the number of rows, per group of blocks: mean and
-    standard deviation over prompts. ``share`` is the scale's side over the final grid's."""
+    """Effective rank at one scale: singular vectors that hold a share of the centred energy, over the number of rows.
+
+    Attributes:
+        share: side of the scale over the final grid's.
+        mean, std: mean and standard deviation over prompts, per group of blocks.
+    """
 
     share: float
     mean: tuple[float, ...]
@@ -81,8 +86,13 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class DialPoint:
-    """One setting of ``stagevar(quality=...)``: mean SSIM to the plain run, its 10% quantile over pictures, and the
-    plain run's operations over its own."""
+    """What one setting of ``stagevar(quality=...)`` costs and how close it comes to the plain run.
+
+    Attributes:
+        quality: the setting, in [0, 1).
+        ssim, low: SSIM to the plain run, mean and 10% quantile over pictures.
+        flop_ratio: operations of the plain run over those of this setting.
+    """
 
     quality: float
     ssim: float
@@ -95,11 +105,14 @@ class StageProfile:
     """Stages and ranks of one model.
 
     Attributes:
-        model, family, versions: what was studied.
-        schedule: grids of the scales.
-        prompts, rank_prompts: how many the boundaries and the ranks are of.
-        seed, guidance: of the study.
-        semantic, structure: the ends of these stages; what comes after is fidelity.
+        model, family: name and family of the model that was studied.
+        versions: of stagevar and torch.
+        schedule: grids of the scales that were studied.
+        prompts: number of prompts that the boundaries were measured on.
+        rank_prompts: number of prompts that the ranks were measured on.
+        seed: seed of the first picture.
+        guidance: weight per scale.
+        semantic, structure: ends of these stages; all later scales are of the fidelity stage.
         ranks: per share of energy, one entry per scale.
         dial: points of our accelerator's front, fastest first; empty if they were not measured.
     """

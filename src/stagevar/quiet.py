@@ -1,4 +1,4 @@
-"""Silence for the libraries that draw their own progress bars and log beside the errors that they raise."""
+"""Silence other libraries: their log messages, which repeat the errors that they raise, and their progress bars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 @contextmanager
 def errors_only(*names: str) -> Iterator[None]:
-    """Without the warnings of other packages: a retry is not the user's business, and a failure is told by us."""
+    """Drop the named loggers' messages below errors. The libraries retry by themselves; a failure is raised, and
+    reported by this package."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -24,7 +25,7 @@ def errors_only(*names: str) -> Iterator[None]:
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Without the progress bars of transformers."""
+    """Hide the progress bars of transformers."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped

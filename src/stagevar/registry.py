@@ -1,4 +1,4 @@
-"""Accelerators by name: ``fastvar(keep=0.5)`` as text and as dataclass."""
+"""Accelerators by name: from the text ``drop_last(2)`` to the dataclass ``DropLast(n=2)``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from stagevar.errors import OptionError, first_line, quoted
 GROUP = "stagevar.accelerators"
 """Entry points of other packages: each names an ``Accelerator`` class."""
 
-
 LONGEST_TEXT, MOST_PARTS, LARGEST = 2000, 16, 2**53
-"""Of the text of an accelerator: characters, parts of a sum, and the largest number."""
+"""Limits of an accelerator's text: its characters, the parts of a sum, and the size of a number in it."""
 
 
 @functools.cache

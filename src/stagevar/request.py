@@ -32,8 +32,8 @@ class EncodedPrompt:
 
     Attributes:
         prompt: the text.
-        family: of the models that can use it.
-        states: of the text encoder, one entry.
+        family: family of the models that can draw it.
+        states: what the text encoder made of this prompt alone.
     """
 
     prompt: str
@@ -52,8 +52,8 @@ class Request:
         height, width: pixels.
         aspect_ratio: width over height, as a number or as ``"3:2"``, in place of height and width.
         strict: refuse a size or ratio that the model does not draw, instead of drawing the nearest.
-        guidance_scale: strength, or one weight per scale.
-        temperature: divisor of the logits, or one per scale: at least 0.001, or 0 to take the most likely code.
+        guidance_scale: strength, or one weight per scale; -100 to 100.
+        temperature: divisor of the logits, or one per scale: 0.001 to 100, or 0 to take the most likely code.
         top_k: most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn, in (0, 1].
         smooth: whether codes are mixed instead of drawn, more so at early scales (VAR, Switti and HART).

@@ -26,9 +26,9 @@ class Result:
     Attributes:
         images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width)
             in [0, 1]; or latents (D, H, W).
-        prompts, seeds: of each image.
-        sizes: height and width in pixels of each, which may differ from what was asked for.
-        trace: what really ran.
+        prompts, seeds: prompt and seed of each image.
+        sizes: height and width in pixels of each image; the nearest size that the model draws to the one asked for.
+        trace: record of what really ran.
     """
 
     images: list[Any]
@@ -65,11 +65,11 @@ class ScaleEvent:
         scale: index of the scale, 0-based; ``scales`` is how many there are.
         grid: its height and width in tokens.
         images: indices within the call of the pictures that this batch holds.
-        milliseconds: time of the scale.
+        milliseconds: wall-clock time of the batch's passes at this scale.
         latent: (n, D, H, W), decodable after every scale.
-        plans: of these pictures as they stand, for accelerators may revise them between scales.
-        result: the whole call's result, on its very last event.
-        decode: latents to pictures.
+        plans: plans of these pictures as they stand; an accelerator may revise them between scales.
+        result: result of the whole call, on its last event; None before.
+        decode: turns latents (n, D, H, W) into pictures.
     """
 
     scale: int

@@ -1,4 +1,4 @@
-"""Files that others wrote: what is looked at before they are read, or given to a library that reads them."""
+"""Checks of files that others wrote, before they are read or given to a library that reads them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stagevar.files import one_name
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 LARGEST_SETTINGS, LARGEST_INDEX = 2**20, 2**26
-"""Bytes of a ``config.json``, and of an index of shards."""
+"""Most bytes of a ``config.json``, and of an index of shards."""
 
 
 def stands_for(path: Path) -> str:
-    """What a file holds in place of weights or settings, "" if nothing of the kind is seen in its first bytes."""
+    """What a file holds in place of weights or settings, by its first 512 bytes; "" if they show nothing wrong."""
     with path.open("rb") as file:
         start = file.read(512)
     text = start.strip().lower()
@@ -32,10 +32,14 @@ def stands_for(path: Path) -> str:
 
 
 def read_settings(path: Path, most: int = LARGEST_SETTINGS) -> dict[str, Any]:
-    """A JSON file of settings by name.
+    """Read a JSON file of settings by name.
+
+    Args:
+        most: largest number of bytes that the file may have.
 
     Raises:
-        MissingFileError, ForeignCheckpointError
+        MissingFileError: the file cannot be read.
+        ForeignCheckpointError: it is too large, or holds no JSON object.
     """
     try:
         if path.stat().st_size > most:
@@ -53,10 +57,11 @@ def read_settings(path: Path, most: int = LARGEST_SETTINGS) -> dict[str, Any]:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that an index of shards lists, all of which lie beside it.
+    """The names of the files that an index of shards lists; all of them lie beside it.
 
     Raises:
-        MissingFileError, ForeignCheckpointError
+        MissingFileError: the index or a shard is not there.
+        ForeignCheckpointError: it is no index, or points outside its folder.
     """
     try:
         names = sorted({str(name) for name in read_settings(index, LARGEST_INDEX)["weight_map"].values()})
@@ -72,10 +77,11 @@ def shard_names(index: Path) -> list[str]:
 def check_archive(path: Path) -> bool:
     """Whether a file is a zip archive, which has to be as ``torch.save`` writes it: records are stored as they are.
 
-    Records that are compressed would be read as garbage, and could unfold to any size, as those could that share bytes.
+    torch reads compressed records as garbage. Compressed records, and records that share bytes, could unfold to any
+    size.
 
     Raises:
-        ForeignCheckpointError
+        ForeignCheckpointError: the archive is damaged, or its records are compressed, encrypted or overlap.
     """
     if not zipfile.is_zipfile(path):
         return False
@@ -94,13 +100,14 @@ def check_archive(path: Path) -> bool:
 
 
 def check_folder(folder: Path) -> int:
-    """Look at the files of a folder that a library is to read by itself.
+    """Check the files of a folder that a library will read by itself.
 
     Returns:
-        The bytes of its weights.
+        Number of bytes of its weights.
 
     Raises:
-        MissingFileError, ForeignCheckpointError
+        MissingFileError: a shard is not there.
+        ForeignCheckpointError: a file is no checkpoint, or a damaged one.
     """
     size = 0
     for path in sorted(folder.iterdir()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -209,7 +210,29 @@ def test_a_picture_that_does_not_say_how_it_was_made_is_named(command: Run) -> N
 def test_off_a_terminal_there_are_no_stray_lines(command: Run, arguments: list[str]) -> None:
     _, out, errors = command(*arguments)
     assert errors == "" and out and not out.startswith("\n") and "\n\n\n" not in out
-    assert all(line == line.rstrip() or line.strip() for line in out.splitlines())
+    assert all(line == line.rstrip() for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models"],
+        ["accelerators"],
+        ["explain", "-a", "stagevar"],
+        ["explain", "-a", "stagevar_released", "-m", "infinity-2b"],
+    ],
+    ids=" ".join,
+)
+def test_on_a_terminal_of_80_columns_words_and_figures_stay_whole(
+    command: Run, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, whole, _ = command(*arguments)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, out, _ = command(*arguments)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    assert "\x1b" in out and max(map(len, shown.splitlines())) <= 80
+    assert set(shown.split()) == set(whole.split())
 
 
 @pytest.mark.parametrize("short", [["-h"], ["-V"], ["generate", "-h"]])

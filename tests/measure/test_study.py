@@ -181,6 +181,7 @@ def test_every_family_can_be_studied(family: str) -> None:
         assert (found.curves["gap"].mean[k] > 0) is (branch == "both")
     assert len(profile(found).stages()) == len(found.schedule)
     assert family in markdown(found, profile(found))
+    assert ", 48x32 pixels; " in markdown(replace(found, size=(32, 48)), profile(found))
 
 
 class EndsGuidanceEarly(Pipeline):

@@ -9,6 +9,8 @@ import pytest
 
 from stagevar.errors import OptionError
 from stagevar.families.catalogue import names
+from stagevar.families.stand_ins import SCHEDULES
+from stagevar.families.tiny import tiny
 from stagevar.measure.predict import support
 
 README = Path(__file__).parents[2] / "README.md"
@@ -36,6 +38,12 @@ def test_a_document_without_a_place_for_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# No table")
     with pytest.raises(OptionError, match="two comments"):
         support.rewrite(tmp_path / "a.md")
+
+
+def test_sizes_are_width_by_height() -> None:
+    model = tiny("var", schedules=SCHEDULES[1:2])
+    (height, width), *_ = model.sizes()
+    assert height > width and support._pictures(model) == f"{width}x{height}"
 
 
 def test_an_accelerator_that_a_model_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

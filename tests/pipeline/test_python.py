@@ -58,6 +58,19 @@ def test_familiar_and_misspelt_names_are_answered_with_the_right_one(pipe: Pipel
         Pipeline.from_pretrained("scenes", **{wrong: 1})
 
 
+def test_loading_names_its_own_options(pipe: Pipeline) -> None:
+    with pytest.raises(OptionError, match=r"'dtpye'; use dtype; options are weights, device, dtype.*offload.*token$"):
+        Pipeline.from_pretrained("scenes", dtpye="float32")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="'cfg'; use guidance_scale of the pipeline's call; options are weights"):
+        Pipeline.from_pretrained("scenes", cfg=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["callback_on_step_end", "progress"])
+def test_a_stream_says_what_it_does_not_take(pipe: Pipeline, name: str) -> None:
+    with pytest.raises(OptionError, match=f"stream takes no {name}"):
+        pipe.stream("a star", **{name: None})
+
+
 @pytest.mark.parametrize("prompt", [{"prompt": "a star"}, {"a star"}, [{"prompt": "a star"}], None, 1.5, [[]]])
 def test_what_is_no_prompt_is_refused(pipe: Pipeline, prompt: Any) -> None:
     with pytest.raises(PromptError):

@@ -17,7 +17,8 @@ class Facts:
     """What an accelerator may know of a model.
 
     Attributes:
-        depth: blocks; ``groups`` the chunks that they come in.
+        depth: number of transformer blocks.
+        groups: number of groups that the blocks are divided into; rows are reduced group by group.
         causal: whether later scales attend to earlier ones.
     """
 
@@ -28,12 +29,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Base of all accelerators. Its fields are its configuration for Python, command line and HTTP alike.
+    """Base of all accelerators. The fields of a subclass are its settings in Python and on the command line.
 
     Class attributes:
         name: what users write.
-        owns: axes of the plan that it decides; two of a sum may decide none in common.
-        online: whether ``revise`` does anything; the loop measures signals only then.
+        owns: axes of the plan that it decides (``run``, ``branch``, ``tokens``); two of a sum may not decide the same.
+        online: whether ``revise`` decides anything; the loop measures signals only if one of its accelerators does.
     """
 
     name: ClassVar[str] = ""
@@ -41,11 +42,24 @@ class Accelerator:
     online: ClassVar[bool] = False
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
-        """The plan to start with, made of the plain run's. Pure."""
+        """The plan to start with. Must be a pure function.
+
+        Args:
+            plan: the plain run's, or in a sum that of the accelerators to the left.
+            schedule: grids of the scales.
+            facts: of the model.
+        """
         return plan
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
-        """One image's plan from the next scale on, after scale ``at`` has run. Pure."""
+        """One picture's plan after scale ``at`` has run; only later scales may differ. Must be a pure function: it
+        is also asked about two made-up pictures before anything is drawn.
+
+        Args:
+            plan: the picture's plan so far.
+            at: the scale that has just run.
+            signals: what was measured of this picture there.
+        """
         return plan
 
     def __str__(self) -> str:

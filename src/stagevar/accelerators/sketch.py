@@ -1,4 +1,5 @@
-"""Random mixtures of rows instead of rows: the projection and restoration of StageVAR (arXiv 2512.16483)."""
+"""Random projection of rows and their restoration, as in StageVAR (arXiv 2512.16483): blocks process random mixtures of
+rows in place of rows."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SeededDraws:
-    """A stream per image, scale and group: the result depends on the seed and on nothing else."""
+    """Random numbers of a stream per image, scale and group, so that a picture's draws depend on its seed alone."""
 
     def rows(self, law_RM: Tensor, count: int, context: TokenContext) -> Tensor:
         """Exponential races: the r smallest of E / p are a draw without replacement (Efraimidis and Spirakis, 2006)."""
@@ -67,6 +68,7 @@ class Sketch:
         ratios: share of the rows per group.
         rotary: positions of the mixtures, those of the scale's ``first`` r tokens or of the ``drawn`` rows I.
         draws: source of random numbers.
+        scope, dense, needs, final, aligned: see ``stagevar.engine.plan.tokens.Tokens``.
     """
 
     ratios: tuple[float, ...]

@@ -97,7 +97,7 @@ def sketched(
 
 @dataclass(frozen=True)
 class StageVARReleased(Accelerator):
-    """As the official repository runs Infinity.
+    """StageVAR as its authors' repository runs Infinity.
 
     What it does for STAR and HART is ``skip=0, single=2, rotary='drawn'``: all scales run, the null branch alone in the
     last two, projection at the last. Its rank tables for them have one entry per layer and are not reproduced here;
@@ -140,7 +140,7 @@ class StageVARReleased(Accelerator):
 
 @dataclass(frozen=True)
 class StageVARPaper(Accelerator):
-    """As the paper describes it: every scale runs; null branch and projection in all fidelity scales.
+    """StageVAR as its paper describes it: all scales run; null branch and projection in all fidelity scales.
 
     Attributes:
         alpha: energy that the ranks were calibrated for.

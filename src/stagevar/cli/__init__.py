@@ -1,5 +1,5 @@
-"""The command line. This file turns every failure into one line and one exit code; ``COMMANDS`` names the files of
-the commands."""
+"""The command line. This file turns every failure into one line and one exit code. ``COMMANDS`` lists the files that
+hold the commands."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ def main() -> None:
 
 
 def _terminated(*_: object) -> None:
-    """Unwind, so that no temporary file is left."""
+    """Raise instead of ending at once, so that temporary files are removed."""
     raise Terminated("terminated")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with ``arguments``, or with those of the process; its exit code."""
+    """Run the command line with ``arguments``, or with those of the process.
+
+    Returns:
+        The exit code.
+    """
     try:
         from stagevar.cli.options import app
 
@@ -56,7 +60,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
-    """Exit code and one line."""
+    """The exit code of an error, and the line that the user sees."""
     if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in ("typer", "rich"):
         error = MissingExtraError(package, "cli")
     if isinstance(error, StagevarError):

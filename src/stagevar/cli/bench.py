@@ -46,7 +46,7 @@ def compare(
     width: WidthOption = None,
     height: HeightOption = None,
     aspect_ratio: AspectOption = None,
-    seed: Annotated[int, typer.Option(help="Of the first picture; counted up.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")] = 0,
     batch_size: BatchOption = 16,
     parts: Annotated[
         bool, typer.Option("--parts", help="Also measure latency by part, in batches of its own.")
@@ -107,7 +107,7 @@ def score(
     captions: CaptionsOption = 600,
     guidance: GuidanceOption = None,
     accelerator: Annotated[str, typer.Option("--accelerator", "-a", help="As in `generate`.")] = "none",
-    seed: Annotated[int, typer.Option(help="Of the first picture; counted up.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")] = 0,
     batch_size: BatchOption = 16,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",

@@ -115,8 +115,12 @@ def generate(
 
 
 def ready(place: Place, requests: list[Request], *, read: bool = True) -> Pipeline:
-    """The loaded model, once all that can be checked without its weights has been checked; the prompts of the requests
-    are read then.
+    """The loaded model. Everything that needs no weights is checked before it is loaded.
+
+    Args:
+        place: which model, and how it is put into memory.
+        requests: what will be drawn; replaced by requests with encoded prompts if ``read``.
+        read: whether the prompts are encoded now.
 
     Raises:
         RequestError and its kinds, MissingExtraError, MissingFileError
@@ -146,7 +150,7 @@ def drawn(
     *,
     quiet: bool,
 ) -> None:
-    """Draw batch by batch; what is done is on disk, and noted in ``done``, before the next batch begins."""
+    """Draw batch by batch. Each batch is on disk, and noted in ``done``, before the next one begins."""
     from stagevar.cli.progress import pictures
     from stagevar.engine.loop.trace import write as write_traces
 
@@ -164,7 +168,7 @@ def drawn(
 
 
 def records(trace: Trace) -> list[dict[str, Any]]:
-    """Per picture all that repeats it: model, origin, settings, dtype."""
+    """One record per picture with all that repeats it: model, origin, settings, dtype."""
     kept = {name: trace.machine[name] for name in ("dtype", "stagevar", "torch")}
     return [{"model": trace.model, "origin": trace.origin, **picture, **kept} for picture in trace.pictures]
 

@@ -63,13 +63,17 @@ def options(
         typer.echo(context.get_help())
 
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A name of `stagevar models`, or a folder.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A name of `stagevar models`, a folder, file or repository.")
+]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Folder with a listed model's files, or its network's file, instead of the hub.")
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the network's repository.")]
 OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Download nothing.")]
-OffloadOption = Annotated[bool, typer.Option("--offload-text-encoder", help="Its weights wait on the CPU.")]
+OffloadOption = Annotated[
+    bool, typer.Option("--offload-text-encoder", help="Keep its weights on the CPU between prompts.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")]
@@ -124,7 +128,15 @@ class Place:
 
 
 def read_numbers(text: str | None, option: str) -> float | list[float] | None:
-    """One number, or one per scale separated by commas."""
+    """One number, or one per scale separated by commas; None without text.
+
+    Args:
+        text: what the user gave.
+        option: its name, for the message.
+
+    Raises:
+        OptionError: a part is no number.
+    """
     if text is None:
         return None
     try:
@@ -137,7 +149,11 @@ def read_numbers(text: str | None, option: str) -> float | list[float] | None:
 def read_size(
     size: str | None, width: int | None = None, height: int | None = None, aspect: str | None = None
 ) -> dict[str, Any]:
-    """The fields of a request that say how large its picture is."""
+    """The fields of a request that set the size of its picture: height, width and aspect ratio.
+
+    Raises:
+        SizeError: ``size`` is not width x height, or is given beside width or height.
+    """
     if size is not None:
         sides = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", size)
         if sides is None:
@@ -149,10 +165,15 @@ def read_size(
 
 
 def read_prompts(path: Path | None, most: int | None = None) -> list[str]:
-    """The prompts of a file or of standard input, one per line; none without a file.
+    """The prompts of a file, or of standard input for ``-``, one per line; none without a path.
+
+    Args:
+        path: what the user gave.
+        most: largest number of prompts to return.
 
     Raises:
-        MissingFileError, OptionError
+        MissingFileError: the file cannot be read.
+        OptionError: it is not UTF-8, or holds no prompt.
     """
     if path is None:
         return []

@@ -1,4 +1,4 @@
-"""Pictures on disk: where they go, names that tell what they show, and what made them in the file itself."""
+"""Write pictures to disk, under names that say what they show, with the record of how they were drawn in each file."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Target:
 
     @classmethod
     def read(cls, text: Path, count: int) -> Target:
-        """The target of so many pictures, checked before anything is drawn. One file is named by its ending, or where
-        something that is no folder is there.
+        """The target of ``count`` pictures, checked before anything is drawn. A path means one file if it ends in
+        ``.png``, or if something other than a folder exists there.
 
         Raises:
             OptionError: several pictures for one file.
@@ -59,7 +59,10 @@ class Target:
         return target
 
     def write(self, image: Image.Image, record: Mapping[str, Any]) -> str:
-        """Save a picture with what made it; where it is.
+        """Save a picture with its record.
+
+        Returns:
+            The path of the file; ``-`` for standard output.
 
         Raises:
             OutputError: it cannot be written; nothing is left of it.
@@ -89,7 +92,7 @@ def slug(prompt: str, longest: int = 80) -> str:
 
 
 def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """A picture and what made it.
+    """A picture and the record of how it was drawn.
 
     Raises:
         MissingFileError: there is no such picture.

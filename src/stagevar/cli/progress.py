@@ -17,7 +17,7 @@ Watched = Callable[[Iterator["ScaleEvent"]], Iterator["ScaleEvent"]]
 
 @contextmanager
 def pictures(total: int, *, quiet: bool) -> Iterator[Watched]:
-    """A bar over all pictures of a command; it yields a function that passes events on and moves the bar."""
+    """A bar over all pictures of a command. Yields a function that passes events on and moves the bar."""
     with _bar(quiet) as bar:
         task = bar.add_task("pictures", total=total)
         finished = 0
@@ -36,7 +36,7 @@ def pictures(total: int, *, quiet: bool) -> Iterator[Watched]:
 
 @contextmanager
 def counter(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar over things of one kind; it yields a function to call with how many are done."""
+    """A bar over ``total`` things of one kind. Yields a function that takes the number of those that are done."""
     with _bar(quiet) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)

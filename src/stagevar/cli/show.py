@@ -1,4 +1,4 @@
-"""What the commands print on stdout: tables and lines, as wide as a terminal of 80 columns where somebody looks."""
+"""Print results on stdout: tables and sentences that fit a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +34,7 @@ class Done:
 
 @contextmanager
 def reporting(what: str, *, as_json: bool, quiet: bool) -> Iterator[Done]:
-    """Print at the end what was finished, as a table or as JSON; after a failure too, which the JSON names."""
+    """Print what was finished at the end, as a table or as JSON, after a failure too. The JSON names the failure."""
     done, failure = Done(), ""
     try:
         yield done
@@ -90,7 +91,7 @@ def size(asked: tuple[int | None, int | None], drawn: Mapping[str, Any]) -> None
 
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
-    """One block per family."""
+    """One block per family; below, what the figures and the licences are."""
     table = _table("model", ">size", "here", "weights", "licence")
     family = ""
     for row in rows:
@@ -98,10 +99,12 @@ def models(rows: Sequence[Mapping[str, Any]]) -> None:
             family = row["family"]
             table.add_row(Text(family, style="bold"))
         on_disk = "yes" if row["on_disk"] else "no"
-        table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["sources"][0], row["licence"])
-    for column in table.columns[:3]:
+        licence = row["licence"].partition(";")[0]
+        table.add_row(f" {row['name']}", _count(row["parameters"]), on_disk, row["sources"][0], licence)
+    for column in table.columns[:4]:
         column.no_wrap = True
     _print(table)
+    line("size: parameters; (code): licence of the authors' code, that of the weights is stated in their repository")
 
 
 def conformance(report: Report) -> None:
@@ -153,20 +156,23 @@ def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def explanation(answer: Mapping[str, Any]) -> None:
-    """The plan, scale by scale, and what it saves."""
-    columns = "scale", "grid", "stage", "run", "branch", "tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
-    table = _table(*columns)
+    """The plan, scale by scale, what each scale costs, and what the plan saves."""
+    plan = _table("scale", "grid", "stage", "run", "branch", ">guidance", "tokens", ">kept")
+    cost = _table("scale", "grid", ">rows", ">GFLOP", ">share")
     for row in answer["rows"]:
+        place = str(row["scale"]), row["grid"]
         guidance = "-" if row["guidance"] is None else f"{row['guidance']:g}"
-        cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"], row["tokens"]
-        figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
-        table.add_row(*map(str, (*cells, *figures)))
-    _print(table)
+        plan.add_row(
+            *(*place, row["stage"] or "-", row["run"], row["branch"], guidance, row["tokens"], f"{row['kept']:.0%}")
+        )
+        cost.add_row(*place, str(row["rows"]), _figure(row["gflop"]), f"{row['share']:.1%}")
+    _print(plan)
+    _print(cost)
     size = "x".join(map(str, reversed(answer["size"])))
     line(
         f"{answer['accelerator']} on {answer['model']}, {size}, {answer['text_length']} text tokens: "
-        f"{answer['gflop']:.4g} GFLOP per picture, {answer['plain_gflop']:.4g} plain: {answer['flop_ratio']:.2f}x; "
-        f"besides {answer['condition_gflop']:.4g} once for the text"
+        f"{_figure(answer['gflop'])} GFLOP per picture, {_figure(answer['plain_gflop'])} in the plain run: "
+        f"{answer['flop_ratio']:.2f}x; besides {_figure(answer['condition_gflop'])} once for the text"
     )
     line(answer["note"])
 
@@ -190,7 +196,7 @@ def comparison(values: Mapping[str, Any]) -> None:
 
 def diagnosis(found: Diagnosis) -> None:
     """Files, then memory phase by phase, then the verdict."""
-    table = _table("file", "from", ">size", "")
+    table = _table("file", "from", ">size", "state")
     for file in found.files:
         size = "unknown" if file.size is None else _bytes(file.size)
         table.add_row(file.name, file.source, size, file.state)
@@ -201,15 +207,25 @@ def diagnosis(found: Diagnosis) -> None:
         table.add_row(str(scale.scale), grid, _bytes(scale.cache), _bytes(scale.peak))
     _print(table)
     height, width = found.size
-    text = f" + text encoder {_bytes(found.text_encoder)}{' on the CPU' if found.offloaded else ''}"
+    phases = {
+        "condition": found.run.condition,
+        "loop": max(scale.peak for scale in found.run.scales),
+        "decoder": found.run.decoder,
+    }
+    kept = {"weights": found.run.weights, "text encoder": found.text_encoder, "Python and PyTorch": found.interpreter}
+    sums = [f"{name} {_bytes(count)}" for name, count in kept.items() if count]
+    if found.text_encoder and found.offloaded:
+        sums[1] += " on the CPU"
+    pictures = f"{found.batch} picture{'s' * (found.batch > 1)} at {width}x{height}"
+    largest = ", ".join(f"{name} {_bytes(count)}" for name, count in phases.items())
     line(
-        f"{found.model}, licence {found.licence}: {found.batch} at {width}x{height} in {found.dtype} on {found.device} "
-        f"needs {_bytes(found.need)}: weights {_bytes(found.run.weights)}{text if found.text_encoder else ''} + Python "
-        f"and PyTorch {_bytes(found.interpreter)} + the largest of condition {_bytes(found.run.condition)}, loop "
-        f"{_bytes(max(scale.peak for scale in found.run.scales))}, decoder {_bytes(found.run.decoder)}"
+        f"{found.model}, licence {found.licence}: {pictures} in {found.dtype} on {found.device} "
+        f"need{'s' * (found.batch == 1)} {_bytes(found.need)}: {' + '.join(sums)} + the largest of {largest}"
     )
     free = f"{_bytes(found.disk)} of disk free, {_bytes(found.memory)} of memory free"
-    line(f"{_bytes(found.download)} to download; {free}")
+    unknown = any(file.size is None for file in found.files if file.state in ("to download", "unknown"))
+    known = _bytes(found.download) if found.download else "nothing"
+    line(f"{'an unknown amount' if unknown else known} to download; {free}")
     line(f"threads: {found.threads}")
     for remark in found.remarks:
         line(f"remark: {remark}")
@@ -220,24 +236,39 @@ def diagnosis(found: Diagnosis) -> None:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    """A plain table; a leading ``>`` aligns a column to the right."""
+    """A plain table. A leading ``>`` makes a column of figures: aligned to the right, and never broken."""
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
     for column in columns:
         right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="ellipsis")
+        justify: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(column.removeprefix(">"), justify=justify, no_wrap=right, overflow="fold")
     return table
 
 
 def _print(table: Table) -> None:
-    """To a terminal in its width; to a file or a pipe without breaking a cell."""
+    """To a terminal in its width; to a file or a pipe without breaking a cell, and without blanks at ends of lines."""
     console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = UNBROKEN
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = UNBROKEN
+    with console.capture() as captured:
+        console.print(table)
+    for row in captured.get().splitlines():
+        print(row.rstrip())
 
 
 def line(text: str) -> None:
-    Console().print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    """A sentence; to a terminal broken between words."""
+    console = Console()
+    if console.is_terminal:
+        text = fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _figure(value: float) -> str:
+    """Four digits, or all digits of a larger number."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _value(value: object) -> str:

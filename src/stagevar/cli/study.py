@@ -1,4 +1,4 @@
-"""The commands that look at a model scale by scale: ``study`` writes all there is to see, ``calibrate`` the profile."""
+"""`stagevar study` and `calibrate`: what each scale of a model contributes, as a report or as a profile alone."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from stagevar.profile import StageProfile
 
 CaptionsOption = Annotated[int, typer.Option("--captions", min=1, help="How many captions, one picture each.")]
-SeedOption = Annotated[int, typer.Option(help="Of the first picture; the others count up.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")]
 RanksOption = Annotated[int, typer.Option("--rank-prompts", min=1, help="Prompts whose hidden states are decomposed.")]
 SemanticOption = Annotated[
     float, typer.Option("--semantic", min=0.01, max=1, help="Share of its curve that ends the semantic stage.")
 ]
 StructureOption = Annotated[
-    float, typer.Option("--structure", min=0.01, max=1, help="The same for the structure stage.")
+    float, typer.Option("--structure", min=0.01, max=1, help="Share of its curve that ends the structure stage.")
 ]
 EncoderOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Encoder of that name; adds a curve of likeness.")
@@ -152,9 +152,10 @@ def calibrate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure a model's stages and ranks, and the dial of `stagevar` on it.
+    """Measure a model's stages, ranks and dial.
 
-    Writes them as a profile, by the same rules as `study` and without its plots.
+    Writes them as a profile, by the same rules as `study` and without its plots. The dial is what each quality of the
+    accelerator `stagevar` costs, and how close it comes to the plain run.
     """
     from dataclasses import replace
 
@@ -195,7 +196,7 @@ def calibrate(
 
 
 def _texts(pipe: Pipeline, lines: list[str], count: int) -> list[str]:
-    """The prompts of a file if there are any, else what the model is asked by its suite."""
+    """The prompts of a file, or ``count`` questions for the model if there are none."""
     from stagevar.measure.suites.known import questions_for
 
     return lines or [question.caption for question in questions_for(pipe.model, count)]

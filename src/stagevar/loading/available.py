@@ -12,14 +12,16 @@ from stagevar.loading.source import Source
 
 
 def check(meant: Source, *, text: bool = True) -> None:
-    """Raise if a model cannot be had: nothing is published, an extra is not installed, one of its repositories is
-    gated, missing or without the files, or there is no space for them. Nothing is downloaded.
+    """Raise if a model cannot be loaded. Nothing is downloaded.
 
     Args:
+        meant: as ``sources.resolve`` found it.
         text: whether its text encoders are wanted.
 
     Raises:
-        MissingFileError, MissingExtraError, OutputError
+        MissingFileError: no weights are published, or a repository is gated, missing or without the files.
+        MissingExtraError: transformers is not installed, and a text encoder needs it.
+        OutputError: there is no space for the download.
     """
     if meant.size is not None and not meant.size.published and meant.where.network is None:
         raise MissingFileError(f"{meant.name} has no published weights; give your own network's file as its weights")
@@ -36,7 +38,7 @@ def check(meant: Source, *, text: bool = True) -> None:
 
 
 def on_disk(name: str) -> bool:
-    """Whether network and tokenizer of a model are here, in the package or in the hub's cache."""
+    """Whether network and tokenizer of the model with this name are in the package or in the hub's cache."""
     found = find(name)
     if found is None:
         return False

@@ -21,7 +21,7 @@ def convert(
     dtype: torch.dtype = torch.float32,
     copy_text: bool = True,
 ) -> ScaleModel:
-    """Write a model as ``config.json`` and ``model.safetensors``, its text encoders beside them.
+    """Load a model, and write it as ``config.json``, ``model.safetensors`` and the folders of its text encoders.
 
     Loaded in ``dtype``, the folder gives exactly the tensors that the source gives in ``dtype``.
 
@@ -32,10 +32,11 @@ def convert(
         copy_text: whether the text encoders go into the folder, or are fetched from the hub when it is loaded.
 
     Returns:
-        the model.
+        The model that was written.
 
     Raises:
-        those of ``sources.load``; OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written.
+        the errors of ``sources.load``.
     """
     own_files(folder)
     text = resolve(source, weights, where).text

@@ -30,8 +30,10 @@ from stagevar.untrusted import PICKLES
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
+"""Downloads of one file before it is given up."""
 
 BLOCK = 1 << 24
+"""Bytes that are hashed at a time."""
 
 
 def locate(
@@ -47,16 +49,16 @@ def locate(
 
     Args:
         source: a ``Path`` is a local folder or file, a text is a hub repository ``owner/name``.
-        file: inside ``source``; with a slash at its end a folder of it; empty means all of ``source``. A safetensors
-            file of the same name is taken instead of a pickle.
+        file: path inside ``source``; ends with a slash for a folder; empty for all of ``source``. A safetensors file of
+            the same name is taken instead of a pickle.
         revision: branch, tag or commit of the repository.
         cache_dir: the hub's cache; by default where ``HF_HOME`` puts it.
         local_files_only: look at the cache only.
         token: for gated or private repositories.
 
     Raises:
-        MissingFileError: neither on disk nor reachable, or damaged on the way more than once.
-        OutputError: no space for it.
+        MissingFileError: the file is neither on disk nor reachable, or every download of it was damaged.
+        OutputError: there is no space for it.
     """
     if isinstance(source, Path):
         return _in_folder(source.expanduser(), file)
@@ -67,7 +69,7 @@ def locate(
 
 
 def to_download(source: str | Path, file: str, **options: Any) -> int:
-    """The bytes that ``locate`` would download; nothing is.
+    """Number of bytes that ``locate`` would download; downloads nothing.
 
     Args:
         source, file, options: as ``locate`` takes them.
@@ -85,7 +87,7 @@ def to_download(source: str | Path, file: str, **options: Any) -> int:
 
 
 def holds(repository: str, file: str, **options: Any) -> bool:
-    """Whether a repository has a file or a folder of weights, as far as can be found out."""
+    """Whether a repository has a file or a folder of weights; False too if that cannot be found out."""
     try:
         to_download(repository, file, **options)
     except MissingFileError:
@@ -174,10 +176,15 @@ def _missing(repository: str, files: Mapping[str, Stored], options: Mapping[str,
 
 
 def require_space(missing: int, what: str, cache_dir: str | Path | None = None) -> None:
-    """Raise if there is no space for a download.
+    """Check that there is space for a download.
+
+    Args:
+        missing: bytes to download.
+        what: name of what is downloaded, for the message.
+        cache_dir: the hub's cache; by default where ``HF_HOME`` puts it.
 
     Raises:
-        OutputError
+        OutputError: there is less space.
     """
     from huggingface_hub import constants
 

@@ -1,4 +1,4 @@
-"""What the files of a model have to hold: the tensors of its network and its picture tokenizer, wherever they are."""
+"""Find the tensors of a model's network and picture tokenizer in its files, wherever the files keep them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Expected:
 
     Attributes:
         model: the network.
-        names: from published names to ours.
+        names: maps published names of tensors to ours.
     """
 
     def __init__(self, family: Family, size: Size, config: Any, name: str = "outline") -> None:
@@ -33,24 +33,24 @@ class Expected:
         self._ours = [{name for name in every if name.startswith("tokenizer.") == kind} for kind in (False, True)]
 
     def network(self, state: Mapping[str, Any], path: Path, key: str = "", *, told: bool = False) -> Nest:
-        """Where a checkpoint keeps the network; all that it holds if it keeps none.
+        """The nest of a checkpoint that holds the network; its largest nest if none does.
 
         Args:
-            state, path: the checkpoint.
-            key: under which the user wants it to be found.
-            told: whether it is logged that there are others.
+            state, path: the checkpoint's contents and its file.
+            key: key under which the user says the network is.
+            told: whether a warning names other nests that hold it too.
 
         Raises:
-            ForeignCheckpointError: several places cannot be told apart.
+            ForeignCheckpointError: several nests hold it, and none is preferred.
         """
         return self._nest(0, state, path, key, told=told)
 
     def tokenizer(self, state: Mapping[str, Any], path: Path) -> Nest:
-        """Where a checkpoint keeps the picture tokenizer, as ``network``."""
+        """The nest of a checkpoint that holds the picture tokenizer, found as by ``network``."""
         return self._nest(1, state, path)
 
     def tokenizer_inside(self, state: Mapping[str, Any], path: Path) -> Nest | None:
-        """The whole picture tokenizer in a file of the network, None if it is not there."""
+        """The nest of the picture tokenizer in the network's file; None unless the file holds all of it."""
         nest = self.tokenizer(state, path)
         missing = self._ours[1] - {self.ours(1, name) for name in nest.tensors}
         if missing and len(missing) < len(self._ours[1]):

@@ -17,6 +17,7 @@ from stagevar.errors import ForeignCheckpointError, ShapeError, some
 from stagevar.loading.place import in_blocks
 
 MADV_PAGEOUT = 21
+"""Linux's number of this advice; the standard library does not have it."""
 
 
 def fill(
@@ -111,7 +112,7 @@ def _misfit(tensor: Tensor, expected: Tensor) -> str:
 def _refuse(
     what: str, expected: Collection[str], missing: Sequence[str], left_over: Sequence[str], misfits: Sequence[str]
 ) -> None:
-    """Raise if there are any."""
+    """Raise if tensors are missing, left over or do not fit."""
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(expected)} tensors missing ({some(missing)})")

@@ -26,10 +26,11 @@ from stagevar.request import Request
 
 
 def family_of(folder: Path, families: Mapping[str, Family]) -> Family:
-    """The family that a folder's config names.
+    """The family that a folder's ``config.json`` names.
 
     Raises:
-        MissingFileError, ForeignCheckpointError
+        MissingFileError: there is no such file.
+        ForeignCheckpointError: it names no family.
     """
     family = families.get(str(load_config(folder).get("family")))
     if family is None:
@@ -38,10 +39,12 @@ def family_of(folder: Path, families: Mapping[str, Family]) -> Family:
 
 
 def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
-    """The model that a folder holds, on the meta device; no larger than the weights beside the config.
+    """The model that a folder holds, on the meta device. It has at most as many parameters as the weights beside the
+    config have bytes.
 
     Raises:
-        MissingFileError, ForeignCheckpointError
+        MissingFileError: there is no config.
+        ForeignCheckpointError: the config does not describe a model, or a larger one.
     """
     path, config = folder / CONFIG, load_config(folder)
     weights = folder / WEIGHTS
@@ -69,10 +72,11 @@ def _check_defaults(model: ScaleModel) -> None:
 
 
 def text_repositories(folder: Path, family: Family) -> tuple[str, ...]:
-    """The text encoders that a folder's config names; they are in the folder or on the hub.
+    """Repositories of the text encoders that a folder's config names; they are in the folder or on the hub.
 
     Raises:
-        MissingFileError, ForeignCheckpointError
+        MissingFileError: there is no config.
+        ForeignCheckpointError: the config lists another number of them, or texts that are no repositories.
     """
     listed, count = load_config(folder).get("text", []), len(family.text_parameters)
     if not isinstance(listed, list) or not all(isinstance(each, str) and is_repository(each) for each in listed):
@@ -83,7 +87,7 @@ def text_repositories(folder: Path, family: Family) -> tuple[str, ...]:
 
 
 def load_folder(folder: Path, family: Family, where: Where, place: Placement) -> ScaleModel:
-    """A model with its weights and, where the folder names one, its text encoder.
+    """A model with its weights and, if the folder names any, its text encoders.
 
     Raises:
         MissingFileError, ForeignCheckpointError, ShapeError, MissingExtraError

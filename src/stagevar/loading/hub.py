@@ -39,8 +39,8 @@ class Stored:
 
     Attributes:
         size: in bytes, None if unknown.
-        sha256: of large files, else None.
-        sha1: of git's blob, for the small files; None if unknown.
+        sha256: hash of a large file; None for others.
+        sha1: hash of a small file as git's blob; None if unknown.
     """
 
     size: int | None = None
@@ -53,9 +53,9 @@ class Listing:
     """What a repository holds.
 
     Attributes:
-        files: by path in the repository.
-        folder: of the cached snapshot if that is what was listed, None if the hub was.
-        licence: as the repository's card states it, "" if unknown.
+        files: what the hub knows of each file, by its path in the repository.
+        folder: the cached snapshot, if that was listed; None if the hub was.
+        licence: licence that the repository's tags state; "" if unknown.
         gated: whether access to the files has to be granted.
     """
 
@@ -78,13 +78,18 @@ def last_part(repository: str) -> str:
 
 
 def is_folder(file: str) -> bool:
+    """Whether a path in a repository means a folder: it ends with a slash, or is empty."""
     return not file or file.endswith("/")
 
 
 def choose(paths: Iterable[str], file: str) -> list[str]:
-    """The files to take from a repository that holds ``paths``: for a file, it or its safetensors twin; for a folder
-    (slash at the end, or empty for the root), weights of the best kind with the settings and vocabularies beside them.
-    Empty if there are none."""
+    """The files to take from a repository; empty if it has none of them.
+
+    Args:
+        paths: all files of the repository.
+        file: a file, in whose place its safetensors twin is taken; or a folder (see ``is_folder``), of which weights of
+            the best kind are taken with the settings and vocabularies beside them.
+    """
     paths = list(paths)
     if not is_folder(file):
         twin = str(PurePosixPath(file).with_suffix(".safetensors"))
@@ -103,8 +108,8 @@ def choose(paths: Iterable[str], file: str) -> list[str]:
 
 
 def weights_of(names: Iterable[str]) -> list[str]:
-    """The weights among the names of a folder's files: those of the best kind. Files that trainers leave beside them
-    (states of optimizers and random generators, arguments) are none."""
+    """The weights of the best kind among the names of a folder's files. Files that trainers leave beside weights
+    (states of optimizers and random generators, arguments) count as weights only if there are no others."""
     every = sorted(names)
     names = [name for name in every if _BESIDE.isdisjoint(re.split("[^a-z]+", name.lower()))]
     kinds = ([name for name in some if kind.fullmatch(name)] for some in (names, every) for kind in _KINDS)
@@ -124,7 +129,7 @@ def listing(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Listing:
-    """What a repository holds, as the hub says, or the cache if the hub is not to be asked or not to be reached.
+    """What a repository holds. The cache is listed if the hub may not be asked or cannot be reached.
 
     Raises:
         huggingface_hub's errors; LocalEntryNotFoundError if there is nothing in the cache either.
@@ -189,13 +194,13 @@ def is_cached(repository: str, name: str, revision: str | None = None, cache_dir
 
 
 def free_space(folder: Path) -> tuple[Path, int]:
-    """The part of a path that exists, and the bytes free there."""
+    """The innermost folder of a path that exists, and the bytes that are free there."""
     place = next(each for each in (folder, *folder.parents) if each.exists())
     return place, shutil.disk_usage(place).free
 
 
 def transient(error: Exception) -> bool:
-    """Whether a failure is one of the connection or of the server, so that another attempt may do better."""
+    """Whether the connection or the server failed, so that another attempt may succeed."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return int(status) >= 500

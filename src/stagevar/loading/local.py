@@ -1,4 +1,4 @@
-"""What a folder or a file of the user's holds, and whose network it is."""
+"""Find out which model's files a user's folder or file holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stagevar.loading.where import Where
 
 
 def existing(text: str) -> tuple[Path, str] | None:
-    """The file or folder that a text names, and the key in it where it is FILE#KEY; None if there is none."""
+    """The file or folder that a text names, and the key of a text FILE#KEY ("" without); None if nothing is there."""
     file, _, key = text.rpartition("#")
     for path, inside in ((text, ""), (file, key)):
         expanded = os.path.expanduser(path)  # noqa: PTH111 - unlike Path, never raises
@@ -26,7 +26,12 @@ def existing(text: str) -> tuple[Path, str] | None:
 
 
 def at(weights: str | Path, size: Size, where: Where) -> Where:
-    """Where to look for a model's files if a user gives a folder of them, or the network's file.
+    """Where to look for a model's files, if a user gives a folder of them or the network's file.
+
+    Args:
+        weights: the folder or the file; FILE#KEY names the key of the network in it.
+        size: the model's row.
+        where: revision, token and whether to stay offline.
 
     Raises:
         MissingFileError: neither is there; the hub is not asked instead.

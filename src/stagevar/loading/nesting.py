@@ -1,4 +1,4 @@
-"""Where a checkpoint keeps the tensors of one network: the place whose names are the network's, whatever its keys."""
+"""Find the tensors of one network in a checkpoint, by their names and whatever keys lead to them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Nest:
 
     Attributes:
         path: keys and beginnings of names that lead there, joined with dots; "" for the file itself.
-        tensors: by the rest of their names, prefixes of wrappers taken off.
-        keys: by the same names, what the file calls them.
+        tensors: the tensors by the rest of their names, without prefixes of wrappers.
+        keys: the file's own name of each tensor, by the same names.
     """
 
     path: str
@@ -40,7 +40,7 @@ def unwrapped(name: str) -> str:
 
 
 def nests(state: Mapping[str, Any]) -> Iterator[Nest]:
-    """All mappings of a checkpoint that hold tensors by name, the outer ones first."""
+    """Every mapping of a checkpoint that holds tensors by name, outer ones first. Looks ``DEEPEST`` levels down."""
     level: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), state)]
     seen: set[int] = set()
     for _ in range(DEEPEST + 1):
@@ -74,19 +74,19 @@ class _Place:
 def find(
     state: Mapping[str, Any], wanted: Callable[[str], bool], usual: str = "", chosen: str = ""
 ) -> tuple[Nest, list[str]] | None:
-    """The nest that is one network, and the paths of others that hold as much of it; None if there is none of it.
+    """The nest that holds a network, and the paths of others that hold as many of its tensors; None if there are none.
 
-    Of those that hold most of its tensors the one under the usual keys is taken, else the only one that is no moving
-    average of weights.
+    Several nests may hold the most. Of them the one under the usual path is taken, or else the only one whose path does
+    not name a moving average of weights.
 
     Args:
         state: the checkpoint.
         wanted: whether the network has a tensor of a published name.
-        usual: path under which the authors keep it.
-        chosen: path, or its end, under which the user wants it to be found.
+        usual: path under which the authors keep the network.
+        chosen: path, or the end of one, that the user named; "" for none.
 
     Raises:
-        ForeignCheckpointError: there are several that cannot be told apart, or none under the chosen path.
+        ForeignCheckpointError: several nests remain, or none has the chosen path.
     """
     places = [place for nest in nests(state) for place in _places(nest, wanted)]
     most = max((place.count for place in places), default=0)

@@ -19,7 +19,7 @@ from stagevar.untrusted import check_archive
 
 
 def _no_default(*_: object) -> dict[Any, Any]:
-    """Stands for ``defaultdict``, which torch's unpickler does not fill."""
+    """Stands for ``defaultdict``, as torch's unpickler cannot fill one."""
     return {}
 
 

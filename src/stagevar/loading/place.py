@@ -24,8 +24,8 @@ class Placement:
 
     Attributes:
         dtype: of the transformer's blocks and the text encoder; all else is float32.
-        device: of all of it.
-        text_encoder: whether it is loaded; without it only encoded prompts can be drawn.
+        device: where network, tokenizer and text encoder are put.
+        text_encoder: whether the text encoder is loaded; without it only encoded prompts can be drawn.
         offload_text_encoder: whether its weights wait on the CPU between prompts.
         encoder: whether the picture tokenizer has its encoder, where it can be left out.
     """
@@ -77,7 +77,7 @@ def in_blocks(name: str) -> bool:
 
 
 def move(model: ScaleModel, device: torch.device, dtype: torch.dtype | None = None) -> None:
-    """Put a model with its text encoders on a device, in another compute dtype unless it is None."""
+    """Put a model with its text encoders on a device; change the compute dtype unless ``dtype`` is None."""
     unpack(model)
     encoders = cast(TextReader, model.text_encoder).encoders if hasattr(model.text_encoder, "encoders") else ()
     if dtype is not None:

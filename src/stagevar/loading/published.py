@@ -34,10 +34,19 @@ def load_encoder(family: Family, size: Size, where: Where, place: Placement) -> 
 
 
 def load_published(name: str, family: Family, size: Size, where: Where, place: Placement) -> ScaleModel:
-    """The network with its tokenizer and text encoder, which is read before the large files are.
+    """The network of a published model with its tokenizer and text encoder.
+
+    The network's file is downloaded first if need be. The text encoder is loaded before that file is read, so that an
+    encoder that does not work is found early.
+
+    Args:
+        name: name of the model.
+        family, size: its rows of the catalogue.
+        where: where its files are looked for.
+        place: how it is put into memory.
 
     Raises:
-        MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError
+        MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError, OutputError
     """
     if not size.published and where.network is None:
         raise MissingFileError(f"{name} has no published weights; give your own network's file as its weights")

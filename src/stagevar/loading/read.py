@@ -26,7 +26,9 @@ def read_state(path: Path) -> dict[str, Any]:
         Tensors by name; pickles may nest them (see ``nesting``).
 
     Raises:
-        MissingFileError, ForeignCheckpointError, UnsafePickleError
+        MissingFileError: there is no such file, or a shard is missing.
+        ForeignCheckpointError: it is no checkpoint, or a damaged one.
+        UnsafePickleError: it would have to run code.
     """
     if path.is_dir():
         path = _main_file(path)
@@ -72,9 +74,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a folder.
+    """The settings in the ``config.json`` of a folder.
 
     Raises:
-        MissingFileError, ForeignCheckpointError
+        as ``untrusted.read_settings``.
     """
     return read_settings(folder / CONFIG)

@@ -13,7 +13,8 @@ from stagevar.loading.expected import Expected
 
 
 def recognise(state: Mapping[str, Any], path: Path) -> list[str]:
-    """The models whose network a checkpoint holds: exactly, or else but for its number of blocks or classes.
+    """The models whose network a checkpoint holds. If none fits exactly, those fit that differ in the number of blocks
+    or classes alone.
 
     Args:
         state, path: the checkpoint.
@@ -34,7 +35,7 @@ def _expected(family: str, name: str, config: Any) -> Expected:
 
 
 def _fits(family: str, name: str, config: Any, state: Mapping[str, Any], path: Path) -> bool:
-    """Whether a checkpoint holds a network, all of it and nothing else in its place."""
+    """Whether a checkpoint holds all tensors of a model's network, and no others in its place."""
     try:
         expected = _expected(family, name, config)
         return expected.whole(expected.network(state, path))
@@ -43,7 +44,7 @@ def _fits(family: str, name: str, config: Any, state: Mapping[str, Any], path: P
 
 
 def _fits_measured(family: str, name: str, config: Any, state: Mapping[str, Any], path: Path) -> bool:
-    """The same for another number of blocks or classes."""
+    """Whether a checkpoint holds a model's network with another number of blocks or classes."""
     measure = FAMILIES[family].measure
     if measure is None:
         return False

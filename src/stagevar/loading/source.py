@@ -16,13 +16,13 @@ from stagevar.loading.where import Where
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a name, path or repository stands for: a row of the table, or a folder that this package wrote.
+    """What a name, path or repository means: a model of the catalogue, or a folder that this package wrote.
 
     Attributes:
-        name: of the model, "" where the folder knows it.
+        name: name of the model; "" if the folder's config has it.
         family: its family.
-        size: its row, None for a folder.
-        folder: that this package wrote, None for published files.
+        size: its row of the catalogue; None for a folder.
+        folder: folder that this package wrote; None for published files.
         where: where published files and text encoders are looked for.
         remote: (repository, folder in it) if ``folder`` is the hub cache's copy of it. Only the config has been
             fetched so far; ``load`` fetches the weights.
@@ -43,7 +43,7 @@ class Source:
         return () if self.size is None else self.size.text
 
     def places(self, *, text: bool = True) -> list[tuple[str | Path, str, dict[str, Any]]]:
-        """Of all files, network first: folder or repository, file or folder in it, options of ``download.locate``.
+        """Arguments of ``download.locate`` for each file: folder or repository, path in it, options. Network first.
 
         Args:
             text: whether those of the text encoders are among them.
@@ -68,7 +68,8 @@ class Source:
         return [(source, file, self._options(source, size)) for source, file in found]
 
     def _text(self, name: str, inside: str, where: Where, size: Size) -> tuple[str | Path, str]:
-        """Where a text encoder is: with a folder of ours on the hub, if it has it, else as for published files."""
+        """Folder or repository, and path in it, of a text encoder. A folder of ours on the hub may hold a copy of it;
+        all other encoders are looked for as published files."""
         if self.remote is not None:
             repository, folder = self.remote
             copied = "/".join(filter(None, (folder, last_part(name), inside))).rstrip("/") + "/"

@@ -38,7 +38,7 @@ def resolve(source: str | Path, weights: str | Path | None = None, where: Where 
     """Find out what a user means. Nothing is downloaded but the config of a folder of ours on the hub.
 
     Args:
-        source: a name of ``entries``; a folder that ``save.save_model`` wrote, here or as a hub repository; a hub
+        source: a name of the catalogue; a folder that ``save.save_model`` wrote, here or as a hub repository; a hub
             repository of the table or a file of one; or a local file that holds a model's network.
         weights: folder with a named model's published files, or its network's file, instead of the hub.
         where: revision, token and whether to stay offline.
@@ -149,7 +149,7 @@ def skeleton(source: str | Path) -> ScaleModel:
 
 
 def outline(meant: Source) -> ScaleModel:
-    """See ``skeleton``."""
+    """As ``skeleton``, from what ``resolve`` found."""
     if meant.folder is not None and (meant.folder / CONFIG).exists():
         return folder_skeleton(meant.folder, meant.family)
     return bare(meant.name)
@@ -165,7 +165,9 @@ def load(
         place: fields of ``place.Placement``.
 
     Raises:
-        UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, MissingExtraError
+        UnknownModelError, OptionError: there is no such model, or it takes no weights.
+        MissingFileError, MissingExtraError, OutputError: it cannot be had, see ``available.check``.
+        ForeignCheckpointError, ShapeError, UnsafePickleError: its files hold another model, or are unsafe.
     """
     meant, placed = resolve(source, weights, where), Placement(**place)
     check(meant, text=placed.text_encoder)
@@ -184,7 +186,7 @@ def load(
 
 
 def _other_model(meant: Source) -> str:
-    """Whose network a checkpoint that did not fit holds, as the end of a sentence; "" if that is not the trouble."""
+    """The end of the message about a checkpoint that did not fit: the models whose network it holds; "" if none."""
     assert meant.size is not None
     with suppress(CheckpointError):
         path = meant.where.find(meant.size.files[0], meant.size)

@@ -1,4 +1,4 @@
-"""Where the files of a model are looked for: in folders of the user's, and on the hub."""
+"""Choose where the files of a model are looked for: in the user's folders or on the hub."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stagevar.loading.hub import last_part
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where files are looked for.
+    """Where the files of a model are looked for.
 
     Attributes:
         folder: local folder to look in before the hub. Files of the network's repository lie directly in it; files of
             another repository ``owner/name`` lie in it too, or in a subfolder ``name``.
         network: the network's own file or folder of shards, whatever its name.
-        key: under which ``network`` keeps the weights, if the user says so.
+        key: key under which ``network`` keeps the weights, if the user named one.
         revision: of the network's repository, as in huggingface_hub.
         local_files_only, token: as in huggingface_hub.
     """
@@ -33,10 +33,15 @@ class Where:
     token: str | bool | None = None
 
     def find(self, file: File, size: Size, path: str | None = None) -> Path:
-        """The local path of a file, or of another one of its repository; downloaded if need be.
+        """The local path of a file; downloaded if need be.
+
+        Args:
+            file: a file of the model.
+            size: the model's row.
+            path: another file of the same repository, to be found in place of ``file``.
 
         Raises:
-            MissingFileError
+            as ``download.locate``.
         """
         if file == size.files[0] and self.network is not None:
             folder = self.network if self.network.is_dir() else self.network.parent
@@ -57,10 +62,15 @@ class Where:
         return self.folder if required or (path and beside) else file.repository
 
     def encoder(self, repository: str, size: Size, folders: tuple[str, ...]) -> Path:
-        """The folder of a text encoder; downloaded if need be.
+        """The folder that holds a text encoder; downloaded if need be.
+
+        Args:
+            repository: the encoder's.
+            size: the model's row.
+            folders: folders of the repository that hold encoder and tokenizer; "" is the root.
 
         Raises:
-            MissingFileError
+            as ``download.locate``.
         """
         source, options = self.encoder_source(repository, size), self.options(main=_main(repository, size))
         try:
@@ -77,7 +87,7 @@ class Where:
         return own if own.is_dir() else self.folder if _main(repository, size) else repository
 
     def options(self, *, main: bool) -> dict[str, Any]:
-        """For a file, as ``locate`` takes them.
+        """Options of ``download.locate`` for a file.
 
         Args:
             main: whether it is of the network's repository.

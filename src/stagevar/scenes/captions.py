@@ -21,6 +21,7 @@ CATEGORY_WEIGHTS = {
     "position": 0.27,
     "color_attribution": 0.23,
 }
+"""Share of each category among the captions of training."""
 COLOURED_SHARE = {
     "single_object": 0.0,
     "two_objects": 0.0,
@@ -29,9 +30,12 @@ COLOURED_SHARE = {
     "position": 0.75,
     "color_attribution": 1.0,
 }
+"""Share of a category's captions that name colours."""
 COUNT_WEIGHTS = (1, 9, 9, 9)
+"""How often training counts to one, two, three and four."""
 CATEGORIES = tuple(CATEGORY_WEIGHTS)
 COMPOSED = ("two_objects", "counting", "position", "color_attribution")
+"""Categories with enough captions that some can be held out."""
 
 _PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
 _SINGULARS = {shape: shape for shape in SHAPES} | {plural: shape for shape, plural in _PLURALS.items()}
@@ -113,7 +117,10 @@ def _known_words(caption: str) -> list[str]:
 def tokenize(caption: str) -> list[int]:
     """Indices into `VOCABULARY` of a caption's words, padded with 0 to `MAX_WORDS`.
 
-    Case and punctuation do not matter. Raises ValueError for an empty caption, an unknown word or too many words.
+    Case and punctuation do not matter.
+
+    Raises:
+        ValueError: the caption is empty, or has unknown words or too many.
     """
     words = _known_words(caption)
     if len(words) > MAX_WORDS:
@@ -128,7 +135,11 @@ _RELATION_OF_PHRASE = {phrase: relation for relation, phrase in RELATIONS.items(
 
 
 def parse(caption: str) -> Scene:
-    """The scene a caption describes; raises ValueError if it is not of the grammar of `Scene.caption`."""
+    """The scene that a caption describes.
+
+    Raises:
+        ValueError: the caption is empty, has unknown words, or does not follow the grammar of `Scene.caption`.
+    """
     text = " ".join(_known_words(caption))
     if match := _COUNTED.fullmatch(text):
         number, color, shape = match.groups()
@@ -162,7 +173,8 @@ def _of_split(scene: Scene, from_held_out: bool) -> bool:
 def sample_scene(rng: random.Random, category: str | None = None, held_out: bool = False) -> Scene:
     """Draw a scene, of a category drawn by its training weight unless given.
 
-    `held_out` picks the split. `single_object` and `colors` have too few captions to be split.
+    `held_out` chooses the split: captions that training never sees, or all others. `single_object` and `colors` have
+    too few captions to be split.
     """
     category = category or rng.choices(CATEGORIES, list(CATEGORY_WEIGHTS.values()))[0]
     while not _of_split(scene := _draw(rng, category), held_out):
@@ -184,8 +196,8 @@ def _draw(rng: random.Random, category: str) -> Scene:
 
 
 def caption_suite(n: int, seed: int = 0) -> list[Scene]:
-    """`n` scenes for scoring, the categories in turn. Those of the `COMPOSED` categories are held out; a scene repeats
-    where its category has few."""
+    """`n` scenes for scoring, the categories in turn. Scenes of the `COMPOSED` categories are held out, the others are
+    not. A scene repeats if 30 draws of its category give no new one."""
     rng = random.Random(seed)
     suite: list[Scene] = []
     for category in itertools.islice(itertools.cycle(CATEGORIES), n):

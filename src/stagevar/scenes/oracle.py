@@ -19,8 +19,8 @@ from stagevar.scenes.render import HUES, SIZE, Picture, shape_distance
 
 Mask = npt.NDArray[np.bool_]
 
-MIN_SATURATION = 0.45
-MIN_VALUE = 0.33
+MIN_SATURATION, MIN_VALUE = 0.45, 0.33
+"""HSV saturation and value above which a pixel has a colour and belongs to an object."""
 MIN_AREA = 24
 """Pixels of the smallest object in a picture of 64x64; grows with the area of the picture."""
 PURE_SHARE = 0.72

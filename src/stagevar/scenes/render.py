@@ -27,20 +27,24 @@ SIZE = 64
 """Side of a picture in pixels."""
 HUES = dict(zip(COLORS, (0.0, 56.0, 120.0, 180.0, 230.0, 318.0), strict=True))
 """Hue of each colour in degrees."""
-SATURATION = 0.87
-BRIGHTNESS = 0.98
+SATURATION, BRIGHTNESS = 0.87, 0.98
+"""HSV saturation of objects, and value of their bright parts."""
 
 GREYS = (0.16, 0.24, 0.32)
+"""Brightness of a background in the middle."""
 TINTS = ((1.0, 1.0, 1.0), (1.1, 1.0, 0.9), (0.9, 1.0, 1.1))
 """Neutral, warm and cool: factors on red, green and blue, saturation at most 0.19."""
 STYLES = len(GREYS) * len(TINTS)
+"""Number of backgrounds: every grey in every tint."""
 GRADIENT = 0.03
+"""How much brighter a background is at one end of its height than in the middle."""
 
 LATTICE = 4
 """Centres lie on multiples of this many pixels, which is also the period of the textures."""
 RADII = {1: 20.0, 2: 13.5, 3: 12.0, 4: 11.0}
 """Radius in pixels by number of objects."""
 SPREAD = 16
+"""Distance in pixels of two objects' centres from the middle of the picture."""
 TRIANGLES = (
     ((-16, 16), (16, 16), (0, -16)),
     ((-16, -16), (16, -16), (0, 16)),
@@ -48,9 +52,11 @@ TRIANGLES = (
     ((16, -16), (16, 16), (-16, 0)),
 )
 GRID = ((-16, -16), (16, -16), (-16, 16), (16, 16))
+"""Centres of three objects (one of four triangles, by style) and of four, in pixels from the middle: (x, y)."""
 
 TEXTURES = ("plain", "stripes", "dots", "outline")
 TEXTURE_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
+"""How often each texture is drawn."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from stagevar.profile import DialPoint
 from stagevar.request import PerScale
 
 QUALITIES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+"""Settings that are measured if none are given."""
 
 
 def measure_dial(

@@ -21,8 +21,9 @@ class Drawn:
 
     Attributes:
         pictures: (n, 3, height, width) in [0, 1].
-        trace: of the call; ``seconds`` its wall-clock time.
-        plans: as they stood at the end.
+        trace: record of the call.
+        seconds: wall-clock time of the call.
+        plans: the pictures' plans as they stood at the end.
     """
 
     pictures: Tensor

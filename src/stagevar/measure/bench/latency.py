@@ -34,8 +34,8 @@ PARTS = (
     "decode",
     "other",
 )
-"""Order of report; parts of a block under another name stand before ``other``. ``other`` is what lies between passes:
-regrouping, signals, rows of the cache that are dropped with a branch."""
+"""Parts in the order of the report; parts of a block under another name come before ``other``. ``other`` is the time
+between passes: regrouping, signals, dropping a branch's rows from the cache."""
 
 _FINISHED = {
     "embed": "embed",
@@ -69,7 +69,7 @@ def latency(pipeline: Pipeline, requests: Sequence[Request]) -> dict[str, float]
 
 
 class Stopwatch:
-    """A tap of the loop that books the time since the last moment to the part that has ended.
+    """A tap of the loop that adds the time since its last call to the part that has just ended.
 
     Attributes:
         seconds: by part.
@@ -89,7 +89,7 @@ class Stopwatch:
             self.book(_FINISHED[kind])
 
     def book(self, part: str) -> None:
-        """``part`` has just ended."""
+        """Add the time since the last call to ``part``, which has just ended."""
         now = self._now()
         self.seconds[part] += now - self._last
         self._last, self._part = now, part

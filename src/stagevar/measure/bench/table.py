@@ -75,10 +75,11 @@ def markdown(comparison: Mapping[str, Any]) -> str:
 
 
 def caption(comparison: Mapping[str, Any]) -> str:
-    """One honest paragraph."""
+    """One paragraph: what was measured, on what, and what the figures mean."""
     height, width = comparison["size"]
+    threads = f"{comparison['threads']} CPU thread{'s' * (comparison['threads'] > 1)}"
     return (
-        f"Measured on {comparison['device']} ({comparison['threads']} CPU threads) in {comparison['dtype']} with torch "
+        f"Measured on {comparison['device']} ({threads}) in {comparison['dtype']} with torch "
         f"{comparison['torch']}: {asked(comparison)}, {width}x{height} pixels, batch "
         f"{comparison['batch']}, guidance {comparison['guidance']}, seed {comparison['seed']}; "
         f"{comparison['warm_up']}, then batch by batch in turn. Seconds are sums over all captions; network time holds "
@@ -174,10 +175,10 @@ def plot(path: Path, comparison: Mapping[str, Any], quality: str) -> None:
         axes.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel("network seconds per picture")
     axes.set_ylabel(QUALITIES[quality])
-    size = "x".join(map(str, comparison["size"]))
+    height, width = comparison["size"]
     axes.set_title(
-        f"{comparison['model']}, {size}, {comparison['device']}, {comparison['dtype']}, batch {comparison['batch']}, "
-        f"{count} captions",
+        f"{comparison['model']}, {width}x{height}, {comparison['device']}, {comparison['dtype']}, "
+        f"batch {comparison['batch']}, {count} captions",
         fontsize=9,
     )
     axes.margins(0.12)

@@ -32,7 +32,7 @@ class Tally:
         self.rows = 0
 
     def add(self, drawn: Drawn, plain: Drawn) -> None:
-        """Count a batch in, beside the plain run's of the same noise."""
+        """Add a batch, and compare it with the plain run's batch of the same noise."""
         self.network.append(drawn.trace.network_milliseconds / 1e3)
         self.total.append(drawn.seconds)
         self.closeness["ssim"] += ssim(drawn.pictures, plain.pictures).tolist()
@@ -46,7 +46,12 @@ class Tally:
             self.verdicts += self.suite.judge(self.questions[done : done + len(drawn.pictures)], drawn.pictures)
 
     def row(self, plain: Tally, cost: Callable[[Plan], int]) -> dict[str, Any]:
-        """All figures; see ``compare``."""
+        """One row of a comparison, as ``bench.compare.compare`` describes it.
+
+        Args:
+            plain: tally of the plain run over the same batches.
+            cost: operations of a plan for one picture.
+        """
         pictures = self.plans.total()
         executed, most = self.executed.most_common(1)[0]
         strict, relaxed = ([float(getattr(v, kind)) for v in self.verdicts] for kind in ("strict", "relaxed"))
@@ -75,7 +80,7 @@ class Tally:
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Of the batches' seconds."""
+    """Median and range of the batches' seconds."""
     return {"median": median(seconds), "min": min(seconds), "max": max(seconds)}
 
 

@@ -114,8 +114,8 @@ class Probe:
         folder, config, weights, stored: the set.
         rows: comparisons so far.
         inputs: names of the stored tensors that were used as inputs.
-        exactly: what chaotic tensors are in a run in float64, by name; None in that run itself, which notes them.
-        noted: them.
+        exactly: chaotic tensors of a run in float64, by name; None in that run itself.
+        noted: chaotic tensors of this run, by name.
     """
 
     folder: Path
@@ -158,8 +158,8 @@ class Probe:
         self.rows.append(Row(name, error.flatten()[at].item(), allowed.flatten()[at].item()))
 
     def chaotic(self, name: str, found: Tensor, absolute: float) -> None:
-        """Compare real numbers that enlarge rounding: to ``absolute`` comes what the engine itself errs by, as a run in
-        float64 tells."""
+        """Compare real numbers that enlarge rounding. The tolerance is ``absolute`` plus ``SPREAD`` times the engine's
+        own error against its run in float64."""
         self.noted[name] = found.double().cpu()
         if self.exactly is not None and name in self.exactly and found.shape == self.exactly[name].shape:
             error = (self.noted[name] - self.exactly[name]).abs().max().item()
@@ -227,7 +227,7 @@ def conform(folder: Path | str) -> Report:
 
 @contextmanager
 def reading_config(folder: Path) -> Iterator[None]:
-    """Around the code that turns a set's settings into a network: whatever is wrong there becomes one line.
+    """Turn whatever fails while a set's settings are read into an error of one line.
 
     Raises:
         ForeignCheckpointError: a setting is missing or makes no sense.

@@ -36,10 +36,10 @@ class Embedder:
     """A ``Scorer``: cosine of the angle between two pictures' vectors.
 
     Attributes:
-        encode: normalised pictures (n, 3, side, side) to vectors (n, C).
-        side: of the pictures that it takes, in pixels.
-        statistics: of their colours.
-        device: of the encoder.
+        encode: maps normalised pictures (n, 3, side, side) to vectors (n, C).
+        side: height and width in pixels of the pictures that it takes.
+        statistics: mean and standard deviation of the colours that it was trained on.
+        device: device of the encoder.
     """
 
     encode: Callable[[Tensor], Tensor]

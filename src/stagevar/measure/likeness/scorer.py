@@ -1,4 +1,4 @@
-"""Semantic agreement of two pictures: the form of a learned scorer."""
+"""Likeness of two pictures as a learned network sees it: the form of a scorer."""
 
 from __future__ import annotations
 

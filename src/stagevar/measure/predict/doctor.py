@@ -1,4 +1,4 @@
-"""What a model needs before it is loaded: downloads, licence, disk and memory, and whether this machine has it."""
+"""What a model needs before it is loaded (downloads, licence, disk, memory), and what this machine has of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stagevar.untrusted import PICKLES, stands_for
 TEXT_PACKAGES = ("transformers", "sentencepiece")
 
 INTERPRETER = 385 * 2**20
-"""Python and PyTorch themselves, about."""
+"""Bytes that Python and PyTorch themselves take, roughly."""
 
 
 State = Literal["here", "to download", "missing", "damaged", "unknown"]
@@ -38,9 +38,10 @@ class FileNeed:
     """A file of a model.
 
     Attributes:
-        source: folder or hub repository; ``name`` is the path in it.
-        size: in bytes, None if neither the hub nor the cache was there to tell.
-        state: where it is; ``unknown`` if nothing could be asked.
+        source: folder or hub repository.
+        name: path of the file in it.
+        size: in bytes; None if neither the hub nor the cache could tell.
+        state: where the file is; ``unknown`` if neither could be asked.
     """
 
     source: str
@@ -54,16 +55,21 @@ class Diagnosis:
     """What drawing a batch takes, in bytes, and what there is.
 
     Attributes:
-        model, licence: as the table of models or the hub has them.
-        size: height and width in pixels; ``batch`` pictures at once, blocks in ``dtype`` on ``device``.
-        files: of network, tokenizer and text encoders.
-        disk: free where downloads go.
+        model: name of the model.
+        licence: of its weights, as the hub states it, else as the catalogue does.
+        size: height and width of the pictures in pixels.
+        batch: pictures at once.
+        dtype, device: dtype of the blocks, and where they run.
+        files: files of network, tokenizer and text encoders.
+        disk: free bytes where downloads go.
         run: weights, and memory by scale.
-        text_encoder: its weights; ``offloaded`` if they wait elsewhere.
-        memory: free on the device.
+        text_encoder: bytes of its weights.
+        offloaded: whether these wait on the CPU between prompts.
+        memory: free bytes on the device.
         obstacles: what is missing besides files: published weights, a package.
         remarks: what a user should know.
         threads: how many compute on the CPU, and how they wait.
+        interpreter: bytes that Python and PyTorch themselves take.
     """
 
     model: str
@@ -85,12 +91,12 @@ class Diagnosis:
 
     @property
     def download(self) -> int:
-        """Bytes that are to be fetched."""
+        """Bytes to download, as far as sizes are known."""
         return sum(file.size or 0 for file in self.files if file.state == "to download")
 
     @property
     def need(self) -> int:
-        """All memory on the device."""
+        """Bytes of memory that drawing needs on the device."""
         text = 0 if self.offloaded else self.text_encoder
         return self.run.weights + text + self.run.peak + self.interpreter
 
@@ -123,7 +129,7 @@ def diagnose(
     device: torch.device,
     offload_text_encoder: bool = False,
 ) -> Diagnosis:
-    """Ask the hub for sizes, the machine for space, and the model's shapes for the rest.
+    """Find out what drawing a batch takes: from the hub's sizes, the machine's space and the model's shapes.
 
     Args:
         meant: as ``sources.resolve`` found it.
@@ -233,14 +239,14 @@ def _remote(repository: str, file: str, options: dict[str, Any]) -> tuple[list[F
 
 
 def _free_disk() -> int:
-    """Where the hub's client keeps its files."""
+    """Bytes free where the hub's client keeps its files."""
     from huggingface_hub import constants
 
     return free_space(Path(constants.HF_HUB_CACHE))[1]
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; on the CPU within the limits of a container."""
+    """Bytes that are free on a device; on the CPU no more than a container's limit leaves."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]

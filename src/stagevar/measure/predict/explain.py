@@ -1,4 +1,4 @@
-"""What an accelerator will do to a model: its plan as a table with operations, without weights."""
+"""Show what an accelerator does to a model: its plan as a table with operations, without weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def explain(
     text_length: int | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """A request's plan, scale by scale, and what it saves; that of an online accelerator is rehearsed.
+    """A request's plan, scale by scale, and what it saves. That of an online accelerator is predicted (``rehearse``).
 
     Args:
         model: with or without weights (``stagevar.loading.sources.skeleton``).
@@ -81,7 +81,7 @@ def explain(
 
 
 def brief(tokens: Tokens | None) -> str:
-    """A reduction by name and by the settings that are not its defaults; how many rows it keeps is another column."""
+    """A reduction's name, and its text settings that are not defaults; numbers such as the kept share are left out."""
     if tokens is None:
         return "all"
     settings = ((getattr(tokens, f.name), f.default) for f in fields(cast(Any, tokens)))

@@ -29,7 +29,8 @@ class ScaleFlops:
     """Operations of one scale.
 
     Attributes:
-        scale: index of the scale; ``grid`` its height and width.
+        scale: index of the scale.
+        grid: its height and width in tokens.
         rows: token rows that go through the network over all branches, a mean over its blocks.
         share: rows processed relative to all rows of the branches that run.
         embed: input of the first block.
@@ -68,12 +69,12 @@ def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: i
         plan: as long as the schedule.
         text_length: keys of cross-attention.
     """
-    way = _Way(model, schedule, plan, text_length)
-    return [way.scale(k) for k in range(len(schedule))]
+    counted = _Count(model, schedule, plan, text_length)
+    return [counted.scale(k) for k in range(len(schedule))]
 
 
 def operations(model: ScaleModel, schedule: Schedule, text_length: int) -> Callable[[Plan], int]:
-    """``plan_flops`` in sum, as a function of the plan; pictures mostly share theirs, so it remembers."""
+    """A function from a plan to the sum of its ``plan_flops``. It keeps its results, as most pictures share plans."""
 
     @cache
     def total(plan: Plan) -> int:
@@ -83,7 +84,8 @@ def operations(model: ScaleModel, schedule: Schedule, text_length: int) -> Calla
 
 
 def condition_flops(model: ScaleModel, text_length: int) -> int:
-    """Operations spent once per image, prompt and null text: keys and values of the text, adaptive norms."""
+    """Operations spent once per image, on the prompt and the null text: the text's keys and values, and the vectors of
+    adaptive norms."""
     layers = [_Layer.of(block) for block in model.layers]
     shared = sum(_weights(module) for name, module in model.named_children() if name == "modulation")
     once = sum(layer.once_weights for layer in layers) + shared
@@ -95,11 +97,11 @@ class _Layer:
     """Shapes of one block.
 
     Attributes:
-        weights: of the linear layers that every row passes.
+        weights: weights of linear layers, applied to every row.
         text_weights: weights applied to every text token, once per image (submodules named ``kv``).
         once_weights: weights applied to one vector per image (submodules named ``modulation``).
         self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
-        shared_weights, shared_width: what of ``weights`` and ``cross_width`` one branch computes for both.
+        shared_weights, shared_width: part of ``weights`` and ``cross_width`` that one branch computes for both.
     """
 
     weights: int
@@ -128,7 +130,7 @@ class _Layer:
 
 
 def _row(module: nn.Module, rows: int) -> int:
-    """Operations of one row in a module whose attentions see so many rows."""
+    """Operations of one row in a module whose attentions see ``rows`` rows."""
     parts: Iterator[Any] = module.modules()
     return 2 * _weights(module) + 4 * rows * sum(part.proj.in_features for part in parts if hasattr(part, "heads"))
 
@@ -137,8 +139,8 @@ def _weights(module: nn.Module) -> int:
     return sum(linear.weight.numel() for linear in module.modules() if isinstance(linear, nn.Linear))
 
 
-class _Way:
-    """A plan's way through the scales: what each layer's cache holds, and which scale ran last."""
+class _Count:
+    """Counts a plan's operations scale by scale, in order: what each layer's cache holds grows on the way."""
 
     def __init__(self, model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> None:
         self.model, self.schedule, self.plan, self.text_length = model, schedule, plan, text_length

@@ -36,10 +36,11 @@ class ScaleBytes:
     """One scale of a batch.
 
     Attributes:
-        scale: index of the scale; ``grid`` its height and width.
+        scale: index of the scale.
+        grid: its height and width in tokens.
         cache: bytes of cached keys and values after this scale, over all layers. The last scale caches nothing; its
             entry is the cache that it started with.
-        peak: most that is alive at once while it runs, weights not counted.
+        peak: most bytes that are alive at once while it runs, without the weights.
     """
 
     scale: int
@@ -53,10 +54,10 @@ class RunBytes:
     """A batch from prompt states to pictures, in bytes.
 
     Attributes:
-        weights: network and picture tokenizer.
-        condition: what the text becomes, kept until the end.
-        scales: of the loop.
-        decoder: peak of turning the latents into pictures.
+        weights: weights of network and picture tokenizer.
+        condition: peak while the prompts' states become the condition.
+        scales: the scales of the loop.
+        decoder: peak while the latents become pictures.
     """
 
     weights: int
@@ -66,7 +67,7 @@ class RunBytes:
 
     @property
     def peak(self) -> int:
-        """The most of all phases, weights not counted."""
+        """The largest peak of all phases, without the weights."""
         return max(self.condition, self.decoder, *(scale.peak for scale in self.scales))
 
 
@@ -86,7 +87,10 @@ def run_bytes(
         schedule, plan: what is drawn, and how.
         batch: pictures.
         dtype: of the blocks; all else is float32.
-        text_length: tokens of the prompts.
+        text_length: tokens of each prompt.
+
+    Returns:
+        Figures in bytes. More than three pictures are extrapolated from two and three.
     """
     weights = weight_bytes(model, dtype)
     if batch <= 3:
@@ -106,7 +110,7 @@ def run_bytes(
 
 
 def weight_bytes(model: ScaleModel, dtype: torch.dtype) -> int:
-    """Of network and picture tokenizer: the blocks in ``dtype``, all else in float32 or in whole numbers."""
+    """Bytes of the weights of network and picture tokenizer: blocks in ``dtype``, all else as it is."""
     total = 0
     for name, tensor in model.state_dict().items():
         kind = dtype if in_blocks(name) and tensor.is_floating_point() else tensor.dtype
@@ -176,7 +180,7 @@ def _scratch(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride
 
 
 def _noise(seed: int, scale: int, shape: Sequence[int]) -> Tensor:
-    """The buffers of ``loop.sample.uniforms``."""
+    """Allocates what ``loop.sample.uniforms`` allocates."""
     raw = torch.empty(tuple(shape), dtype=torch.int64)
     return (raw >> 41).to(torch.float32) * 2.0**-23
 

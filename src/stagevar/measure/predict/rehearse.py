@@ -28,7 +28,8 @@ captions of the scenes suite, of the model's plain run. Other models show others
 
 
 def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
-    """The plan as it would stand at the end for a picture of ``MEAN_PICTURE``; unchanged if all is decided before."""
+    """The plan as it stands at the end for a picture with the signals of ``MEAN_PICTURE``. An accelerator that decides
+    before the loop leaves it unchanged."""
     if accelerator.online:
         for at in scales(schedule):
             if plan[at.k].run != "skip":

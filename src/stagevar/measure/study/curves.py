@@ -1,4 +1,4 @@
-"""What a study yields, as plain data: curves over the scales, with every prompt's values behind them."""
+"""The results of a study as plain data: curves over the scales, with the values of every prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Curve:
 
     Attributes:
         kind: what it is about.
-        unit: of the values; empty for shares and ratios.
+        unit: unit of the values; empty for shares and ratios.
         values: per prompt, one number per scale.
     """
 
@@ -92,14 +92,15 @@ class Study:
     """The systematic analysis of one model.
 
     Attributes:
-        model, family, device, dtype, versions: what ran.
+        model, family: name and family of the model.
+        device, dtype, versions: what it ran on.
         schedule: grids of the scales.
         size: height and width of the pictures in pixels.
         prompts: the texts; picture i had seed ``seed + i``.
         seed: of the first picture.
         guidance: weight per scale.
         batch_size: pictures per pass, which the times depend on.
-        curves: by name, over all prompts.
+        curves: curves over all prompts, by name.
         groups: per group of blocks, figures of its input by name (see ``spectrum``): prompt branch, first prompts only.
         samples: the intermediate pictures of the first prompts, per scale; not part of the JSON.
     """

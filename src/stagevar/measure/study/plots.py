@@ -102,7 +102,7 @@ def similarity(study: Study, profile: StageProfile) -> Figure:
     if verdicts:
         _lines(panels[3], verdicts)
         _axis(panels[3], study, profile, "verdict on the caption (band: 95% interval)", "share of pictures")
-        panels[3].set_ylim(0, 1)
+        panels[3].set_ylim(-0.04, 1.04)
     return figure
 
 

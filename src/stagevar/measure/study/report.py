@@ -43,7 +43,7 @@ def markdown(study: Study, profile: StageProfile) -> str:
     parts = [
         f"# Stages of {study.model}",
         f"{len(study.prompts)} prompts, first seed {study.seed}, guidance {_guidance(study)}, "
-        f"{study.size[0]}x{study.size[1]} pixels; {study.device}, "
+        f"{study.size[1]}x{study.size[0]} pixels; {study.device}, "
         f"{study.dtype}, batches of {study.batch_size}, one picture of warm-up; {versions}. "
         "Figures are mean ± standard deviation over prompts.",
         "## Stages",

@@ -84,7 +84,7 @@ def study(
     progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> Study:
-    """Draw every prompt with the plain run and look at all that happens on the way.
+    """Draw every prompt with the plain run and measure what happens at each scale.
 
     Curves, (n,) per scale:
         ``strict``, ``relaxed``, ``objects``, ``agreement``: see the suite's ``readings``; models with a suite only.

@@ -30,8 +30,8 @@ def mean_of_categories(questions: Sequence[Question], values: Sequence[float]) -
 
 
 def standard_error(questions: Sequence[Question], values: Sequence[float]) -> float | None:
-    """Of ``mean_of_categories``. Pictures of one caption depend on one another, so captions count as independent, not
-    pictures. None without values, or where a category has one caption only."""
+    """Standard error of ``mean_of_categories``. Pictures of one caption depend on one another, so captions count as
+    independent and pictures do not. None without values, or if a category has one caption only."""
     captions = by_category(questions, [question.caption for question in questions[: len(values)]])
     groups = by_category(questions, values)
     if not groups or any(len(set(each)) == 1 for each in captions.values()):
@@ -40,7 +40,7 @@ def standard_error(questions: Sequence[Question], values: Sequence[float]) -> fl
 
 
 def _variance(captions: Sequence[str], values: Sequence[float]) -> float:
-    """Of the mean of values that come in clusters, one per caption (Liang and Zeger 1986)."""
+    """Variance of the mean of values that come in clusters, one per caption (Liang and Zeger 1986)."""
     mean, sums = fmean(values), dict.fromkeys(captions, 0.0)
     for caption, value in zip(captions, values, strict=True):
         sums[caption] += value - mean

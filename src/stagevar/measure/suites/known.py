@@ -17,7 +17,7 @@ def suite_of(model: ScaleModel) -> Suite | None:
 
 
 def questions_for(model: ScaleModel, count: int) -> Sequence[Question]:
-    """What a model is asked where nobody says what: its suite's questions, or its sample prompts in turn."""
+    """What a model is asked if a user gives no prompts: its suite's questions, or its sample prompts in turn."""
     suite = suite_of(model)
     if suite is not None:
         return suite.questions(count)
@@ -25,5 +25,5 @@ def questions_for(model: ScaleModel, count: int) -> Sequence[Question]:
 
 
 def in_turn(prompts: Sequence[str], count: int) -> list[Question]:
-    """So many questions out of prompts, which are repeated where they do not suffice."""
+    """``count`` questions out of prompts, which are repeated if there are fewer."""
     return [Prompt(prompts[i % len(prompts)]) for i in range(count)]

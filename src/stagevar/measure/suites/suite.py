@@ -27,7 +27,7 @@ class Prompt:
 
 
 class Verdict(Protocol):
-    """Whether one picture shows what was asked for: in all respects, or in those that matter less too."""
+    """Whether one picture shows what was asked for: in every respect (strict), or with some overlooked (relaxed)."""
 
     @property
     def strict(self) -> bool: ...
@@ -39,7 +39,7 @@ class Suite(Protocol):
     """Questions with an exact reader of the pictures."""
 
     def questions(self, count: int, seed: int = 0) -> Sequence[Question]:
-        """So many questions, the categories in turn."""
+        """``count`` questions, the categories in turn."""
 
     def parse(self, captions: Sequence[str]) -> Sequence[Question]:
         """What captions ask for.
@@ -52,7 +52,7 @@ class Suite(Protocol):
         """Whether training has seen no picture of the kind."""
 
     def judge(self, questions: Sequence[Question], pictures: Tensor) -> Sequence[Verdict]:
-        """Pictures (n, 3, h, w) in [0, 1], each held against its question."""
+        """The verdict on each of the pictures (n, 3, h, w) in [0, 1]."""
 
     def readings(self, questions: Sequence[Question], pictures: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Per entry of ``pictures`` (the same n pictures as they come to be) figures (n,) by name."""
+        """Figures (n,) by name for each entry of ``pictures``; the entries are the same n pictures after each scale."""
