@@ -58,6 +58,13 @@ def test_a_link_stays_a_link(command: Run, model: Path) -> None:
     assert files(Path("far")) == ["real.png"]
 
 
+@pytest.mark.parametrize("name", ["link.png", "link"])
+def test_a_link_to_a_file_that_is_not_there_yet_makes_it(command: Run, model: Path, name: str) -> None:
+    Path(name).symlink_to("new/real.png")
+    assert command("generate", "a star", "-m", model, "-o", name, "-q")[0] == 0
+    assert Path(name).is_symlink() and picture("new/real.png").size == (16, 16)
+
+
 def test_into_a_pipe_the_picture_is_written(command: Run, model: Path) -> None:
     os.mkfifo("pipe")
     read: list[bytes] = []
@@ -68,10 +75,51 @@ def test_into_a_pipe_the_picture_is_written(command: Run, model: Path) -> None:
     assert picture(read[0]).size == (16, 16) and Path("pipe").is_fifo()
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
 def test_standard_output_carries_the_picture_alone(model: Path, tmp_path: Path, name: str) -> None:
     out, errors = spawn("generate", "a star", "-m", model, "-o", name, cwd=tmp_path).communicate()
     assert picture(out).size == (16, 16) and errors == b""
+
+
+def test_a_file_that_standard_output_goes_to_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        options = ("generate", "a star", "-m", model, "--trace", "/dev/stdout")
+        code = subprocess.run(
+            [sys.executable, "-m", "stagevar", *map(str, options)], cwd=tmp_path, stdout=log
+        ).returncode
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert code == 0 and json.loads(lines[0])["kind"] == "call" and "1 picture of small" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "a star", "--trace", "file/trace.jsonl"],
+        ["generate", "a star", "-o", "/proc/pictures"],
+        ["demo", "-o", "file"],
+        ["compare", "none", "-o", "file/o"],
+        ["study", "-o", "/proc/study"],
+        ["calibrate", "-o", "file/profile.json"],
+        ["calibrate", "-o", "."],
+    ],
+    ids=" ".join,
+)
+def test_every_command_checks_its_place_before_anything_is_loaded(
+    command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    Path("file").touch()
+    monkeypatch.setattr("stagevar.pipeline.load", lambda *_, **__: pytest.fail("loaded"))
+    assert "cannot write" in failure(command(*arguments), 6)
+    assert files(Path()) == ["file"]
+
+
+@pytest.mark.parametrize("arguments", [["compare", "none"], ["study"], ["calibrate"]], ids=" ".join)
+def test_a_bad_line_of_a_file_of_prompts_is_said_before_the_first_is_drawn(
+    command: Run, model: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    Path("prompts.txt").write_text("a star\na purple dragon\n")
+    monkeypatch.setattr("stagevar.engine.loop.run.run", lambda *_, **__: pytest.fail("drawn"))
+    assert "dragon" in failure(command(*arguments, "-m", model, "--batch-size", 1, "--prompts", "prompts.txt"), 2)
 
 
 def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_loaded(
@@ -210,6 +258,38 @@ def test_off_a_terminal_there_are_no_stray_lines(command: Run, arguments: list[s
     _, out, errors = command(*arguments)
     assert errors == "" and out and not out.startswith("\n") and "\n\n\n" not in out
     assert all(line == line.rstrip() or line.strip() for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "a star"],
+        ["doctor"],
+        ["explain", "-a", "drop_last(1)"],
+        ["compare", "none", "--captions", "1"],
+        ["study", "--captions", "1", "--rank-prompts", "1"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_size_that_is_not_drawn_is_told_by_every_command(command: Run, model: Path, arguments: list[str]) -> None:
+    arguments = (
+        [arguments[0], str(model), *arguments[1:]] if arguments[0] == "doctor" else [*arguments, "-m", str(model)]
+    )
+    told = "drawn at 16x16, the nearest size to 20x10; --strict refuses"
+    code, out, errors = command(*arguments, "--size", "20x10")
+    assert code == 0 and told in out and errors == ""
+    code, out, errors = command(*arguments, "--size", "20x10", "--json")
+    assert code == 0 and json.loads(out) and errors.strip() == told
+    assert "no 20x10 pictures (width x height)" in failure(command(*arguments, "--size", "20x10", "--strict"), 2)
+
+
+def test_captions_are_at_most_those_of_a_file(command: Run, model: Path) -> None:
+    Path("prompts.txt").write_text("a star\na ring\na cross\n")
+    for most, count in ((2, 2), (5, 3)):
+        options = ("-m", model, "--prompts", "prompts.txt", "--captions", most, "--json")
+        assert json.loads(command("compare", "none", *options)[1])["captions"] == count
+        found = json.loads(command("study", *options, "--rank-prompts", 1)[1])
+        assert found["prompts"] == count
 
 
 @pytest.mark.parametrize("short", [["-h"], ["-V"], ["generate", "-h"]])

@@ -29,6 +29,7 @@ from stagevar.cli.options import (
     WidthOption,
     app,
     read_numbers,
+    read_place,
     read_prompts,
     read_size,
 )
@@ -85,6 +86,7 @@ def generate(
     from stagevar.calling import expand
     from stagevar.cli import show
     from stagevar.cli.pictures import Target
+    from stagevar.drawing import read_prompts as read
 
     texts = [*(prompts or []), *read_prompts(file)]
     if not texts:
@@ -93,8 +95,7 @@ def generate(
         texts,
         negative_prompt=negative,
         num_images_per_prompt=count,
-        **read_size(size, width, height, aspect_ratio),
-        strict=strict,
+        **read_size(size, width, height, aspect_ratio, strict=strict),
         guidance_scale=read_numbers(guidance, "--guidance"),
         temperature=read_numbers(temperature, "--temperature"),
         top_k=top_k,
@@ -104,36 +105,16 @@ def generate(
         seed=seed,
     )
     target = Target.read(output, len(requests))
+    record = None if trace is None else read_place(trace)
     if target.kind == "stream" and as_json:
         raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
     place = Place(model, weights, device, dtype, revision, local_files_only, offload)
-    pipe = ready(place, requests)
+    pipe = place.ready(requests)
+    requests = read(pipe.model, requests, 16)
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
-        drawn(pipe, requests, batch_size, target, done, None if trace is None else trace.expanduser(), quiet=quiet)
-        if not (as_json or quiet or target.kind == "stream"):
-            show.size((requests[0].height, requests[0].width), done.pictures[0])
-
-
-def ready(place: Place, requests: list[Request], *, read: bool = True) -> Pipeline:
-    """The loaded model, once all that can be checked without its weights has been checked; the prompts of the requests
-    are read then.
-
-    Raises:
-        RequestError and its kinds, MissingExtraError, MissingFileError
-    """
-    from stagevar.drawing import prepare, read_prompts
-    from stagevar.loading.available import check
-    from stagevar.loading.sources import outline
-
-    meant = place.resolve()
-    model = outline(meant)
-    for request in requests:
-        prepare(model, request)
-    check(meant)
-    pipe = place.load()
-    if read:
-        requests[:] = read_prompts(pipe.model, requests, 16)
-    return pipe
+        drawn(pipe, requests, batch_size, target, done, record, quiet=quiet)
+        if not quiet:
+            show.size(pipe.model, requests[0], aside=as_json or target.kind == "stream")
 
 
 def drawn(
@@ -197,7 +178,7 @@ def again(
     origin, target = record["origin"], Target.read(output, 1)
     weights = None if origin.get("weights") is None else Path(origin["weights"])
     place = Place(origin["source"], weights, device, record["dtype"], origin.get("revision"), local_files_only)
-    pipe = ready(place, requests)
+    pipe = place.ready(requests)
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
         drawn(pipe, requests, 1, target, done, None, quiet=quiet)
         same = read_record(Path(done.pictures[0]["file"]))[0] if target.kind != "stream" else None
@@ -226,6 +207,7 @@ def demo(
     from stagevar.cli.sheet import contact_sheet
     from stagevar.files import replacing
 
+    output = read_place(output, folder=True)
     pipe = Place(model, weights, device, dtype).load()
     prompts = pipe.model.samples[:4]
     columns: list[tuple[str, list[Image]]] = []
@@ -234,7 +216,7 @@ def demo(
         for event in watched(pipe.stream(prompts, seed=seed)):
             columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
     assert event is not None and event.result is not None
-    path = output.expanduser() / f"demo-{slug(pipe.model.name)}.png"
+    path = output / f"demo-{slug(pipe.model.name)}.png"
     with replacing(path) as temporary:
         contact_sheet(prompts, columns).save(temporary, format="png")
     if not quiet:

@@ -16,8 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stagevar import __version__
-from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, OutputError
-from stagevar.files import replacing, reserving, unwritable
+from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError
+from stagevar.files import is_stdout, replacing, require_place, reserving, unwritable
 
 SUFFIX = ".png"
 RECORD = "stagevar"
@@ -42,20 +42,18 @@ class Target:
         """
         path = text.expanduser()
         try:
-            if str(path) in ("-", "/dev/stdout"):
+            if str(path) == "-" or is_stdout(path):
                 target = cls(path, "stream")
-            elif not path.is_dir() and (path.suffix.lower() == SUFFIX or path.exists()):
+            elif not path.is_dir() and (path.suffix.lower() == SUFFIX or os.path.lexists(path)):
                 target = cls(path, "file")
             else:
                 target = cls(path, "folder")
-            above = next(each for each in (path, *path.parents) if os.path.lexists(each))
-            fitting = above.is_dir() or (above == path and target.kind == "file")
         except OSError as error:
             raise unwritable(path, error) from error
         if count > 1 and target.kind != "folder":
             raise OptionError(f"{count} pictures do not go into one file; let -o name a folder")
-        if target.kind != "stream" and not (fitting and os.access(above, os.W_OK)):
-            raise OutputError(f"cannot write {path}: {above} is no place that can be written to")
+        if target.kind != "stream":
+            require_place(path, folder=target.kind == "folder")
         return target
 
     def write(self, image: Image.Image, record: Mapping[str, Any]) -> str:

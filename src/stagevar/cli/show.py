@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from stagevar.engine.contract.model import ScaleModel
     from stagevar.engine.loop.trace import Trace
     from stagevar.measure.conform.conform import Report
     from stagevar.measure.predict.doctor import Diagnosis
     from stagevar.profile import StageProfile
+    from stagevar.request import Request
 
 
 UNBROKEN = 10_000
@@ -82,11 +84,16 @@ def times(traces: Sequence[Trace]) -> None:
     )
 
 
-def size(asked: tuple[int | None, int | None], drawn: Mapping[str, Any]) -> None:
-    """A line if the pictures are not as large as was asked for; ``asked`` is height and width."""
-    height, width = asked
-    if height is not None and (height, width) != (drawn["height"], drawn["width"]):
-        line(f"drawn at {drawn['width']}x{drawn['height']}, the nearest size to {width}x{height}; --strict refuses")
+def size(model: ScaleModel, request: Request, *, aside: bool = False) -> None:
+    """A line if the model draws another size than a request asks for.
+
+    Args:
+        aside: on stderr, where stdout carries the result alone.
+    """
+    from stagevar.sizes import another_size, native_size
+
+    if said := another_size(request, native_size(model, request)):
+        Console(stderr=aside).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -47,7 +47,7 @@ def _row(entry: ModelEntry, names: Sequence[str]) -> list[str]:
 def _pictures(model: ScaleModel) -> str:
     sizes, (height, width) = model.sizes(), model.picture_size(model.schedule())
     more = f" and {len(sizes) - 1} more sizes" if len(sizes) > 1 else ""
-    return f"{height}x{width}{more}"
+    return f"{width}x{height}{more}"
 
 
 def _takes(model: ScaleModel, accelerator: str) -> bool:
