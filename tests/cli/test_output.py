@@ -1,4 +1,4 @@
-"""Where pictures go: files, links, pipes, standard output; what is kept when something fails; drawing once more."""
+"""Where pictures go: files, links, pipes, standard output; what is kept when something fails."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from stagevar.errors import NumericError
 from stagevar.pipeline import Pipeline
 
-from .cli_parts import Run, failure, files
+from .cli_parts import Run, failure, files, picture
 
 
 def spawn(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -29,12 +28,6 @@ def spawn(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-
-
-def picture(source: Path | str | bytes) -> Image.Image:
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-        opened.load()
-        return opened
 
 
 # --- places ----------------------------------------------------------------------------------------------------------
@@ -217,27 +210,6 @@ def test_prompts_come_from_a_file_or_standard_input(command: Run, model: Path, m
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"two rings\n")))
     code, out, _ = command("generate", "-m", model, "--prompts", "-", "--json")
     assert code == 0 and [row["prompt"] for row in json.loads(out)["pictures"]] == ["two rings"]
-
-
-# --- once more -------------------------------------------------------------------------------------------------------
-
-
-def test_a_picture_is_drawn_again_from_its_file(command: Run, model: Path) -> None:
-    options = ("--seed", 7, "--guidance", "1,2,3,2", "--temperature", 0.8, "--negative", "a ring", "-a", "drop_last(1)")
-    assert command("generate", "a star", "-m", model, *options, "-o", "one", "-q")[0] == 0
-    code, out, _ = command("again", "one/a-star-7.png", "-o", "two")
-    assert code == 0 and "the same picture" in out
-    one, two = picture("one/a-star-7.png"), picture("two/a-star-7.png")
-    assert one.tobytes() == two.tobytes()
-    assert json.loads(one.info["stagevar"]) == json.loads(two.info["stagevar"])
-
-
-def test_a_picture_that_does_not_say_how_it_was_made_is_named(command: Run) -> None:
-    Image.new("RGB", (4, 4)).save("plain.png")
-    Path("text.png").write_text("no picture")
-    assert "does not say how it was made" in failure(command("again", "plain.png"), 4)
-    assert "cannot read picture" in failure(command("again", "text.png"), 4)
-    assert "cannot read picture" in failure(command("again", "none.png"), 4)
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------

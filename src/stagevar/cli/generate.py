@@ -145,8 +145,8 @@ def drawn(
 
 
 def records(trace: Trace) -> list[dict[str, Any]]:
-    """Per picture all that repeats it: model, origin, settings, dtype."""
-    kept = {name: trace.machine[name] for name in ("dtype", "stagevar", "torch")}
+    """Per picture all that repeats it: model, origin, settings, dtype, and how many shared its batch."""
+    kept = {name: trace.machine[name] for name in ("dtype", "stagevar", "torch")} | {"batch": len(trace.pictures)}
     return [{"model": trace.model, "origin": trace.origin, **picture, **kept} for picture in trace.pictures]
 
 
@@ -163,28 +163,36 @@ def again(
 ) -> None:
     """Draw a picture once more from the record in its file.
 
-    Says whether it came out the same, pixel by pixel.
+    Says whether it came out the same, pixel by pixel. In half precision rounding depends on the size of the batch, so
+    the picture is drawn as often as there were pictures in its batch.
     """
+    from stagevar.calling import Drawing
     from stagevar.cli import show
     from stagevar.cli.pictures import Target, read_record
+    from stagevar.cli.progress import pictures
     from stagevar.request import Request
 
     image, record = read_record(picture)
     if record.get("plan") is not None:
         raise OptionError(f"{picture} was drawn with a plan of its own, which its record only describes")
-    fields = {name: record[name] for name in record.keys() & Request.__dataclass_fields__.keys()}
+    fields = {name: record[name] for name in record.keys() & {"prompt", *Drawing.__annotations__}}
     lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    requests = [Request(**fields | lists)]
+    request = Request(**fields | lists)
+    copies = 1 if record["dtype"] == "float32" else record.get("batch", 1)
     origin, target = record["origin"], Target.read(output, 1)
     weights = None if origin.get("weights") is None else Path(origin["weights"])
     place = Place(origin["source"], weights, device, record["dtype"], origin.get("revision"), local_files_only)
-    pipe = place.ready(requests)
+    pipe = place.ready([request], prompts=[request.prompt])
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
-        drawn(pipe, requests, 1, target, done, None, quiet=quiet)
-        same = read_record(Path(done.pictures[0]["file"]))[0] if target.kind != "stream" else None
-        done.pictures[0]["same"] = same is not None and same.tobytes() == image.tobytes()
+        with pictures(copies, quiet=quiet) as watched:
+            *_, event = watched(pipe.events([request] * copies, batch_size=copies))
+        assert event.result is not None
+        kept = records(event.result.trace)[0] | {"batch": record.get("batch", 1)}
+        same = event.result.images[0].tobytes() == image.tobytes()
+        done.traces.append(event.result.trace)
+        done.pictures.append({"file": target.write(event.result.images[0], kept), **kept, "same": same})
         if not (as_json or quiet or target.kind == "stream"):
-            show.line("the same picture, pixel by pixel" if done.pictures[0]["same"] else "NOT the same picture")
+            show.line("the same picture, pixel by pixel" if same else "NOT the same picture")
 
 
 @app.command()

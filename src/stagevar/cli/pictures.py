@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stagevar import __version__
+from stagevar.calling import MAX_IMAGES
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError
 from stagevar.files import is_stdout, replacing, require_place, reserving, unwritable
 
@@ -80,6 +81,15 @@ class Target:
         return str(path)
 
 
+def _repeats(record: Mapping[str, Any]) -> bool:
+    """Whether a record says what was drawn, by which model, in which dtype and how large a batch."""
+    origin, batch = record.get("origin"), record.get("batch", 1)
+    if not isinstance(origin, dict) or not {"prompt", "seed"} <= record.keys():
+        return False
+    texts = origin.get("source"), record.get("dtype"), origin.get("weights") or "", origin.get("revision") or ""
+    return all(isinstance(text, str) for text in texts) and isinstance(batch, int) and 0 < batch <= MAX_IMAGES
+
+
 def slug(prompt: str, longest: int = 80) -> str:
     """A prompt as part of a file name: letters, digits and hyphens, at most ``longest`` bytes."""
     text = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")
@@ -96,10 +106,11 @@ def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
     try:
         with Image.open(path.expanduser()) as opened:
             image, text = opened.convert("RGB"), str(opened.info.get(RECORD, ""))
-    except OSError as error:
-        raise MissingFileError(f"cannot read picture {path}: {error.strerror or 'it is no picture'}") from None
-    with suppress(ValueError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or "it is no picture"
+        raise MissingFileError(f"cannot read picture {path}: {why}") from None
+    with suppress(ValueError, RecursionError):
         record = json.loads(text)
-        if isinstance(record, dict) and {"origin", "prompt", "seed"} <= set(record):
+        if isinstance(record, dict) and _repeats(record):
             return image, record
     raise ForeignCheckpointError(f"{path} does not say how it was made; pictures of `stagevar generate` do")
