@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from stagevar.errors import NumericError
 from stagevar.pipeline import Pipeline
@@ -213,6 +216,30 @@ def test_prompts_come_from_a_file_or_standard_input(command: Run, model: Path, m
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["models"], ["mit-han-lab/hart-0.7b-1024px", "FoundationVision/Infinity", "star-1024-sampler", "Apache-2.0"]),
+        (["accelerators"], ["stagevar_released(alpha=0.96,", "prompt's", "fidelity"]),
+        (["explain", "-a", "stagevar", "-m", "infinity-2b"], ["guidance", "structure", "(zero_code)", "8064", "19.2%"]),
+        (["doctor", "switti"], ["laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"]),
+        (
+            ["compare", "drop_last(1)+guidance_off(2)", "--captions", "2"],
+            ["speed-up (quartiles)", "± error"],
+        ),
+    ],
+    ids=lambda value: value[0],
+)
+def test_tables_fit_a_terminal_of_80_columns_without_breaking_words(
+    command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("stagevar.cli.show.Console", partial(Console, force_terminal=True, no_color=True, width=80))
+    out = re.sub(r"\x1b\[[0-9;]*m", "", command(*arguments)[1])
+    assert all(word in out for word in words), out
+    assert "…" not in out and max(len(line) for line in out.splitlines() if "  " in line) <= 80
 
 
 @pytest.mark.parametrize(

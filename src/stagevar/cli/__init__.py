@@ -19,7 +19,6 @@ from stagevar.errors import (
     OutputError,
     StagevarError,
     Terminated,
-    first_line,
     shortened,
 )
 
@@ -88,4 +87,5 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return MissingFileError.exit_code, f"{error.filename}: {error.strerror}; check the path and its permissions"
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return 1, "out of memory; ask for fewer pictures at once (--batch-size), a smaller size or --dtype bfloat16"
-    return 1, f"{type(error).__name__}: {first_line(error)} (please report this; --debug shows where it happened)"
+    what = shortened(f"{type(error).__name__}: {error}", LONGEST_USAGE)
+    return 1, f"{what} (please report this; --debug shows where it happened)"

@@ -56,7 +56,7 @@ def reporting(what: str, *, as_json: bool, quiet: bool) -> Iterator[Done]:
 
 def pictures(rows: Sequence[Mapping[str, Any]]) -> None:
     """Where each picture is, and its seed."""
-    table = _table("picture", ">seed")
+    table = _table("~picture", ">seed")
     for row in rows:
         table.add_row(row["file"], str(row["seed"]))
     _print(table)
@@ -98,7 +98,7 @@ def size(model: ScaleModel, request: Request, *, aside: bool = False) -> None:
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
     """One block per family."""
-    table = _table("model", ">size", "here", "weights", "licence")
+    table = _table("model", ">size", "here", "weights", "~licence")
     family = ""
     for row in rows:
         if row["family"] != family:
@@ -106,8 +106,6 @@ def models(rows: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(Text(family, style="bold"))
         on_disk = "yes" if row["on_disk"] else "no"
         table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["sources"][0], row["licence"])
-    for column in table.columns[:3]:
-        column.no_wrap = True
     _print(table)
 
 
@@ -152,7 +150,7 @@ def profile(found: StageProfile) -> None:
 
 def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
     """Each with its fields and their defaults, and what it does."""
-    table = _table("accelerator", "what it does")
+    table = _table("~accelerator", "~what it does")
     for row in rows:
         values = ", ".join(f"{name}={default}" for name, default in row["fields"].items())
         table.add_row(f"{row['name']}({values})" if values else row["name"], row["about"])
@@ -161,13 +159,14 @@ def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def explanation(answer: Mapping[str, Any]) -> None:
     """The plan, scale by scale, and what it saves."""
-    columns = "scale", "grid", "stage", "run", "branch", "tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
-    table = _table(*columns)
+    columns = "scale", "grid", "stage", "run", "branch", "~tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
+    table = _table(*columns, gap=1)
     for row in answer["rows"]:
-        guidance = "-" if row["guidance"] is None else f"{row['guidance']:g}"
-        cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"], row["tokens"]
+        guidance = "-" if row["guidance"] is None else f"{row['guidance']:.3g}"
+        cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"]
+        tokens = row["tokens"].replace("(", " (")  # where a narrow terminal may break it
         figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
-        table.add_row(*map(str, (*cells, *figures)))
+        table.add_row(*map(str, (*cells, tokens, *figures)))
     _print(table)
     size = "x".join(map(str, reversed(answer["size"])))
     line(
@@ -188,7 +187,7 @@ def comparison(values: Mapping[str, Any]) -> None:
         ("oracle", "difference ± error", "relaxed", "SSIM", "PSNR"),
         ("rows", "GFLOP", "bands"),
     ):
-        table = _table("accelerator", *(f">{column}" for column in columns))
+        table = _table("~accelerator", *(f">{column}" for column in columns))
         for row in rows:
             table.add_row(row["accelerator"].strip("`"), *(row[column] for column in columns))
         _print(table)
@@ -197,7 +196,7 @@ def comparison(values: Mapping[str, Any]) -> None:
 
 def diagnosis(found: Diagnosis) -> None:
     """Files, then memory phase by phase, then the verdict."""
-    table = _table("file", "from", ">size", "")
+    table = _table("~file", "~from", ">size", "")
     for file in found.files:
         size = "unknown" if file.size is None else _bytes(file.size)
         table.add_row(file.name, file.source, size, file.state)
@@ -225,12 +224,20 @@ def diagnosis(found: Diagnosis) -> None:
         line("ready: it can be loaded and drawn here")
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
-    """A plain table; a leading ``>`` aligns a column to the right."""
+def _table(*columns: str, title: str | None = None, gap: int = 2) -> Table:
+    """A plain table.
+
+    Args:
+        columns: a leading ``>`` aligns a column to the right; a leading ``~`` lets its words go to further lines.
+        gap: blanks between two columns.
+    """
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    table.padding = (0, gap, 0, 0)
     for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="ellipsis")
+        name = column.lstrip(">~")
+        table.add_column(
+            name, justify="right" if column[:1] == ">" else "left", overflow="fold", no_wrap=column[:1] != "~"
+        )
     return table
 
 
