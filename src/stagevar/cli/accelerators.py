@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Annotated
 
 import typer
@@ -34,7 +34,7 @@ def accelerators(as_json: JsonOption = False) -> None:
     rows = [
         {
             "name": name,
-            "fields": {f.name: repr(f.default) for f in fields(cls)},
+            "fields": {f.name: "..." if f.default is MISSING else repr(f.default) for f in fields(cls)},
             "online": cls.online is True,
             "about": " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()),
         }
