@@ -4,30 +4,68 @@ from __future__ import annotations
 
 import operator
 import secrets
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from stagevar.errors import OptionError, PromptError, quoted
-from stagevar.request import EncodedPrompt, Prompt, Request, whole
+from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
 
 if TYPE_CHECKING:
     from torch import Generator
 
+    from stagevar.accelerators.base import Accelerator
+    from stagevar.engine.plan.plan import Plan
+    from stagevar.result import OutputType
+
 MAX_IMAGES = 1024
 """Images of one call; more is a batch job."""
 
-CALL = (
-    "num_images_per_prompt",
-    "generator",
-    "batch_size",
-    "output_type",
-    "callback_on_step_end",
-    "cancelled",
-    "progress",
+
+class Drawing(TypedDict, total=False):
+    """Settings that say what is drawn, as ``Pipeline.__call__`` and ``Request`` take them."""
+
+    num_images_per_prompt: int
+    seed: int | Sequence[int] | None
+    generator: Generator | Sequence[Generator] | None
+    negative_prompt: Prompt | Sequence[Prompt] | None
+    height: int | None
+    width: int | None
+    aspect_ratio: float | str | None
+    strict: bool
+    guidance_scale: PerScale | Sequence[float] | None
+    temperature: PerScale | Sequence[float] | None
+    top_k: int | None
+    top_p: float | None
+    smooth: bool | None
+    plan: Plan | None
+    accelerator: str | Accelerator | None
+
+
+class Streaming(Drawing, total=False):
+    """Settings of ``Pipeline.stream``."""
+
+    batch_size: int
+    output_type: OutputType
+    cancelled: Callable[[], bool] | None
+
+
+CALL = (*Streaming.__annotations__, "callback_on_step_end", "progress")
+"""Settings of a call of the pipeline."""
+
+LOAD = (
+    "weights",
+    "device",
+    "dtype",
+    "accelerator",
+    "text_encoder",
+    "encoder",
+    "offload_text_encoder",
+    "revision",
+    "local_files_only",
+    "token",
 )
-"""Settings of a call that are not fields of a request."""
+"""Settings of ``Pipeline.from_pretrained``."""
 
 ELSEWHERE = {
     "cfg": "guidance_scale",
@@ -41,30 +79,31 @@ ELSEWHERE = {
     "tau": "temperature",
     "callback": "callback_on_step_end",
     "num_inference_steps": "accelerator, as every scale is one step and an accelerator decides which of them run",
-    "torch_dtype": "dtype of Pipeline.from_pretrained",
-    "device_map": "device of Pipeline.from_pretrained",
-    "variant": "revision of Pipeline.from_pretrained",
+    "torch_dtype": "dtype",
+    "device_map": "device",
+    "variant": "revision",
+    "use_auth_token": "token",
+    "cache_dir": "HF_HOME in the environment",
 }
 """Names that other libraries use, and what to use here."""
 
 
-SETTINGS = (*(each.name for each in fields(Request)[1:] if not each.name.endswith("encoded")), *CALL)
-"""Every setting of a call, the prompt aside."""
+def check_settings(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise if one of the settings given is none of the known ones.
 
-
-def unknown_setting(name: str, known: Sequence[str] = SETTINGS) -> str:
-    """The message about a setting that does not exist: the right name, and all that there are.
-
-    Args:
-        name: what was given.
-        known: settings of the function that it was given to.
+    Raises:
+        OptionError: names the right one, and all that there are.
     """
-    near = get_close_matches(name, [*known, *SETTINGS], 1)
-    instead = ELSEWHERE.get(name) or (near[0] if near else "")
-    first = instead.partition(" ")[0]
-    elsewhere = " of the pipeline's call" if first in SETTINGS and first not in known else ""
-    hint = f"; use {instead}{elsewhere}" if instead else ""
-    return f"there is no option {quoted(name)}{hint}; options are {', '.join(known)}"
+    for name in given:
+        if name in known:
+            continue
+        near = get_close_matches(name, [*CALL, *LOAD], 1)
+        instead = ELSEWHERE.get(name) or (near[0] if near else "")
+        for place, here, other in (("Pipeline.from_pretrained", LOAD, CALL), ("the call of a pipeline", CALL, known)):
+            if instead in here and instead not in other:
+                instead = f"{instead} of {place}"
+        hint = f"; use {instead}" if instead else ""
+        raise OptionError(f"there is no option {quoted(name)}{hint}; options are {', '.join(known)}")
 
 
 def expand(
@@ -99,9 +138,7 @@ def expand(
     prompts: list[Any] = [prompt] if isinstance(prompt, str | bytes) else [_class_text(each) for each in prompt]
     if not prompts:
         raise PromptError("there is no prompt; say what to draw")
-    known = [each.name for each in fields(Request) if not each.name.endswith("encoded")]
-    if unknown := next((name for name in settings if name not in known), None):
-        raise OptionError(unknown_setting(unknown))
+    check_settings(settings, Drawing.__annotations__)
     num_images_per_prompt = whole("num_images_per_prompt", num_images_per_prompt)
     if num_images_per_prompt < 1:
         raise OptionError(f"the number of images must be 1 or more, not {num_images_per_prompt}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from stagevar.engine.loop.run import Revise, run
 from stagevar.engine.loop.trace import Trace
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import CHANGING, SETTLED, Signals
-from stagevar.errors import NumericError, OptionError, StagevarError, quoted
+from stagevar.errors import Cancelled, NumericError, OptionError, StagevarError, first_line, quoted
 from stagevar.machine import machine
 from stagevar.registry import parse
 from stagevar.request import EncodedPrompt, Request
@@ -90,7 +91,9 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
         _checked(request.plan, len(schedule), "the request") if request.plan else plain_plan(model, schedule, request)
     )
     facts = Facts(depth=model.depth, groups=model.groups, causal=model.causal)
-    plan = _checked(chosen.plan(start, schedule, facts), len(schedule), str(chosen))
+    with _named(str(chosen)):
+        planned = chosen.plan(start, schedule, facts)
+    plan = _checked(planned, len(schedule), str(chosen))
     for signals in (CHANGING, SETTLED):
         _rehearse(chosen, plan, schedule, signals)
     return Prepared(request, size, schedule, chosen, plan)
@@ -132,12 +135,27 @@ def _checked(plan: Plan, length: int, who: str) -> Plan:
     return plan
 
 
+@contextmanager
+def _named(accelerator: str) -> Iterator[None]:
+    """Errors of code that others wrote, as one that names the accelerator.
+
+    Raises:
+        OptionError
+    """
+    try:
+        yield
+    except Cancelled:
+        raise
+    except StagevarError as error:
+        raise OptionError(str(error) if accelerator in str(error) else f"{accelerator}: {error}") from error
+    except Exception as error:
+        raise OptionError(f"{accelerator} failed: {type(error).__name__}: {first_line(error)}") from error
+
+
 def _revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -> Plan:
     """The accelerator's answer after a scale; its errors name it."""
-    try:
+    with _named(f"{accelerator}, after scale {at.k}"):
         answer = accelerator.revise(plan, at, signals)
-    except StagevarError as error:
-        raise OptionError(f"{accelerator}, after scale {at.k}: {error}") from error
     _checked(answer, len(plan), str(accelerator))
     if answer.scales[: at.k + 1] != plan.scales[: at.k + 1]:
         raise OptionError(f"{accelerator} revised scale {at.k} or one before it, which has run")

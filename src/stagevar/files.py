@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -17,27 +19,60 @@ def one_name(text: str) -> bool:
     return 0 < len(text.encode(errors="replace")) <= 255 and text not in (".", "..") and not set(text) & set("/\\\0")
 
 
+def is_stdout(path: Path) -> bool:
+    """Whether a path leads to what standard output goes to, such as ``/dev/stdout``."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except (OSError, ValueError):
+        return False
+
+
+def require_place(path: Path, *, folder: bool) -> None:
+    """Raise unless a file can be written to a path, or files into the folder of that name; nothing is written.
+
+    Raises:
+        OutputError
+    """
+    try:
+        target = path.resolve() if path.is_symlink() else path
+        above = next(each for each in (target, *target.parents) if os.path.lexists(each))
+        if above.is_dir() and (folder or above != target):
+            with tempfile.TemporaryFile(dir=above):
+                return
+        if above == target and not folder and not target.is_dir() and os.access(target, os.W_OK):
+            return
+    except OSError as error:
+        raise unwritable(path, error) from error
+    raise OutputError(f"cannot write {path}: {above} is no place that can be written to")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to write to, which takes the place of ``path`` at the end.
 
     On any failure, an interrupt included, the temporary file is removed and ``path`` stays as it was. A symbolic link
-    stays one, and the file that it leads to is replaced; into a device or a pipe the contents are written.
+    stays one, and the file that it leads to is replaced; into a device, a pipe or standard output the contents are
+    written.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
     try:
-        special = path.exists() and not path.is_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        stdout = is_stdout(path)
+        special = stdout or (path.exists() and not path.is_file())
         target = path.resolve() if path.is_symlink() and not special else path
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     folder = Path(tempfile.gettempdir()) if special else target.parent
     temporary = folder / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
     try:
         yield temporary
-        if special:
+        if stdout:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(temporary.read_bytes())
+            sys.stdout.buffer.flush()
+        elif special:
             with path.open("wb") as sink, temporary.open("rb") as source:
                 shutil.copyfileobj(source, sink)
         else:

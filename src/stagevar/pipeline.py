@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import html
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Never, Self
+from typing import Any, Never, Self, Unpack
 
 import torch
 from tqdm import tqdm
 
 from stagevar.accelerators.base import Accelerator
-from stagevar.calling import expand, unknown_setting
+from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_settings, expand
 from stagevar.drawing import Prepared, draw, encode, prepare
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.loop.call import Tap
@@ -90,9 +89,7 @@ class Pipeline:
             UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, OptionError,
             MissingExtraError, OutputError (no space for a download).
         """
-        for name in unknown:
-            kept = inspect.signature(cls.from_pretrained).parameters.values()
-            raise OptionError(unknown_setting(name, [each.name for each in kept if each.kind is each.KEYWORD_ONLY]))
+        check_settings(unknown, LOAD)
         chosen, place = parse(accelerator), read_device(device)
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
         options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
@@ -150,11 +147,12 @@ class Pipeline:
         Raises:
             RequestError and its kinds, NumericError, Cancelled.
         """
+        check_settings(unknown, CALL)
         settings: dict[str, Any] = {"height": height, "width": width, "aspect_ratio": aspect_ratio, "strict": strict}
         settings |= {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         settings |= {"smooth": smooth, "plan": plan, "accelerator": accelerator, "seed": seed, "generator": generator}
         settings |= {"num_images_per_prompt": num_images_per_prompt, "negative_prompt": negative_prompt}
-        requests = expand(prompt, **settings, **unknown)
+        requests = expand(prompt, **settings)
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "cancelled": cancelled}
         events = self.events(requests, **options)
         with tqdm(total=None, unit="scale", disable=not progress) as bar:
@@ -166,7 +164,7 @@ class Pipeline:
         assert event.result is not None
         return event.result
 
-    def stream(self, prompt: Prompt | Sequence[Prompt], **settings: Any) -> Iterator[ScaleEvent]:
+    def stream(self, prompt: Prompt | Sequence[Prompt], **settings: Unpack[Streaming]) -> Iterator[ScaleEvent]:
         """Draw as ``__call__`` does, one event per scale and batch; ``event.preview`` decodes the picture as it stands.
 
         Args:
@@ -176,15 +174,14 @@ class Pipeline:
         Raises:
             as ``events``.
         """
-        for name in ("callback_on_step_end", "progress"):
-            if name in settings:
-                raise OptionError(f"stream takes no {name}, as it gives every event to its caller; call the pipeline")
-        own = {name: settings.pop(name) for name in ("batch_size", "output_type", "cancelled") if name in settings}
-        return self.events(expand(prompt, **settings), **own)
+        check_settings(settings, Streaming.__annotations__)
+        drawing: dict[str, Any] = {name: value for name, value in settings.items() if name in Drawing.__annotations__}
+        own: dict[str, Any] = {name: value for name, value in settings.items() if name not in drawing}
+        return self.events(expand(prompt, **drawing), **own)
 
     def events(
         self,
-        requests: Sequence[Request],
+        requests: Iterable[Request],
         *,
         batch_size: int = MAX_BATCH,
         output_type: OutputType = "pil",
@@ -208,15 +205,16 @@ class Pipeline:
             RequestError and its kinds: at once, or before the first event if the text encoder refuses a prompt.
             NumericError, Cancelled: while drawing.
         """
-        if isinstance(requests, Request) or not all(isinstance(request, Request) for request in requests):
+        given = list(requests) if isinstance(requests, Iterable) else [requests]
+        if isinstance(requests, Request) or not all(isinstance(request, Request) for request in given):
             raise OptionError("events takes a list of requests; call the pipeline itself, or stream, with prompts")
-        if not requests:
+        if not given:
             raise PromptError("there is no request; say what to draw")
         if whole("batch_size", batch_size) < 1:
             raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
         if output_type not in OUTPUT_TYPES:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
-        prepared = [self.prepare(request) for request in requests]
+        prepared = [self.prepare(request) for request in given]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
         return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap)

@@ -15,7 +15,7 @@ from inspect import getmembers, isclass
 from types import MappingProxyType
 
 from stagevar import accelerators
-from stagevar.accelerators.base import Accelerator, Sum
+from stagevar.accelerators.base import AXES, Accelerator, Sum
 from stagevar.errors import OptionError, first_line, quoted
 
 GROUP = "stagevar.accelerators"
@@ -59,6 +59,8 @@ def _enter(cls: type[Accelerator], origin: str, found: dict[str, type[Accelerato
     name = cls.__dict__.get("name", "")
     if not isinstance(name, str) or not name.isidentifier():
         broken[f"{origin}.{cls.__name__}"] = "it has no name of its own; set name: ClassVar[str]"
+    elif not isinstance(cls.owns, frozenset) or not cls.owns <= set(AXES):
+        broken[f"{origin}.{cls.__name__}"] = f"owns must be a frozenset of {', '.join(AXES)}"
     elif name in found:
         broken[f"{origin}.{cls.__name__}"] = f"the name {name} is taken by {found[name].__module__}"
     else:
@@ -109,6 +111,8 @@ def _build(node: ast.expr, text: str) -> Accelerator:
             named = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords}
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise OptionError(f"{quoted(text)}: values must be numbers, texts, True, False or None") from None
+        if len(named) < len(node.keywords):
+            raise OptionError(f"{quoted(text)} gives a field twice")
         return _make(node.func.id, values, named)
     raise OptionError(f"cannot read accelerator {quoted(text)}; write name(field=value), sums with +")
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**64 - 1
 
+LONGEST_WHOLE = 128
+"""Bits of any whole number; longer ones have no use here, and take long to be written out."""
+
 MIN_TEMPERATURE = 0.001
 """Smaller divisors overflow the logits."""
 
@@ -140,17 +143,22 @@ def whole(name: str, value: Any) -> int:
     """The value as an int; integers of numpy and torch will do.
 
     Raises:
-        OptionError: it is no whole number.
+        OptionError: it is no whole number, or a very long one.
     """
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
         raise OptionError(f"{name} must be a whole number, not {quoted(value)}") from None
+    if number.bit_length() > LONGEST_WHOLE:
+        raise OptionError(f"{name} must be a whole number of at most {LONGEST_WHOLE} bits, not {quoted(number)}")
+    return number
 
 
 def _number(name: str, value: Any) -> float:
     if not isinstance(value, str):
-        with suppress(TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers among them
+        with suppress(
+            TypeError, ValueError, OverflowError, RuntimeError
+        ):  # arrays and tensors of several numbers among them
             return float(value)
     raise OptionError(f"{name} must be a number, not {quoted(value)}")
 

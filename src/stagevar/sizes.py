@@ -26,8 +26,14 @@ def native_size(model: ScaleModel, request: Request) -> Grid:
     """
     height, width, default = request.height, request.width, model.picture_size(model.schedule())
     if height is not None and width is not None:
-        if request.strict:
-            return model.picture_size(model.schedule(height, width))
+        if request.strict and (height, width) not in model.sizes():
+            near = sorted(
+                model.sizes(), key=lambda size: abs(math.log(size[0] / height)) + abs(math.log(size[1] / width))
+            )
+            raise SizeError(
+                f"model {model.name} draws no {width}x{height} pictures (width x height); the nearest are "
+                f"{', '.join(f'{w}x{h}' for h, w in near[:3])}"
+            )
         return nearest_size(model.sizes(), width / height, height * width)
     if request.aspect_ratio is None:
         return default
@@ -39,6 +45,23 @@ def native_size(model: ScaleModel, request: Request) -> Grid:
             f"{best[1]}x{best[0]} (width x height)"
         )
     return best
+
+
+def another_size(request: Request, drawn: Grid) -> str:
+    """What a user is told whose picture has another size than was asked for, "" if it has not.
+
+    Args:
+        drawn: height and width in pixels of the picture.
+    """
+    height, width = request.height, request.width
+    if height is not None and width is not None:
+        alike, asked = (height, width) == drawn, f"{width}x{height}"
+    elif request.aspect_ratio is not None:
+        ratio = float(request.aspect_ratio)
+        alike, asked = _off(drawn, ratio) <= SAME_RATIO, f"{ratio:.4g}:1"
+    else:
+        return ""
+    return "" if alike else f"drawn at {drawn[1]}x{drawn[0]}, the nearest size to {asked}; --strict refuses"
 
 
 def nearest_size(sizes: list[Grid], ratio: float, area: float) -> Grid:

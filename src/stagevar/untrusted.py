@@ -19,12 +19,12 @@ def stands_for(path: Path) -> str:
     """What a file holds in place of weights or settings, by its first 512 bytes; "" if they show nothing wrong."""
     with path.open("rb") as file:
         start = file.read(512)
-    text = start.strip().lower()
+    text = start.removeprefix(b"\xef\xbb\xbf").strip().lower()
     if not text:
         return "nothing"
     if text.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer; run git lfs pull"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         return "a web page; download the file itself"
     if path.suffix != ".json" and len(start) < 512 and text.isascii() and text.decode().replace("\n", "").isprintable():
         return f"the text {quoted(start.decode().strip())}; download the file itself"

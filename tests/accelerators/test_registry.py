@@ -192,3 +192,47 @@ def test_a_sum_whose_revised_plans_cannot_run_is_found_before_drawing() -> None:
 
     with pytest.raises(OptionError, match=r"stagevar.*after scale.*cannot reuse"):
         Pipeline(tiny("scenes")).prepare(Request("a star", accelerator=parse("stagevar(quality=0.1)") + Reuses()))
+
+
+@dataclass(frozen=True)
+class Fails(Accelerator):
+    """Code of somebody else that has a fault."""
+
+    name: ClassVar[str] = "fails"
+    online: ClassVar[bool] = True
+    late: bool = False
+
+    def plan(self, plan: Plan, schedule: Any, facts: Any) -> Plan:
+        return plan if self.late else {}["plan"]
+
+    def revise(self, plan: Plan, at: Any, signals: Any) -> Plan:
+        raise ZeroDivisionError("division by zero")
+
+
+@dataclass(frozen=True)
+class OddlyOwning(Accelerator):
+    name: ClassVar[str] = "oddly"
+    owns: ClassVar[Any] = "run"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "word"),
+    [
+        (Fails(), "fails failed: KeyError"),
+        (Fails(late=True), r"fails\(late=True\), after scale 0 failed: ZeroDivision"),
+    ],
+)
+def test_a_fault_of_an_accelerator_is_told_with_its_name(accelerator: Accelerator, word: str) -> None:
+    with pytest.raises(OptionError, match=word):
+        Pipeline(tiny("scenes"))("a star", accelerator=accelerator)
+
+
+def test_what_an_accelerator_owns_are_axes_of_the_plan(plugged: list[EntryPoint]) -> None:
+    plugged.append(EntryPoint("oddly", "tests.accelerators.test_registry:OddlyOwning", registry.GROUP))
+    assert "oddly" not in known() and "frozenset of run, branch" in " ".join(broken().values())
+
+
+def test_a_field_given_twice_is_refused() -> None:
+    for text in ("drop_last(n=1, n=2)", "drop_last(1, n=2)"):
+        with pytest.raises(OptionError, match="drop_last"):
+            parse(text)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+
+from PIL import Image
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -19,3 +22,9 @@ def failure(outcome: tuple[int, str, str], code: int) -> str:
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def picture(source: Path | str | bytes) -> Image.Image:
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        opened.load()
+        return opened

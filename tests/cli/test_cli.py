@@ -128,3 +128,21 @@ def test_a_taken_name_is_counted_up(tmp_path: Path) -> None:
         with reserving(tmp_path, "a", ".png") as (path, temporary):
             temporary.touch()
         assert path.name == expected and path.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["f" * 9999],
+        ["generate", "a star", "--" + "f" * 9999],
+        ["generate", "a star", "--seed", "f" * 9999],
+        ["generate", "a star", "-o", "f" * 9999],
+        ["doctor", "f" * 9999],
+        ["conform", "f" * 9999],
+        ["again", "f" * 9999],
+    ],
+    ids=lambda arguments: arguments[0][:9],
+)
+def test_errors_are_bounded_whatever_is_typed(command: Run, arguments: list[str]) -> None:
+    code, out, errors = command(*arguments)
+    assert code and not out and len(errors) < 1300 and errors.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Where pictures go: files, links, pipes, standard output; what is kept when something fails; drawing once more."""
+"""Where pictures go: files, links, pipes, standard output; what is kept when something fails."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from rich.console import Console
 
 from stagevar.errors import NumericError
 from stagevar.pipeline import Pipeline
 
-from .cli_parts import Run, failure, files
+from .cli_parts import Run, failure, files, picture
 
 
 def spawn(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -30,12 +31,6 @@ def spawn(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-
-
-def picture(source: Path | str | bytes) -> Image.Image:
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-        opened.load()
-        return opened
 
 
 # --- places ----------------------------------------------------------------------------------------------------------
@@ -59,6 +54,13 @@ def test_a_link_stays_a_link(command: Run, model: Path) -> None:
     assert files(Path("far")) == ["real.png"]
 
 
+@pytest.mark.parametrize("name", ["link.png", "link"])
+def test_a_link_to_a_file_that_is_not_there_yet_makes_it(command: Run, model: Path, name: str) -> None:
+    Path(name).symlink_to("new/real.png")
+    assert command("generate", "a star", "-m", model, "-o", name, "-q")[0] == 0
+    assert Path(name).is_symlink() and picture("new/real.png").size == (16, 16)
+
+
 def test_into_a_pipe_the_picture_is_written(command: Run, model: Path) -> None:
     os.mkfifo("pipe")
     read: list[bytes] = []
@@ -69,10 +71,51 @@ def test_into_a_pipe_the_picture_is_written(command: Run, model: Path) -> None:
     assert picture(read[0]).size == (16, 16) and Path("pipe").is_fifo()
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
 def test_standard_output_carries_the_picture_alone(model: Path, tmp_path: Path, name: str) -> None:
     out, errors = spawn("generate", "a star", "-m", model, "-o", name, cwd=tmp_path).communicate()
     assert picture(out).size == (16, 16) and errors == b""
+
+
+def test_a_file_that_standard_output_goes_to_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        options = ("generate", "a star", "-m", model, "--trace", "/dev/stdout")
+        code = subprocess.run(
+            [sys.executable, "-m", "stagevar", *map(str, options)], cwd=tmp_path, stdout=log
+        ).returncode
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert code == 0 and json.loads(lines[0])["kind"] == "call" and "1 picture of small" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "a star", "--trace", "file/trace.jsonl"],
+        ["generate", "a star", "-o", "/proc/pictures"],
+        ["demo", "-o", "file"],
+        ["compare", "none", "-o", "file/o"],
+        ["study", "-o", "/proc/study"],
+        ["calibrate", "-o", "file/profile.json"],
+        ["calibrate", "-o", "."],
+    ],
+    ids=" ".join,
+)
+def test_every_command_checks_its_place_before_anything_is_loaded(
+    command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    Path("file").touch()
+    monkeypatch.setattr("stagevar.pipeline.load", lambda *_, **__: pytest.fail("loaded"))
+    assert "cannot write" in failure(command(*arguments), 6)
+    assert files(Path()) == ["file"]
+
+
+@pytest.mark.parametrize("arguments", [["compare", "none"], ["study"], ["calibrate"]], ids=" ".join)
+def test_a_bad_line_of_a_file_of_prompts_is_said_before_the_first_is_drawn(
+    command: Run, model: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    Path("prompts.txt").write_text("a star\na purple dragon\n")
+    monkeypatch.setattr("stagevar.engine.loop.run.run", lambda *_, **__: pytest.fail("drawn"))
+    assert "dragon" in failure(command(*arguments, "-m", model, "--batch-size", 1, "--prompts", "prompts.txt"), 2)
 
 
 def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_loaded(
@@ -172,28 +215,31 @@ def test_prompts_come_from_a_file_or_standard_input(command: Run, model: Path, m
     assert code == 0 and [row["prompt"] for row in json.loads(out)["pictures"]] == ["two rings"]
 
 
-# --- once more -------------------------------------------------------------------------------------------------------
-
-
-def test_a_picture_is_drawn_again_from_its_file(command: Run, model: Path) -> None:
-    options = ("--seed", 7, "--guidance", "1,2,3,2", "--temperature", 0.8, "--negative", "a ring", "-a", "drop_last(1)")
-    assert command("generate", "a star", "-m", model, *options, "-o", "one", "-q")[0] == 0
-    code, out, _ = command("again", "one/a-star-7.png", "-o", "two")
-    assert code == 0 and "the same picture" in out
-    one, two = picture("one/a-star-7.png"), picture("two/a-star-7.png")
-    assert one.tobytes() == two.tobytes()
-    assert json.loads(one.info["stagevar"]) == json.loads(two.info["stagevar"])
-
-
-def test_a_picture_that_does_not_say_how_it_was_made_is_named(command: Run) -> None:
-    Image.new("RGB", (4, 4)).save("plain.png")
-    Path("text.png").write_text("no picture")
-    assert "does not say how it was made" in failure(command("again", "plain.png"), 4)
-    assert "cannot read picture" in failure(command("again", "text.png"), 4)
-    assert "cannot read picture" in failure(command("again", "none.png"), 4)
-
-
 # --- what is printed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["models"], ["mit-han-lab/hart-0.7b-1024px", "FoundationVision/Infinity", "star-1024-sampler", "Apache-2.0"]),
+        (["accelerators"], ["stagevar_released(alpha=0.96,", "prompt's", "fidelity"]),
+        (["explain", "-a", "stagevar", "-m", "infinity-2b"], ["guidance", "structure", "(zero_code)", "8064", "19.2%"]),
+        (["doctor", "switti"], ["laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"]),
+        (
+            ["compare", "drop_last(1)+guidance_off(2)", "--captions", "2"],
+            ["speed-up (quartiles)", "± error"],
+        ),
+    ],
+    ids=lambda value: value[0],
+)
+def test_tables_fit_a_terminal_of_80_columns_without_breaking_words(
+    command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("stagevar.cli.show.Console", partial(Console, force_terminal=True, no_color=True, width=80))
+    out = re.sub(r"\x1b\[[0-9;]*m", "", command(*arguments)[1])
+    assert all(word in out for word in words), out
+    assert "…" not in out and max(len(line) for line in out.splitlines() if "  " in line) <= 80
 
 
 @pytest.mark.parametrize(
@@ -233,6 +279,38 @@ def test_on_a_terminal_of_80_columns_words_and_figures_stay_whole(
     shown = re.sub(r"\x1b\[[0-9;]*m", "", out)
     assert "\x1b" in out and max(map(len, shown.splitlines())) <= 80
     assert set(shown.split()) == set(whole.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "a star"],
+        ["doctor"],
+        ["explain", "-a", "drop_last(1)"],
+        ["compare", "none", "--captions", "1"],
+        ["study", "--captions", "1", "--rank-prompts", "1"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_size_that_is_not_drawn_is_told_by_every_command(command: Run, model: Path, arguments: list[str]) -> None:
+    arguments = (
+        [arguments[0], str(model), *arguments[1:]] if arguments[0] == "doctor" else [*arguments, "-m", str(model)]
+    )
+    told = "drawn at 16x16, the nearest size to 20x10; --strict refuses"
+    code, out, errors = command(*arguments, "--size", "20x10")
+    assert code == 0 and told in out and errors == ""
+    code, out, errors = command(*arguments, "--size", "20x10", "--json")
+    assert code == 0 and json.loads(out) and errors.strip() == told
+    assert "no 20x10 pictures (width x height)" in failure(command(*arguments, "--size", "20x10", "--strict"), 2)
+
+
+def test_captions_are_at_most_those_of_a_file(command: Run, model: Path) -> None:
+    Path("prompts.txt").write_text("a star\na ring\na cross\n")
+    for most, count in ((2, 2), (5, 3)):
+        options = ("-m", model, "--prompts", "prompts.txt", "--captions", most, "--json")
+        assert json.loads(command("compare", "none", *options)[1])["captions"] == count
+        found = json.loads(command("study", *options, "--rank-prompts", 1)[1])
+        assert found["prompts"] == count
 
 
 @pytest.mark.parametrize("short", [["-h"], ["-V"], ["generate", "-h"]])

@@ -140,3 +140,21 @@ def test_a_training_file_needs_no_download(own: Own, tmp_path: Path) -> None:
     torch.save({"trainer": {"x": own.network, "vae_local": own.tokenizer}}, tmp_path / "mine.pt")
     meant = resolve(own.name, tmp_path / "mine.pt")
     check(replace(meant, family=replace(meant.family, text=None), size=replace(row(own), text=())))
+
+
+def test_a_training_file_under_the_published_name_needs_no_tokenizer_beside_it(own: Own, tmp_path: Path) -> None:
+    path = tmp_path / "mine" / (row(own).files[0].path or "pytorch_model.bin")
+    path.parent.mkdir(parents=True)
+    torch.save({"trainer": {"x": own.network, "vae_local": own.tokenizer}}, path)
+    assert same(load(own.name, weights=tmp_path / "mine", text_encoder=False), own.model)
+
+
+def test_a_folder_above_that_only_has_the_name_of_a_repository_is_not_looked_into(own: Own, tmp_path: Path) -> None:
+    _, tokenizer = row(own).files
+    (tmp_path / tokenizer.repository.split("/")[1] / "log").mkdir(parents=True)
+    save(own.network, tmp_path / "models" / "mine.pth")
+    if own.model.family not in ("var", "infinity"):
+        pytest.skip("other files are looked for in a folder of that name")
+    save(own.tokenizer, tmp_path / "models" / tokenizer.path)
+    assert same(load(own.name, weights=tmp_path / "models" / "mine.pth", text_encoder=False), own.model)
+    assert same(load(own.name, weights=tmp_path / "models", text_encoder=False), own.model)

@@ -16,6 +16,7 @@ from stagevar.families.catalogue import FAMILIES
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.request import EncodedPrompt, Request
+from stagevar.sizes import another_size
 
 PROMPTS = {"var": ("3", "golden retriever")}
 
@@ -57,6 +58,26 @@ def test_the_nearest_size_is_drawn_and_reported(
 def test_strict_requests_refuse_another_size(switti: Pipeline, asked: dict[str, Any]) -> None:
     with pytest.raises(SizeError, match="switti-tiny draws no"):
         switti("a cat", strict=True, **asked)
+
+
+def test_sizes_are_told_as_width_times_height(switti: Pipeline) -> None:
+    with pytest.raises(SizeError, match=r"no 25x12 pictures \(width x height\); the nearest are 24x12, 16x16, 12x18$"):
+        switti("a cat", strict=True, height=12, width=25)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"height": 13, "width": 24}, "drawn at 24x12, the nearest size to 24x13; --strict refuses"),
+        ({"aspect_ratio": 3}, "drawn at 24x12, the nearest size to 3:1; --strict refuses"),
+        ({"height": 12, "width": 24}, ""),
+        ({"aspect_ratio": "2:1"}, ""),
+        ({}, ""),
+    ],
+)
+def test_another_size_than_was_asked_for_is_told(switti: Pipeline, asked: dict[str, Any], told: str) -> None:
+    request = Request("a cat", **asked)
+    assert another_size(request, switti.prepare(request).size) == told
 
 
 @pytest.mark.parametrize("asked", [{"height": 12, "width": 24}, {"aspect_ratio": "2:1"}, {"aspect_ratio": 0.667}])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stagevar.calling import CALL, LOAD, Drawing
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.errors import OptionError, PromptError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
@@ -58,17 +59,50 @@ def test_familiar_and_misspelt_names_are_answered_with_the_right_one(pipe: Pipel
         Pipeline.from_pretrained("scenes", **{wrong: 1})
 
 
-def test_loading_names_its_own_options(pipe: Pipeline) -> None:
-    with pytest.raises(OptionError, match=r"'dtpye'; use dtype; options are weights, device, dtype.*offload.*token$"):
-        Pipeline.from_pretrained("scenes", dtpye="float32")  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="'cfg'; use guidance_scale of the pipeline's call; options are weights"):
-        Pipeline.from_pretrained("scenes", cfg=3)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda _: Pipeline.from_pretrained("scenes", revison="x"),
+            "'revison'; use revision of .*; options are weights,",
+        ),
+        (
+            lambda _: Pipeline.from_pretrained("scenes", devise="cpu"),
+            "'devise'; use device of ",
+        ),
+        (lambda _: Pipeline.from_pretrained("scenes", cache_dir="x"), "'cache_dir'; use HF_HOME"),
+        (lambda pipe: pipe("a star", revision="x"), "'revision'; use revision of Pipeline.from_pretrained; "),
+        (lambda pipe: pipe.stream("a star", progress=True), "'progress'; use progress of the call of a pipeline; "),
+        (lambda pipe: pipe.stream("a star", hieght=3), "'hieght'; use height; options are .*cancelled$"),
+    ],
+)
+def test_options_are_those_of_the_call_at_hand(pipe: Pipeline, call: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=f"there is no option {message}"):
+        call(pipe)
 
 
-@pytest.mark.parametrize("name", ["callback_on_step_end", "progress"])
-def test_a_stream_says_what_it_does_not_take(pipe: Pipeline, name: str) -> None:
-    with pytest.raises(OptionError, match=f"stream takes no {name}"):
-        pipe.stream("a star", **{name: None})
+def test_the_settings_of_a_call_have_types_and_are_all_listed() -> None:
+    named = set(inspect.signature(Pipeline.__call__).parameters) - {"self", "prompt", "unknown"}
+    assert named == set(CALL)
+    assert set(inspect.signature(Pipeline.from_pretrained).parameters) - {"source", "unknown"} == set(LOAD)
+    drawn = {name for name in Request.__dataclass_fields__ if not name.endswith("encoded")} - {"prompt"}
+    assert drawn | {"num_images_per_prompt", "generator"} == set(Drawing.__annotations__)
+
+
+@pytest.mark.parametrize("value", [10**5000, -(10**5000), 2**200], ids=["many digits", "negative", "200 bits"])
+def test_very_long_whole_numbers_are_refused_in_few_words(pipe: Pipeline, value: int) -> None:
+    names = ("seed", "top_k", "num_images_per_prompt", "guidance_scale", "temperature", "top_p", "aspect_ratio")
+    for settings in (*({name: value} for name in names), {"height": value, "width": value}, {"seed": [value]}):
+        with pytest.raises(OptionError) as raised:
+            pipe("a star", **settings)
+        assert len(str(raised.value)) < 300
+    with pytest.raises(OptionError):
+        pipe("a star", batch_size=value)
+
+
+def test_events_take_any_iterable_of_requests(pipe: Pipeline) -> None:
+    *_, last = pipe.events(Request("a star", seed=seed) for seed in (1, 2))
+    assert last.result is not None and last.result.seeds == (1, 2)
 
 
 @pytest.mark.parametrize("prompt", [{"prompt": "a star"}, {"a star"}, [{"prompt": "a star"}], None, 1.5, [[]]])
@@ -85,6 +119,8 @@ def test_what_is_no_prompt_is_refused(pipe: Pipeline, prompt: Any) -> None:
         (lambda pipe: pipe.events("a star"), OptionError),
         (lambda pipe: pipe.events(Request("a star")), OptionError),
         (lambda pipe: pipe.events([]), PromptError),
+        (lambda pipe: pipe.events(None), OptionError),
+        (lambda pipe: pipe.events(3), OptionError),
         (lambda pipe: pipe.to("abacus"), OptionError),
         (lambda pipe: pipe.to(dtype="float8"), OptionError),
         (lambda _: Plan("fast"), OptionError),  # type: ignore[arg-type]

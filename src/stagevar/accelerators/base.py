@@ -7,9 +7,12 @@ from typing import ClassVar
 
 from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import Branch
-from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.signals import Signals
 from stagevar.errors import OptionError
+
+AXES = tuple(ScalePlan.__dataclass_fields__)
+"""What an accelerator can own: the fields of a scale's plan."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from stagevar.errors import MissingExtraError, MissingFileError, OptionError, OutputError, StagevarError, Terminated
+from stagevar.errors import (
+    LONGEST_MESSAGE,
+    MissingExtraError,
+    MissingFileError,
+    OptionError,
+    OutputError,
+    StagevarError,
+    Terminated,
+    shortened,
+)
 
 COMMANDS = ("generate", "models", "accelerators", "bench", "study", "conform")
 """Files of commands, in the order of the help."""
+
+LONGEST_USAGE = LONGEST_MESSAGE - 100
+"""Of what is wrong with a command line, which the command's name follows."""
 
 
 def main() -> None:
@@ -54,7 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         code, line = _explain(error)
         with suppress(OSError):  # nobody may be listening
-            print(f"error: {line}", file=sys.stderr, flush=True)
+            print(f"error: {shortened(' '.join(line.split()), LONGEST_MESSAGE)}", file=sys.stderr, flush=True)
         return code
     return code if isinstance(code, int) else 0
 
@@ -69,7 +81,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return 130, "interrupted"
     if callable(usage := getattr(error, "format_message", None)):  # click's errors, which typer may bundle
         command = getattr(getattr(error, "ctx", None), "command_path", "stagevar")
-        return OptionError.exit_code, f"{_one_line(usage()).rstrip('.')}; see {command} --help"
+        return OptionError.exit_code, f"{shortened(usage().rstrip('.'), LONGEST_USAGE)}; see {command} --help"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             OutputError.exit_code,
@@ -79,9 +91,5 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return MissingFileError.exit_code, f"{error.filename}: {error.strerror}; check the path and its permissions"
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return 1, "out of memory; ask for fewer pictures at once (--batch-size), a smaller size or --dtype bfloat16"
-    what = _one_line(f"{type(error).__name__}: {error}")
+    what = shortened(f"{type(error).__name__}: {error}", LONGEST_USAGE)
     return 1, f"{what} (please report this; --debug shows where it happened)"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

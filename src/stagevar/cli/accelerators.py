@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Annotated
 
 import typer
@@ -34,7 +34,7 @@ def accelerators(as_json: JsonOption = False) -> None:
     rows = [
         {
             "name": name,
-            "fields": {f.name: repr(f.default) for f in fields(cls)},
+            "fields": {f.name: "..." if f.default is MISSING else repr(f.default) for f in fields(cls)},
             "online": cls.online is True,
             "about": " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()),
         }
@@ -69,11 +69,13 @@ def explain(
     from stagevar.cli import show
     from stagevar.loading.sources import outline
     from stagevar.measure.predict.explain import explain as explained
+    from stagevar.request import Request
 
-    sides = read_size(size, width, height, aspect_ratio)
+    sides = read_size(size, width, height, aspect_ratio, strict=strict)
     outlined = outline(Place(model, weights, revision=revision).resolve())
-    answer = explained(outlined, accelerator, **sides, strict=strict, text_length=text_length)
+    answer = explained(outlined, accelerator, **sides, text_length=text_length)
     if as_json:
         typer.echo(json.dumps(answer))
     else:
         show.explanation(answer)
+    show.size(outlined, Request("any", **sides), aside=as_json)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from stagevar.cli.options import (
     AspectOption,
     BatchOption,
+    CaptionsOption,
     DeviceOption,
     DtypeOption,
     GuidanceOption,
@@ -24,15 +25,15 @@ from stagevar.cli.options import (
     QuietOption,
     RevisionOption,
     SizeOption,
+    StrictOption,
     WeightsOption,
     WidthOption,
     app,
     read_numbers,
+    read_place,
     read_prompts,
     read_size,
 )
-
-CaptionsOption = Annotated[int, typer.Option("--captions", min=1, help="How many captions, one picture each.")]
 
 
 @app.command()
@@ -46,6 +47,7 @@ def compare(
     width: WidthOption = None,
     height: HeightOption = None,
     aspect_ratio: AspectOption = None,
+    strict: StrictOption = False,
     seed: Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")] = 0,
     batch_size: BatchOption = 16,
     parts: Annotated[
@@ -66,24 +68,26 @@ def compare(
     The plain run is always the first row; speed-up and closeness are relative to it.
     """
     from stagevar.cli import show
-    from stagevar.cli.generate import ready
     from stagevar.cli.progress import counter
     from stagevar.measure.bench.compare import compare as measure
     from stagevar.measure.bench.table import write
     from stagevar.measure.study.plots import available
     from stagevar.request import Request
 
-    sides, lines = read_size(size, width, height, aspect_ratio), read_prompts(prompts)
-    weight = read_numbers(guidance, "--guidance")
+    lines, weight = read_prompts(prompts, captions), read_numbers(guidance, "--guidance")
+    sides: dict[str, Any] = read_size(size, width, height, aspect_ratio, strict=strict)
     if output is not None:
         available()
+        output = read_place(output, folder=True)
     place = Place(model, weights, device, dtype, revision, local_files_only, offload)
-    pipe = ready(place, [Request("any", accelerator=text, **sides) for text in accelerators], read=False)
-    with counter("captions", captions, quiet=quiet) as advance:
+    asked = [Request("any", accelerator=text, guidance_scale=weight, **sides) for text in accelerators]
+    pipe = place.ready(asked, prompts=lines)
+    count = len(lines) or captions
+    with counter("captions", count, quiet=quiet) as advance:
         comparison = measure(
             pipe,
             accelerators,
-            captions=captions,
+            captions=count,
             prompts=lines,
             guidance=weight,
             seed=seed,
@@ -92,13 +96,15 @@ def compare(
             progress=advance,
             **sides,
         )
-    files = [] if output is None else write(output.expanduser(), comparison)
+    files = [] if output is None else write(output, comparison)
     if as_json:
         typer.echo(json.dumps(comparison))
     elif not quiet:
         show.comparison(comparison)
         for file in files:
             typer.echo(file)
+    if not quiet:
+        show.size(pipe.model, asked[0], aside=as_json)
 
 
 @app.command()

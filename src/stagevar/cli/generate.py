@@ -29,6 +29,7 @@ from stagevar.cli.options import (
     WidthOption,
     app,
     read_numbers,
+    read_place,
     read_prompts,
     read_size,
 )
@@ -85,6 +86,7 @@ def generate(
     from stagevar.calling import expand
     from stagevar.cli import show
     from stagevar.cli.pictures import Target
+    from stagevar.drawing import read_prompts as read
 
     texts = [*(prompts or []), *read_prompts(file)]
     if not texts:
@@ -93,8 +95,7 @@ def generate(
         texts,
         negative_prompt=negative,
         num_images_per_prompt=count,
-        **read_size(size, width, height, aspect_ratio),
-        strict=strict,
+        **read_size(size, width, height, aspect_ratio, strict=strict),
         guidance_scale=read_numbers(guidance, "--guidance"),
         temperature=read_numbers(temperature, "--temperature"),
         top_k=top_k,
@@ -104,40 +105,16 @@ def generate(
         seed=seed,
     )
     target = Target.read(output, len(requests))
+    record = None if trace is None else read_place(trace)
     if target.kind == "stream" and as_json:
         raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
     place = Place(model, weights, device, dtype, revision, local_files_only, offload)
-    pipe = ready(place, requests)
+    pipe = place.ready(requests)
+    requests = read(pipe.model, requests, 16)
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
-        drawn(pipe, requests, batch_size, target, done, None if trace is None else trace.expanduser(), quiet=quiet)
-        if not (as_json or quiet or target.kind == "stream"):
-            show.size((requests[0].height, requests[0].width), done.pictures[0])
-
-
-def ready(place: Place, requests: list[Request], *, read: bool = True) -> Pipeline:
-    """The loaded model. Everything that needs no weights is checked before it is loaded.
-
-    Args:
-        place: which model, and how it is put into memory.
-        requests: what will be drawn; replaced by requests with encoded prompts if ``read``.
-        read: whether the prompts are encoded now.
-
-    Raises:
-        RequestError and its kinds, MissingExtraError, MissingFileError
-    """
-    from stagevar.drawing import prepare, read_prompts
-    from stagevar.loading.available import check
-    from stagevar.loading.sources import outline
-
-    meant = place.resolve()
-    model = outline(meant)
-    for request in requests:
-        prepare(model, request)
-    check(meant)
-    pipe = place.load()
-    if read:
-        requests[:] = read_prompts(pipe.model, requests, 16)
-    return pipe
+        drawn(pipe, requests, batch_size, target, done, record, quiet=quiet)
+        if not quiet:
+            show.size(pipe.model, requests[0], aside=as_json or target.kind == "stream")
 
 
 def drawn(
@@ -168,8 +145,8 @@ def drawn(
 
 
 def records(trace: Trace) -> list[dict[str, Any]]:
-    """One record per picture with all that repeats it: model, origin, settings, dtype."""
-    kept = {name: trace.machine[name] for name in ("dtype", "stagevar", "torch")}
+    """Per picture all that repeats it: model, origin, settings, dtype, and how many shared its batch."""
+    kept = {name: trace.machine[name] for name in ("dtype", "stagevar", "torch")} | {"batch": len(trace.pictures)}
     return [{"model": trace.model, "origin": trace.origin, **picture, **kept} for picture in trace.pictures]
 
 
@@ -186,28 +163,36 @@ def again(
 ) -> None:
     """Draw a picture once more from the record in its file.
 
-    Says whether it came out the same, pixel by pixel.
+    Says whether it came out the same, pixel by pixel. In half precision rounding depends on the size of the batch, so
+    the picture is drawn as often as there were pictures in its batch.
     """
+    from stagevar.calling import Drawing
     from stagevar.cli import show
     from stagevar.cli.pictures import Target, read_record
+    from stagevar.cli.progress import pictures
     from stagevar.request import Request
 
     image, record = read_record(picture)
     if record.get("plan") is not None:
         raise OptionError(f"{picture} was drawn with a plan of its own, which its record only describes")
-    fields = {name: record[name] for name in record.keys() & Request.__dataclass_fields__.keys()}
+    fields = {name: record[name] for name in record.keys() & {"prompt", *Drawing.__annotations__}}
     lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    requests = [Request(**fields | lists)]
+    request = Request(**fields | lists)
+    copies = 1 if record["dtype"] == "float32" else record.get("batch", 1)
     origin, target = record["origin"], Target.read(output, 1)
     weights = None if origin.get("weights") is None else Path(origin["weights"])
     place = Place(origin["source"], weights, device, record["dtype"], origin.get("revision"), local_files_only)
-    pipe = ready(place, requests)
+    pipe = place.ready([request], prompts=[request.prompt])
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
-        drawn(pipe, requests, 1, target, done, None, quiet=quiet)
-        same = read_record(Path(done.pictures[0]["file"]))[0] if target.kind != "stream" else None
-        done.pictures[0]["same"] = same is not None and same.tobytes() == image.tobytes()
+        with pictures(copies, quiet=quiet) as watched:
+            *_, event = watched(pipe.events([request] * copies, batch_size=copies))
+        assert event.result is not None
+        kept = records(event.result.trace)[0] | {"batch": record.get("batch", 1)}
+        same = event.result.images[0].tobytes() == image.tobytes()
+        done.traces.append(event.result.trace)
+        done.pictures.append({"file": target.write(event.result.images[0], kept), **kept, "same": same})
         if not (as_json or quiet or target.kind == "stream"):
-            show.line("the same picture, pixel by pixel" if done.pictures[0]["same"] else "NOT the same picture")
+            show.line("the same picture, pixel by pixel" if same else "NOT the same picture")
 
 
 @app.command()
@@ -230,6 +215,7 @@ def demo(
     from stagevar.cli.sheet import contact_sheet
     from stagevar.files import replacing
 
+    output = read_place(output, folder=True)
     pipe = Place(model, weights, device, dtype).load()
     prompts = pipe.model.samples[:4]
     columns: list[tuple[str, list[Image]]] = []
@@ -238,7 +224,7 @@ def demo(
         for event in watched(pipe.stream(prompts, seed=seed)):
             columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
     assert event is not None and event.result is not None
-    path = output.expanduser() / f"demo-{slug(pipe.model.name)}.png"
+    path = output / f"demo-{slug(pipe.model.name)}.png"
     with replacing(path) as temporary:
         contact_sheet(prompts, columns).save(temporary, format="png")
     if not quiet:

@@ -138,13 +138,13 @@ def doctor(
     from stagevar.calling import expand
     from stagevar.cli import show
     from stagevar.loading.place import read_device, read_dtype
+    from stagevar.loading.sources import outline
     from stagevar.measure.predict.doctor import diagnose
 
     [request] = expand(
         "any",
         negative_prompt=negative,
-        **read_size(size, width, height, aspect_ratio),
-        strict=strict,
+        **read_size(size, width, height, aspect_ratio, strict=strict),
         guidance_scale=read_numbers(guidance, "--guidance"),
         temperature=read_numbers(temperature, "--temperature"),
         top_k=top_k,
@@ -154,12 +154,12 @@ def doctor(
         seed=0,
     )
     place, on = Place(source, weights, device, dtype, revision, local_files_only, offload), read_device(device)
-    found = diagnose(
-        place.resolve(), request, batch, dtype=read_dtype(dtype, on), device=on, offload_text_encoder=offload
-    )
+    meant, kind = place.resolve(), read_dtype(dtype, on)
+    found = diagnose(meant, request, batch, dtype=kind, device=on, offload_text_encoder=offload)
     if as_json:
         totals = {name: getattr(found, name) for name in ("download", "need", "troubles", "ready")}
         typer.echo(json.dumps(asdict(found) | totals | {"peak": found.run.peak}))
     else:
         show.diagnosis(found)
+    show.size(outline(meant), request, aside=as_json)
     raise typer.Exit(int(not found.ready))

@@ -19,8 +19,11 @@ from stagevar import __version__
 from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stagevar.loading.source import Source
     from stagevar.pipeline import Pipeline
+    from stagevar.request import Request
 
 
 class Group(TyperGroup):
@@ -89,6 +92,9 @@ BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")
 PromptsOption = Annotated[
     Path | None, typer.Option("--prompts", help="File with a prompt per line; - reads standard input.")
 ]
+CaptionsOption = Annotated[
+    int, typer.Option("--captions", min=1, help="How many captions, one picture each; at most so many of --prompts.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")]
 
@@ -126,8 +132,45 @@ class Place:
             offload_text_encoder=self.offload_text_encoder,
         )
 
+    def ready(self, requests: Sequence[Request], *, prompts: Sequence[str] = ()) -> Pipeline:
+        """The loaded model, once all that can be checked without its weights has been checked.
 
-def read_numbers(text: str | None, option: str) -> float | list[float] | None:
+        Args:
+            requests: their sizes, accelerators and plans are checked.
+            prompts: are read then, so that a bad one is found before the first is drawn.
+
+        Raises:
+            RequestError and its kinds, MissingExtraError, MissingFileError
+        """
+        from stagevar.drawing import prepare, read_prompts
+        from stagevar.loading.available import check
+        from stagevar.loading.sources import outline
+        from stagevar.request import Request
+
+        meant = self.resolve()
+        model = outline(meant)
+        for request in requests:
+            prepare(model, request)
+        check(meant)
+        pipe = self.load()
+        read_prompts(pipe.model, [Request(prompt) for prompt in prompts], 16)
+        return pipe
+
+
+def read_place(path: Path, *, folder: bool = False) -> Path:
+    """Where a file, or files in a folder, are to go; - is standard output.
+
+    Raises:
+        OutputError: it cannot be written to.
+    """
+    from stagevar.files import require_place
+
+    place = Path("/dev/stdout") if str(path) == "-" and not folder else path.expanduser()
+    require_place(place, folder=folder)
+    return place
+
+
+def read_numbers(text: str | None, option: str) -> float | tuple[float, ...] | None:
     """One number, or one per scale separated by commas; None without text.
 
     Args:
@@ -140,14 +183,14 @@ def read_numbers(text: str | None, option: str) -> float | list[float] | None:
     if text is None:
         return None
     try:
-        numbers = [float(part) for part in text.split(",")]
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise OptionError(f"{option} takes a number, or one per scale with commas, not {quoted(text)}") from None
     return numbers[0] if len(numbers) == 1 else numbers
 
 
 def read_size(
-    size: str | None, width: int | None = None, height: int | None = None, aspect: str | None = None
+    size: str | None, width: int | None, height: int | None, aspect: str | None, *, strict: bool
 ) -> dict[str, Any]:
     """The fields of a request that set the size of its picture: height, width and aspect ratio.
 
@@ -161,7 +204,7 @@ def read_size(
         if width is not None or height is not None:
             raise SizeError("give --size, or --width and --height, not both")
         width, height = int(sides[1]), int(sides[2])
-    return {"height": height, "width": width, "aspect_ratio": aspect}
+    return {"height": height, "width": width, "aspect_ratio": aspect, "strict": strict}
 
 
 def read_prompts(path: Path | None, most: int | None = None) -> list[str]:

@@ -16,8 +16,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stagevar import __version__
-from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, OutputError
-from stagevar.files import replacing, reserving, unwritable
+from stagevar.calling import MAX_IMAGES
+from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError
+from stagevar.files import is_stdout, replacing, require_place, reserving, unwritable
 
 SUFFIX = ".png"
 RECORD = "stagevar"
@@ -42,20 +43,18 @@ class Target:
         """
         path = text.expanduser()
         try:
-            if str(path) in ("-", "/dev/stdout"):
+            if str(path) == "-" or is_stdout(path):
                 target = cls(path, "stream")
-            elif not path.is_dir() and (path.suffix.lower() == SUFFIX or path.exists()):
+            elif not path.is_dir() and (path.suffix.lower() == SUFFIX or os.path.lexists(path)):
                 target = cls(path, "file")
             else:
                 target = cls(path, "folder")
-            above = next(each for each in (path, *path.parents) if os.path.lexists(each))
-            fitting = above.is_dir() or (above == path and target.kind == "file")
         except OSError as error:
             raise unwritable(path, error) from error
         if count > 1 and target.kind != "folder":
             raise OptionError(f"{count} pictures do not go into one file; let -o name a folder")
-        if target.kind != "stream" and not (fitting and os.access(above, os.W_OK)):
-            raise OutputError(f"cannot write {path}: {above} is no place that can be written to")
+        if target.kind != "stream":
+            require_place(path, folder=target.kind == "folder")
         return target
 
     def write(self, image: Image.Image, record: Mapping[str, Any]) -> str:
@@ -85,6 +84,15 @@ class Target:
         return str(path)
 
 
+def _repeats(record: Mapping[str, Any]) -> bool:
+    """Whether a record says what was drawn, by which model, in which dtype and how large a batch."""
+    origin, batch = record.get("origin"), record.get("batch", 1)
+    if not isinstance(origin, dict) or not {"prompt", "seed"} <= record.keys():
+        return False
+    texts = origin.get("source"), record.get("dtype"), origin.get("weights") or "", origin.get("revision") or ""
+    return all(isinstance(text, str) for text in texts) and isinstance(batch, int) and 0 < batch <= MAX_IMAGES
+
+
 def slug(prompt: str, longest: int = 80) -> str:
     """A prompt as part of a file name: letters, digits and hyphens, at most ``longest`` bytes."""
     text = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")
@@ -101,10 +109,11 @@ def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
     try:
         with Image.open(path.expanduser()) as opened:
             image, text = opened.convert("RGB"), str(opened.info.get(RECORD, ""))
-    except OSError as error:
-        raise MissingFileError(f"cannot read picture {path}: {error.strerror or 'it is no picture'}") from None
-    with suppress(ValueError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or "it is no picture"
+        raise MissingFileError(f"cannot read picture {path}: {why}") from None
+    with suppress(ValueError, RecursionError):
         record = json.loads(text)
-        if isinstance(record, dict) and {"origin", "prompt", "seed"} <= set(record):
+        if isinstance(record, dict) and _repeats(record):
             return image, record
     raise ForeignCheckpointError(f"{path} does not say how it was made; pictures of `stagevar generate` do")

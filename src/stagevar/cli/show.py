@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from stagevar.engine.contract.model import ScaleModel
     from stagevar.engine.loop.trace import Trace
     from stagevar.measure.conform.conform import Report
     from stagevar.measure.predict.doctor import Diagnosis
     from stagevar.profile import StageProfile
+    from stagevar.request import Request
 
 
 UNBROKEN = 10_000
@@ -55,7 +57,7 @@ def reporting(what: str, *, as_json: bool, quiet: bool) -> Iterator[Done]:
 
 def pictures(rows: Sequence[Mapping[str, Any]]) -> None:
     """Where each picture is, and its seed."""
-    table = _table("picture", ">seed")
+    table = _table("~picture", ">seed")
     for row in rows:
         table.add_row(row["file"], str(row["seed"]))
     _print(table)
@@ -83,26 +85,28 @@ def times(traces: Sequence[Trace]) -> None:
     )
 
 
-def size(asked: tuple[int | None, int | None], drawn: Mapping[str, Any]) -> None:
-    """A line if the pictures are not as large as was asked for; ``asked`` is height and width."""
-    height, width = asked
-    if height is not None and (height, width) != (drawn["height"], drawn["width"]):
-        line(f"drawn at {drawn['width']}x{drawn['height']}, the nearest size to {width}x{height}; --strict refuses")
+def size(model: ScaleModel, request: Request, *, aside: bool = False) -> None:
+    """A line if the model draws another size than a request asks for.
+
+    Args:
+        aside: on stderr, where stdout carries the result alone.
+    """
+    from stagevar.sizes import another_size, native_size
+
+    if said := another_size(request, native_size(model, request)):
+        Console(stderr=aside).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
     """One block per family; below, what the figures and the licences are."""
-    table = _table("model", ">size", "here", "weights", "licence")
+    table = _table("model", ">size", "here", "weights", "~licence")
     family = ""
     for row in rows:
         if row["family"] != family:
             family = row["family"]
             table.add_row(Text(family, style="bold"))
         on_disk = "yes" if row["on_disk"] else "no"
-        licence = row["licence"].partition(";")[0]
-        table.add_row(f" {row['name']}", _count(row["parameters"]), on_disk, row["sources"][0], licence)
-    for column in table.columns[:4]:
-        column.no_wrap = True
+        table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["sources"][0], row["licence"])
     _print(table)
     line("size: parameters; (code): licence of the authors' code, that of the weights is stated in their repository")
 
@@ -148,7 +152,7 @@ def profile(found: StageProfile) -> None:
 
 def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
     """Each with its fields and their defaults, and what it does."""
-    table = _table("accelerator", "what it does")
+    table = _table("~accelerator", "~what it does")
     for row in rows:
         values = ", ".join(f"{name}={default}" for name, default in row["fields"].items())
         table.add_row(f"{row['name']}({values})" if values else row["name"], row["about"])
@@ -156,18 +160,16 @@ def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def explanation(answer: Mapping[str, Any]) -> None:
-    """The plan, scale by scale, what each scale costs, and what the plan saves."""
-    plan = _table("scale", "grid", "stage", "run", "branch", ">guidance", "tokens", ">kept")
-    cost = _table("scale", "grid", ">rows", ">GFLOP", ">share")
+    """The plan, scale by scale, and what it saves."""
+    columns = "scale", "grid", "stage", "run", "branch", "~tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
+    table = _table(*columns, gap=1)
     for row in answer["rows"]:
-        place = str(row["scale"]), row["grid"]
-        guidance = "-" if row["guidance"] is None else f"{row['guidance']:g}"
-        plan.add_row(
-            *(*place, row["stage"] or "-", row["run"], row["branch"], guidance, row["tokens"], f"{row['kept']:.0%}")
-        )
-        cost.add_row(*place, str(row["rows"]), _figure(row["gflop"]), f"{row['share']:.1%}")
-    _print(plan)
-    _print(cost)
+        guidance = "-" if row["guidance"] is None else f"{row['guidance']:.3g}"
+        cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"]
+        tokens = row["tokens"].replace("(", " (")  # where a narrow terminal may break it
+        figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
+        table.add_row(*map(str, (*cells, tokens, *figures)))
+    _print(table)
     size = "x".join(map(str, reversed(answer["size"])))
     line(
         f"{answer['accelerator']} on {answer['model']}, {size}, {answer['text_length']} text tokens: "
@@ -187,7 +189,7 @@ def comparison(values: Mapping[str, Any]) -> None:
         ("oracle", "difference ± error", "relaxed", "SSIM", "PSNR"),
         ("rows", "GFLOP", "bands"),
     ):
-        table = _table("accelerator", *(f">{column}" for column in columns))
+        table = _table("~accelerator", *(f">{column}" for column in columns))
         for row in rows:
             table.add_row(row["accelerator"].strip("`"), *(row[column] for column in columns))
         _print(table)
@@ -196,7 +198,7 @@ def comparison(values: Mapping[str, Any]) -> None:
 
 def diagnosis(found: Diagnosis) -> None:
     """Files, then memory phase by phase, then the verdict."""
-    table = _table("file", "from", ">size", "state")
+    table = _table("~file", "~from", ">size", "state")
     for file in found.files:
         size = "unknown" if file.size is None else _bytes(file.size)
         table.add_row(file.name, file.source, size, file.state)
@@ -235,13 +237,20 @@ def diagnosis(found: Diagnosis) -> None:
         line("ready: it can be loaded and drawn here")
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
-    """A plain table. A leading ``>`` makes a column of figures: aligned to the right, and never broken."""
+def _table(*columns: str, title: str | None = None, gap: int = 2) -> Table:
+    """A plain table.
+
+    Args:
+        columns: a leading ``>`` aligns a column to the right; a leading ``~`` lets its words go to further lines.
+        gap: blanks between two columns.
+    """
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    table.padding = (0, gap, 0, 0)
     for column in columns:
-        right = column.startswith(">")
-        justify: Literal["left", "right"] = "right" if right else "left"
-        table.add_column(column.removeprefix(">"), justify=justify, no_wrap=right, overflow="fold")
+        name = column.lstrip(">~")
+        table.add_column(
+            name, justify="right" if column[:1] == ">" else "left", overflow="fold", no_wrap=column[:1] != "~"
+        )
     return table
 
 

@@ -13,6 +13,7 @@ import typer
 from stagevar.cli.options import (
     AspectOption,
     BatchOption,
+    CaptionsOption,
     DeviceOption,
     DtypeOption,
     GuidanceOption,
@@ -26,10 +27,12 @@ from stagevar.cli.options import (
     QuietOption,
     RevisionOption,
     SizeOption,
+    StrictOption,
     WeightsOption,
     WidthOption,
     app,
     read_numbers,
+    read_place,
     read_prompts,
     read_size,
 )
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
     from stagevar.pipeline import Pipeline
     from stagevar.profile import StageProfile
 
-CaptionsOption = Annotated[int, typer.Option("--captions", min=1, help="How many captions, one picture each.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")]
 RanksOption = Annotated[int, typer.Option("--rank-prompts", min=1, help="Prompts whose hidden states are decomposed.")]
 SemanticOption = Annotated[
@@ -73,6 +75,7 @@ def study(
     width: WidthOption = None,
     height: HeightOption = None,
     aspect_ratio: AspectOption = None,
+    strict: StrictOption = False,
     batch_size: BatchOption = 8,
     rank_prompts: RanksOption = 12,
     semantic: SemanticOption = 0.95,
@@ -100,16 +103,20 @@ def study(
     from stagevar.files import replacing
     from stagevar.measure.study.plots import available
     from stagevar.measure.study.report import SHEET, write_report
+    from stagevar.request import Request
 
     available()
-    lines, output = read_prompts(prompts, captions), output.expanduser()
-    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).load()
+    lines, output = read_prompts(prompts, captions), read_place(output, folder=True)
+    sides: dict[str, Any] = read_size(size, width, height, aspect_ratio, strict=strict)
+    weight = read_numbers(guidance, "--guidance")
+    asked = Request("any", guidance_scale=weight, **sides)
+    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).ready([asked], prompts=lines)
     found, profile = _measured(
         pipe,
         _texts(pipe, lines, captions),
         seed=seed,
-        guidance=guidance,
-        sides=read_size(size, width, height, aspect_ratio),
+        guidance=weight,
+        sides=sides,
         scorers=partial(_scorers, clip, dino, lpips, dists),
         batch_size=batch_size,
         rank_prompts=rank_prompts,
@@ -127,6 +134,8 @@ def study(
     elif not quiet:
         show.profile(profile)
         typer.echo(output)
+    if not quiet:
+        show.size(pipe.model, asked, aside=as_json)
 
 
 @app.command()
@@ -161,17 +170,20 @@ def calibrate(
 
     from stagevar.cli import show
     from stagevar.measure.bench.dial import QUALITIES, measure_dial
+    from stagevar.request import Request
 
     if ssim is not None and not dial_prompts:
         raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
-    lines = read_prompts(prompts, captions)
-    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).load()
+    lines, output = read_prompts(prompts, captions), read_place(output)
+    weight = read_numbers(guidance, "--guidance")
+    asked = Request("any", guidance_scale=weight)
+    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).ready([asked], prompts=lines)
     texts = _texts(pipe, lines, captions)
     _, profile = _measured(
         pipe,
         texts,
         seed=seed,
-        guidance=guidance,
+        guidance=weight,
         batch_size=batch_size,
         rank_prompts=rank_prompts,
         reaches=(semantic, structure),
@@ -180,11 +192,9 @@ def calibrate(
     chosen = texts[:dial_prompts]
     if chosen:
         with counter("dial", len(chosen) * (len(QUALITIES) + 1), quiet=quiet) as advance:
-            dial = measure_dial(
-                pipe, chosen, seed=seed, guidance=_weights(guidance), batch_size=batch_size, progress=advance
-            )
+            dial = measure_dial(pipe, chosen, seed=seed, guidance=weight, batch_size=batch_size, progress=advance)
         profile = replace(profile, dial=dial)
-    profile.save(output.expanduser())
+    profile.save(output)
     text = None if ssim is None else f"stagevar(quality={profile.quality(ssim):.3f})"
     if as_json:
         typer.echo(json.dumps(profile.to_dict() | ({} if text is None else {"accelerator": text})))
@@ -223,17 +233,12 @@ def _scorers(
     return scorers
 
 
-def _weights(guidance: str | None) -> float | tuple[float, ...] | None:
-    weights = read_numbers(guidance, "--guidance")
-    return tuple(weights) if isinstance(weights, list) else weights
-
-
 def _measured(
     pipe: Pipeline,
     prompts: list[str],
     *,
     seed: int,
-    guidance: str | None,
+    guidance: float | tuple[float, ...] | None,
     batch_size: int,
     rank_prompts: int,
     reaches: tuple[float, float],
@@ -250,7 +255,7 @@ def _measured(
             pipe,
             prompts,
             seed=seed,
-            guidance=_weights(guidance),
+            guidance=guidance,
             **(sides or {}),
             batch_size=batch_size,
             rank_prompts=rank_prompts,

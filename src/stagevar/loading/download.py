@@ -95,6 +95,14 @@ def holds(repository: str, file: str, **options: Any) -> bool:
     return True
 
 
+def is_here(source: str | Path, file: str) -> bool:
+    """Whether a file or a folder of weights is in a local folder."""
+    try:
+        return isinstance(source, Path) and _in_folder(source, file).exists()
+    except MissingFileError:
+        return False
+
+
 def is_repository(text: str) -> bool:
     """Whether a text could be the name of a hub repository."""
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) is not None

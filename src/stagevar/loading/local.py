@@ -52,10 +52,15 @@ def at(weights: str | Path, size: Size, where: Where) -> Where:
 
 def _base(folder: Path, size: Size) -> Path:
     """The folder with those of a model's other repositories: the network's own, or the one that it lies in."""
-    others = [last_part(name) for name in (*(file.repository for file in size.files[1:]), *size.text)]
-    beside = any((folder / name).is_dir() for name in others)
     above = folder.resolve().parent
-    return above if not beside and any((above / name).is_dir() for name in others) else folder
+    return above if not _others_in(folder, size) and _others_in(above, size) else folder
+
+
+def _others_in(folder: Path, size: Size) -> bool:
+    """Whether files of a model's other repositories lie in folders of the repositories' names."""
+    files = [(file.repository, file.path) for file in size.files[1:]] + [(name, "") for name in size.text]
+    places = [(folder / last_part(repository), file) for repository, file in files]
+    return any(_holds(place, file) if file else place.is_dir() for place, file in places)
 
 
 def _folder_of(file: File) -> str:

@@ -106,12 +106,16 @@ def _told(config: Any, measured: Any, path: Path, name: str) -> Any:
 
 
 def within(family: Family, size: Size, where: Where) -> bool:
-    """Whether the network's file, if the user gave it, holds the picture tokenizer too.
+    """Whether the network's file, if it is the user's, holds the picture tokenizer too.
 
     Raises:
         those of ``read_state``.
     """
-    if where.network is None or family.names is None:
+    if where.folder is None or family.names is None:
+        return False
+    try:
+        path = where.find(size.files[0], size)
+    except MissingFileError:
         return False
     expected = Expected(family, size, _config(family, size, where)[0])
-    return expected.tokenizer_inside(read_state(where.network), where.network) is not None
+    return expected.tokenizer_inside(read_state(path), path) is not None

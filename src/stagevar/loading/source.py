@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size
-from stagevar.loading.download import holds
+from stagevar.loading.download import holds, is_here
 from stagevar.loading.folder import text_repositories
 from stagevar.loading.hub import last_part
 from stagevar.loading.published import within
@@ -57,7 +57,7 @@ class Source:
             found = [(self.folder, name) for name in (CONFIG, WEIGHTS)]
         else:
             found = [(where.source(file, size, file.path), file.path) for file in size.files]
-            if isinstance(found[-1][0], str) and within(self.family, size, where):
+            if not is_here(*found[-1]) and within(self.family, size, where):
                 del found[-1]  # the tokenizer is in the network's file
             if where.network is not None:
                 found[0] = where.network.parent, where.network.name + "/" * where.network.is_dir()
