@@ -63,6 +63,11 @@ def test_an_equal_change_is_one_in_every_band():
         assert (s.low, s.middle, s.high) == pytest.approx((1, 1, 1))
 
 
+def test_nothing_changes_in_a_latent_without_energy():
+    seen = measure(torch.randn(1, 5, 7), None, torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))[0]
+    assert (seen.low, seen.middle, seen.high) == (0, 0, 0)
+
+
 def test_flips():
     guided, cond = torch.zeros(1, 4, 3), torch.zeros(1, 4, 3)
     guided[0, :, 1], cond[0, :, 1] = 1, 1
