@@ -55,6 +55,15 @@ def test_bands_tell_coarse_changes_from_fine_ones():
     assert low.flips is None and 1 / 7 < low.confidence < 1
 
 
+def test_bands_end_at_a_quarter_and_half_of_the_side():
+    def seen(cell):
+        place = torch.arange(16) // cell
+        return measure(torch.randn(1, 5, 7), None, (-1.0) ** (place[:, None] + place)[None, None], change(n=1, D=1))[0]
+
+    assert seen(4).low > 0 and seen(2).low == 0
+    assert seen(2).middle > 0 and seen(1).middle == 0 and seen(1).high > 0
+
+
 def test_an_equal_change_is_one_in_every_band():
     latent = change()
     seen = measure(torch.randn(2, 5, 7), torch.tensor([0.25, 0.5]), latent, latent)
