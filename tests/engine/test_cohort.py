@@ -64,6 +64,20 @@ def test_the_last_scale_frees_the_history_of_every_layer():
     assert held == [(0, 0)] * model.depth
 
 
+def at_contrast(latent, at, share):
+    """Positions of the highest contrast."""
+    return highest(resize(contrast(latent), at.grid, "area").flatten(1), kept(share, at.tokens))
+
+
+def test_forced_codes_are_taken_at_the_positions_that_run():
+    model, seen = tiny("scenes"), {}
+    codes = torch.randint(8, (2, 25))
+    plan = PLAIN.replace([3], tokens=Select(0.4, restore_by="zero_code"))
+    drawn(model, [plan] * 2, forced={3: codes}, tap=lambda name, k, x: seen.__setitem__((name, k), x))
+    index = at_contrast(seen["latent", 2], Scale(model.schedule(), 3), 0.4)
+    assert torch.equal(seen["codes", 3], torch.stack([codes[i, index[i]] for i in range(2)]))
+
+
 def test_pictures_that_part_take_their_own_forced_codes():
     model, codes = tiny("scenes"), {}
     drawn(model, [PLAIN] * 2, tap=lambda name, k, x: codes.setdefault(k, x) if name == "codes" else None)
@@ -89,8 +103,7 @@ def test_carried_guidance_is_the_difference_of_the_branches_at_the_positions_tha
     cond, null = seen[last, 2].chunk(2)
     difference = resize_rows(cond - null, model.schedule()[2], at.grid, "bilinear")
     if tokens is not None:
-        energy = resize(contrast(seen["latent", 2]), at.grid, "area").flatten(1)
-        difference = gather(difference, highest(energy, kept(0.5, at.tokens)))
+        difference = gather(difference, at_contrast(seen["latent", 2], at, 0.5))
     condition = model.condition(model.encode_text(PROMPTS[:1])).take(torch.tensor([0]))
     carried = seen[last, 3] + (3.0 - 1) * 0.5 * difference
     torch.testing.assert_close(seen["logits", 3], model.logits(carried, condition, at))

@@ -186,6 +186,22 @@ def test_entries_of_a_text_are_spread_with_their_masks():
     assert [len(mask) for mask in text.masks] == [3, 0, 2]
 
 
+@pytest.mark.parametrize("masked", [(True, True), (True, False), (False, True), (False, False)])
+def test_empty_entries_of_a_text_are_filled_with_the_null_text(masked):
+    states, null = torch.ones(2, 4), torch.full((3, 4), 2.0)
+    masks, null_masks = ((each[:, 0],) if m else None for each, m in zip((states, null), masked, strict=True))
+    filled = Text((states,), None, masks).spread([1], 2).filled(Text((null,), None, null_masks))
+    assert [entry.tolist() for entry in filled.features] == [null.tolist(), states.tolist()]
+    assert filled.pooled is None
+    assert (filled.masks and [len(mask) for mask in filled.masks]) == ([3, 2] if all(masked) else None)
+
+
+def test_pooled_states_are_filled_where_both_texts_have_them():
+    given, null = (Text((torch.ones(1, 2),), torch.full((1, 2), value)) for value in (1.0, 2.0))
+    assert given.spread([1], 2).filled(null).pooled.tolist() == [[2, 2], [1, 1]]
+    assert given.spread([1], 2).filled(Text(null.features)).pooled is None
+
+
 def test_a_negative_prompt_reaches_its_own_picture_only():
     model = tiny("infinity")
     requests = [Request("a star"), Request("a ring", negative_prompt="blurry")]

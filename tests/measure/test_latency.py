@@ -30,6 +30,16 @@ def test_every_part_takes_time_and_other_is_little(family):
     assert -0.01 < parts["other"] < 0.5 * sum(parts.values())
 
 
+def test_the_second_of_two_equal_calls_is_reported(monkeypatch):
+    calls, pipe = [], PIPES["scenes"]
+    events = pipe.events
+    monkeypatch.setattr(
+        pipe, "events", lambda *args, **options: calls.append(options["tap"]) or events(*args, **options)
+    )
+    parts = latency(pipe, requests(pipe))
+    assert len(calls) == 2 and parts["attention"] == calls[1].seconds["attention"] * 1e3
+
+
 def test_reducing_and_restoring_are_told_apart():
     pipe = PIPES["scenes"]
     plan = Plan.uniform(5).replace([3, 4], tokens=Select(0.5, restore_by="lowrank"))
