@@ -52,6 +52,13 @@ class Prefixed(RowTables):
         return table.repeat(1, 1 + AHEAD, 1, 1) if at.k == 0 else table
 
 
+class SharedTable(Prefixed):
+    """The same rotary factors, given once for all rows."""
+
+    def rope(self, at, condition):
+        return super().rope(at, condition)[0]
+
+
 class Noisy(Infinity):
     """Adds its guided hidden states, of as many channels as the latent has, and noise, behind the last codes."""
 
@@ -123,6 +130,12 @@ def test_rows_ahead_are_never_reduced(tokens):
     assert not torch.equal(steps[-1].latent, plain[-1].latent)
     reused = generate(model, [Plan.uniform(SCALES).replace([1], run="reuse")] * 2)
     assert reused[1].records[0].rows == 0
+
+
+def test_a_table_for_all_rows_serves_rows_that_are_kept_by_row():
+    plans = [Plan.uniform(SCALES).replace([0, 1], tokens=Select(0.4, "norm", "nearest"))] * 2
+    own, shared = (generate(made(kind), plans)[-1].latent for kind in (Prefixed, SharedTable))
+    assert torch.equal(own, shared)
 
 
 def test_the_cache_is_made_for_the_rows_ahead_too():

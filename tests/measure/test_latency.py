@@ -10,7 +10,7 @@ from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.errors import MissingFileError, OptionError, OutputError
 from stagevar.families.tiny import tiny
-from stagevar.measure.bench.latency import PARTS, latency, watching
+from stagevar.measure.bench.latency import PARTS, Stopwatch, latency, watching
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
@@ -38,6 +38,16 @@ def test_the_second_of_two_equal_calls_is_reported(monkeypatch):
     )
     parts = latency(pipe, requests(pipe))
     assert len(calls) == 2 and parts["attention"] == calls[1].seconds["attention"] * 1e3
+
+
+def test_what_a_block_does_behind_a_part_is_time_of_that_part(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", iter([1.0, 3.0, 7.0]).__next__)
+    watch, nothing = Stopwatch(torch.device("cpu")), torch.empty(0)
+    watch("begin", 0, nothing)
+    watch.book("attention")
+    watch("block.0", 0, nothing)
+    monkeypatch.undo()
+    assert watch.seconds == {"attention": 6.0}
 
 
 def test_reducing_and_restoring_are_told_apart():
