@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo test slow lint format types bench figures release
+.PHONY: setup demo test slow lint format types mutants bench figures release
 
 setup: $(STAMP)
 
@@ -35,6 +35,12 @@ format: setup
 
 types: setup
 	$(BIN)/mypy
+
+# How many of N faults, drawn at random with a seed, the tests of the engine, accelerators and comparisons catch.
+N ?= 100
+SEED ?= 0
+mutants: setup
+	$(BIN)/python benchmarks/mutants.py --count $(N) --seed $(SEED)
 
 bench: setup
 	$(BIN)/python benchmarks/plain_run.py

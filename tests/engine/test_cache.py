@@ -38,8 +38,9 @@ def test_storage_is_made_once_if_the_capacity_was_announced_and_grows_otherwise(
     before = cache._stores[0][0].data_ptr()
     cache.extend(0, rows(5, 2), rows(5, 3), keep=True)
     assert cache._stores[0][0].data_ptr() == before
-    keys, _ = cache.extend(0, rows(2, 4), rows(2, 5), keep=True)
+    keys, values = cache.extend(0, rows(2, 4), rows(2, 5), keep=True)
     assert torch.equal(keys, torch.cat([rows(3, 0), rows(5, 2), rows(2, 4)], 2))
+    assert torch.equal(values, torch.cat([rows(3, 1), rows(5, 3), rows(2, 5)], 2))
 
 
 def test_narrow_keeps_the_given_rows_in_storage_of_their_size():

@@ -52,6 +52,13 @@ class Prefixed(RowTables):
         return table.repeat(1, 1 + AHEAD, 1, 1) if at.k == 0 else table
 
 
+class SharedTable(Prefixed):
+    """The same rotary factors, given once for all rows."""
+
+    def rope(self, at, condition):
+        return super().rope(at, condition)[0]
+
+
 class Noisy(Infinity):
     """Adds its guided hidden states, of as many channels as the latent has, and noise, behind the last codes."""
 
@@ -125,6 +132,12 @@ def test_rows_ahead_are_never_reduced(tokens):
     assert reused[1].records[0].rows == 0
 
 
+def test_a_table_for_all_rows_serves_rows_that_are_kept_by_row():
+    plans = [Plan.uniform(SCALES).replace([0, 1], tokens=Select(0.4, "norm", "nearest"))] * 2
+    own, shared = (generate(made(kind), plans)[-1].latent for kind in (Prefixed, SharedTable))
+    assert torch.equal(own, shared)
+
+
 def test_the_cache_is_made_for_the_rows_ahead_too():
     model, grown = made(Prefixed), []
     generate(model, [Plan.uniform(SCALES)], tap=lambda name, k, x: grown.append(x) if name == "attended.0" else None)
@@ -184,6 +197,22 @@ def test_entries_of_a_text_are_spread_with_their_masks():
     assert [len(states) for states in text.features] == [3, 0, 2]
     assert text.pooled.tolist() == [[2.0], [0.0], [1.0]]
     assert [len(mask) for mask in text.masks] == [3, 0, 2]
+
+
+@pytest.mark.parametrize("masked", [(True, True), (True, False), (False, True), (False, False)])
+def test_empty_entries_of_a_text_are_filled_with_the_null_text(masked):
+    states, null = torch.ones(2, 4), torch.full((3, 4), 2.0)
+    masks, null_masks = ((each[:, 0],) if m else None for each, m in zip((states, null), masked, strict=True))
+    filled = Text((states,), None, masks).spread([1], 2).filled(Text((null,), None, null_masks))
+    assert [entry.tolist() for entry in filled.features] == [null.tolist(), states.tolist()]
+    assert filled.pooled is None
+    assert (filled.masks and [len(mask) for mask in filled.masks]) == ([3, 2] if all(masked) else None)
+
+
+def test_pooled_states_are_filled_where_both_texts_have_them():
+    given, null = (Text((torch.ones(1, 2),), torch.full((1, 2), value)) for value in (1.0, 2.0))
+    assert given.spread([1], 2).filled(null).pooled.tolist() == [[2, 2], [1, 1]]
+    assert given.spread([1], 2).filled(Text(null.features)).pooled is None
 
 
 def test_a_negative_prompt_reaches_its_own_picture_only():

@@ -47,6 +47,12 @@ def test_a_plan_that_runs_nothing_is_refused():
         Plan.uniform(3, run="skip")
 
 
+@pytest.mark.parametrize("scales", [[ScalePlan()], (ScalePlan(), "full")], ids=["a list", "a word"])
+def test_a_plan_is_a_tuple_of_scale_plans(scales):
+    with pytest.raises(OptionError, match="a Plan takes a tuple of ScalePlan"):
+        Plan(scales)
+
+
 def test_uniform_takes_one_value_or_one_per_scale():
     plan = Plan.uniform(3, guidance=[1.0, 2.0, 3.0], temperature=0.5)
     assert [scale.guidance for scale in plan] == [1.0, 2.0, 3.0]

@@ -88,6 +88,7 @@ def test_greedy_by_temperature_or_top_k():
     logits = torch.randn(2, 6, 9)
     for plan in (ScalePlan(temperature=0), ScalePlan(top_k=1)):
         assert torch.equal(drawn(logits, [plan, plan], [0, 1], 0, 6), logits.argmax(-1))
+        assert not drawn(torch.zeros(1, 60, 9), [plan], [0], 0, 60).any(), "of equal codes the first"
 
 
 def test_images_are_drawn_with_their_own_seed_and_filter():

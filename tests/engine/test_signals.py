@@ -55,12 +55,39 @@ def test_bands_tell_coarse_changes_from_fine_ones():
     assert low.flips is None and 1 / 7 < low.confidence < 1
 
 
+def test_bands_end_at_a_quarter_and_half_of_the_side():
+    def seen(cell):
+        place = torch.arange(16) // cell
+        return measure(torch.randn(1, 5, 7), None, (-1.0) ** (place[:, None] + place)[None, None], change(n=1, D=1))[0]
+
+    assert seen(4).low > 0 and seen(2).low == 0
+    assert seen(2).middle > 0 and seen(1).middle == 0 and seen(1).high > 0
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_stripes_of_one_position_are_of_the_high_band_along_both_sides(axis):
+    place = torch.meshgrid(torch.arange(8), torch.arange(16), indexing="ij")[axis]
+    stripes = ((-1.0) ** place)[None, None]
+    seen = measure(torch.randn(1, 5, 7), None, stripes, torch.randn(1, 1, 8, 16))[0]
+    assert seen.low == seen.middle == 0 < seen.high
+
+
+def test_confidence_is_the_mean_over_tokens_of_the_likeliest_code_s_probability():
+    shares, latent = torch.tensor([[[0.5, 0.3, 0.2], [0.1, 0.9, 0.0]]]), change(n=1)
+    assert measure(shares.log(), None, latent, latent)[0].confidence == pytest.approx(0.7)
+
+
 def test_an_equal_change_is_one_in_every_band():
     latent = change()
     seen = measure(torch.randn(2, 5, 7), torch.tensor([0.25, 0.5]), latent, latent)
     assert [s.flips for s in seen] == [0.25, 0.5]
-    for s in seen:
-        assert (s.low, s.middle, s.high) == pytest.approx((1, 1, 1))
+    for s in (*seen, *measure(torch.randn(2, 5, 7), None, latent / 1e3, latent / 1e3)):
+        assert (s.low, s.middle, s.high) == pytest.approx((1, 1, 1)), "however small"
+
+
+def test_nothing_changes_in_a_latent_without_energy():
+    seen = measure(torch.randn(1, 5, 7), None, torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))[0]
+    assert (seen.low, seen.middle, seen.high) == (0, 0, 0)
 
 
 def test_flips():

@@ -8,6 +8,7 @@ import torch
 
 from stagevar.accelerators.sketch import SeededDraws
 from stagevar.engine.grids.noise import normals
+from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select, least_squares
 from stagevar.engine.plan.tokens import Reduced, TokenContext
@@ -73,6 +74,12 @@ def test_nearest_adds_the_increment_and_keeps_each_row():
         x, x[:, [0, 3]] + torch.tensor([[[1.0], [2.0]]]), reduced, context(grid=(1, 4))
     )
     assert restored.flatten().tolist() == [1, 11, 22, 32]
+
+
+def test_a_map_of_the_scale_before_is_interpolated_linearly():
+    memory = Memory()
+    memory.put("increment", 0, torch.tensor([[[0.0], [4.0]]]), (1, 2))
+    assert memory.get("increment", 0, (1, 4)).flatten().tolist() == [0, 1, 3, 4]
 
 
 @pytest.mark.parametrize("field", [{"cache": "none"}, {"tokens": Select(0.5)}])

@@ -1,6 +1,7 @@
 """Reducing and restoring rows: the operators against plain twins, and the loop with reduced rows."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ import torch
 from stagevar.engine.grids.grid import scales
 from stagevar.engine.grids.rows import gather, scatter
 from stagevar.engine.loop.run import run
-from stagevar.engine.plan.memory import Memory
+from stagevar.engine.loop.segments import Segment, segments
+from stagevar.engine.plan.memory import LAST, Memory
 from stagevar.engine.plan.merge import Merge, centres
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.select import TIE, Select, highest, kept, least_squares, nearest
@@ -76,6 +78,21 @@ def test_a_low_rank_stream_is_mixed_exactly():
     x = rows(1, 40, 5, seed=1) @ basis
     chosen = x[:, :9]
     assert torch.allclose(least_squares(x, chosen, ridge=1e-7) @ chosen, x, atol=1e-2)
+
+
+@pytest.mark.parametrize(("scope", "groups"), [("network", [(3, 7)]), ("group", [(3, 4), (4, 7)])])
+def test_shares_of_dense_blocks_are_rounded_up(scope, groups):
+    model = SimpleNamespace(depth=8, groups=2)
+    found = list(segments(model, Select(0.5, scope=scope, dense=(0.3, 0.1))))
+    assert found[0] == Segment(LAST, range(3), False) and found[-1] == Segment(LAST, range(7, 8), False)
+    assert found[1:-1] == [Segment(group, range(*layers), True) for group, layers in enumerate(groups)]
+
+
+def test_scores_of_a_region_are_the_mean_of_all_positions_in_it():
+    change = torch.zeros(1, 1, 8, 8)
+    change[0, 0, 0, 0], change[0, 0, 5, 5] = 4, 2
+    context = TokenContext(3, (2, 2), 0, 1, None, [0], change, change, Memory())
+    assert Select(0.5, score="change").scores(rows(2, 4, 3), context).tolist() == [[1, 0, 0, 0.25]] * 2
 
 
 def test_kept_rows_are_a_share_and_never_none():
@@ -147,6 +164,12 @@ def test_fewer_rows_are_processed_and_cached(family):
     assert lengths[4] == sum(tokens[:3]) + few[3] + few[4]
 
 
+def test_a_record_has_the_mean_of_the_rows_over_the_blocks_rounded():
+    tokens = Select(0.6, restore_by="nearest", dense=(0.3, 0.0))
+    steps = generate("scenes", [reduced(tokens, scales=[3])])
+    assert steps[3].records[0].rows == 37  # 50 in one block, 30 in two
+
+
 @families
 def test_a_scale_that_is_not_cached_is_not_seen_later(family):
     lengths = {}
@@ -196,6 +219,14 @@ def test_carried_guidance_differs_from_none_and_vanishes_at_weight_one(family):
     assert not torch.allclose(last(3.0, 0.7), last(3.0, 0.0))
 
 
+def test_guidance_is_carried_past_a_scale_that_leaves_rows_out():
+    plan, logits = reduced(Select(0.5, restore_by="zero_code"), scales=[2]), []
+    for carry in (0.0, 0.7):
+        carried = plan.replace([3, 4], branch="cond", carry=carry)
+        generate("scenes", [carried], tap=lambda name, k, x: logits.append(x) if (name, k) == ("logits", 3) else None)
+    assert not torch.allclose(*logits)
+
+
 @pytest.mark.parametrize(
     "scales",
     [
@@ -210,6 +241,14 @@ def test_carried_guidance_differs_from_none_and_vanishes_at_weight_one(family):
 def test_plans_whose_restoration_finds_nothing_are_refused(scales):
     with pytest.raises(OptionError, match="scale"):
         Plan(scales)
+
+
+@pytest.mark.parametrize("fields", [{"scope": "group"}, {"dense": (0.25, 0.0)}], ids=str)
+def test_a_scale_restores_from_one_that_is_grouped_alike(fields):
+    earlier = Select(0.5, **fields)
+    Plan((ScalePlan(), ScalePlan(tokens=earlier), ScalePlan(tokens=Select(0.3, **fields))))
+    with pytest.raises(OptionError, match=r"scale 2 restores rows .* grouped alike"):
+        Plan((ScalePlan(), ScalePlan(tokens=earlier), ScalePlan(tokens=Select(0.5))))
 
 
 @pytest.mark.parametrize(

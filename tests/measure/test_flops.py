@@ -55,6 +55,12 @@ def counted(model, plan):
     return counter.get_total_flops(), [step.records[0].rows for step in steps], length
 
 
+def test_keeping_all_rows_takes_no_work_to_restore_them():
+    model = MODELS["scenes"]
+    plan = Plan.uniform(5).replace([3], tokens=Select(1.0, restore_by="lowrank"))
+    assert plan_flops(model, model.schedule(), plan, 5)[3].tokens == 0
+
+
 def close_to_torch(model, plan):
     total, rows, length = counted(model, plan)
     own = plan_flops(model, model.schedule(), plan, length)

@@ -10,7 +10,7 @@ from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.errors import MissingFileError, OptionError, OutputError
 from stagevar.families.tiny import tiny
-from stagevar.measure.bench.latency import PARTS, latency, watching
+from stagevar.measure.bench.latency import PARTS, Stopwatch, latency, watching
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
@@ -28,6 +28,26 @@ def test_every_part_takes_time_and_other_is_little(family):
     assert parts["select"] == 0
     assert all(parts[name] > 0 for name in PARTS if name not in ("select", "other"))
     assert -0.01 < parts["other"] < 0.5 * sum(parts.values())
+
+
+def test_the_second_of_two_equal_calls_is_reported(monkeypatch):
+    calls, pipe = [], PIPES["scenes"]
+    events = pipe.events
+    monkeypatch.setattr(
+        pipe, "events", lambda *args, **options: calls.append(options["tap"]) or events(*args, **options)
+    )
+    parts = latency(pipe, requests(pipe))
+    assert len(calls) == 2 and parts["attention"] == calls[1].seconds["attention"] * 1e3
+
+
+def test_what_a_block_does_behind_a_part_is_time_of_that_part(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", iter([1.0, 3.0, 7.0]).__next__)
+    watch, nothing = Stopwatch(torch.device("cpu")), torch.empty(0)
+    watch("begin", 0, nothing)
+    watch.book("attention")
+    watch("block.0", 0, nothing)
+    monkeypatch.undo()
+    assert watch.seconds == {"attention": 6.0}
 
 
 def test_reducing_and_restoring_are_told_apart():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +42,7 @@ class Cohort:
         """All images of a call, both branches."""
         images = tuple(range(len(call.plans)))
         latent = call.model.empty_latent(len(images), call.schedule)
-        cache = KVCache(call.model.depth, capacity(call, images))
+        cache = KVCache(call.model.depth, capacity(call, images[0]))
         return cls(images, "both", condition, cache, Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
@@ -51,7 +50,7 @@ class Cohort:
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
             plan = call.plans[image]
-            groups.setdefault((plan[k].shape, k == plan.executed[-1], after(plan, k)), []).append(position)
+            groups.setdefault((plan[k].shape, after(plan, k)), []).append(position)
         if len(groups) == 1:
             return [self]
         return [self._part(positions, call) for positions in groups.values()]
@@ -64,7 +63,7 @@ class Cohort:
             images,
             self.branch,
             self.condition.take(rows),
-            self.cache.take(rows, capacity(call, images)),
+            self.cache.take(rows, capacity(call, images[0])),
             self.memory.take(rows, at),
             self.latent[at],
             self.change[at],
@@ -83,19 +82,16 @@ class Cohort:
         self.branch = branch
 
 
-def capacity(call: Call, images: Sequence[int]) -> int:
-    """Cache length to preallocate: the longest over the images' plans, counting every scale that caches its rows except
-    the last executed one."""
+def capacity(call: Call, image: int) -> int:
+    """Cache length to preallocate for a cohort with this image: every scale of its plan that caches its rows except the
+    last executed one. Images share what they cache until they part; then each part has storage of its own."""
     if not call.model.causal:
         return 0
-
-    def length(plan: Plan) -> int:
-        return sum(call.model.rows(Scale(call.schedule, k)) for k in plan.executed[:-1] if plan[k].cache == "all")
-
-    return max(length(call.plans[image]) for image in images)
+    plan = call.plans[image]
+    return sum(call.model.rows(Scale(call.schedule, k)) for k in plan.executed[:-1] if plan[k].cache == "all")
 
 
 def after(plan: Plan, k: int) -> tuple[object, ...]:
-    """What the next scale that runs will want to find in memory."""
+    """What the next scale that runs will want to find in memory; empty behind the last one."""
     later = next((plan[j] for j in plan.executed if j > k), None)
     return () if later is None else (later.run, later.tokens, any(plan[j].carry > 0 for j in plan.executed if j > k))
