@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from stagevar.accelerators.base import Accelerator
 from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_settings, expand
-from stagevar.drawing import Prepared, draw, encode, prepare
+from stagevar.drawing import draw, encode
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.loop.call import Tap
 from stagevar.engine.plan.plan import Plan
@@ -21,6 +21,7 @@ from stagevar.families.linear import pack
 from stagevar.loading.place import move, read_device, read_dtype
 from stagevar.loading.sources import load
 from stagevar.loading.where import Where
+from stagevar.prepared import Prepared, prepare
 from stagevar.registry import parse
 from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
 from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent

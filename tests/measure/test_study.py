@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stagevar.drawing import Prepared, condition
+from stagevar.drawing import condition
 from stagevar.engine.loop.run import run
 from stagevar.errors import OptionError, PromptError
 from stagevar.families.catalogue import FAMILIES as ALL_FAMILIES
@@ -22,6 +22,7 @@ from stagevar.measure.study.stages import profile
 from stagevar.measure.study.study import study
 from stagevar.measure.suites.scenes import agreement
 from stagevar.pipeline import Pipeline
+from stagevar.prepared import Prepared
 from stagevar.request import Request
 from stagevar.scenes.oracle import Found
 

@@ -41,7 +41,8 @@ ALLOWED = {
     "sizes": {"errors", "engine.grids", "engine.contract", "request"},
     "result": {"engine.grids", "engine.plan", "engine.loop"},
 }
-ALLOWED["drawing"] = {"errors", "engine", "accelerators", "registry", "machine", "request", "sizes", "result"}
+ALLOWED["prepared"] = {"errors", "engine", "accelerators", "registry", "request", "sizes"}
+ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "calling", "drawing"}
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]

@@ -142,9 +142,10 @@ class Place:
         Raises:
             RequestError and its kinds, MissingExtraError, MissingFileError
         """
-        from stagevar.drawing import prepare, read_prompts
+        from stagevar.drawing import read_prompts
         from stagevar.loading.available import check
         from stagevar.loading.sources import outline
+        from stagevar.prepared import prepare
         from stagevar.request import Request
 
         meant = self.resolve()

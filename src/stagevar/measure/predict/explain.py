@@ -7,13 +7,13 @@ from dataclasses import fields, replace
 from typing import Any, cast
 
 from stagevar.accelerators.base import Accelerator
-from stagevar.drawing import prepare
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.plan.tokens import Tokens
 from stagevar.errors import MissingFileError
 from stagevar.measure.predict.flops import condition_flops, plan_flops
 from stagevar.measure.predict.memory import TEXT_LENGTH
 from stagevar.measure.predict.rehearse import rehearse
+from stagevar.prepared import prepare
 from stagevar.request import Request
 
 NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"

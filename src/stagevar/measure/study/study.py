@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stagevar.calling import expand
-from stagevar.drawing import Prepared, condition, to_pil
+from stagevar.drawing import condition, to_pil
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Scale
@@ -38,6 +38,7 @@ from stagevar.measure.study.curves import Curve, CurveKind, Study
 from stagevar.measure.study.spectrum import spectrum
 from stagevar.measure.suites.known import suite_of
 from stagevar.pipeline import MAX_BATCH, Pipeline
+from stagevar.prepared import Prepared
 from stagevar.request import PerScale
 
 BANDS = 5

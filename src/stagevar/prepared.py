@@ -1,0 +1,156 @@
+"""A request read once: size, schedule, accelerator and plan, all checked before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stagevar.accelerators.base import Accelerator, Facts
+from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
+from stagevar.engine.grids.rows import Branch
+from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.signals import CHANGING, SETTLED, Signals
+from stagevar.errors import Cancelled, OptionError, StagevarError, first_line
+from stagevar.registry import parse
+from stagevar.request import Request
+from stagevar.sizes import native_size
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as a model draws it.
+
+    Attributes:
+        request: what was asked for.
+        size: height and width in pixels of the picture.
+        schedule: grids of its scales.
+        accelerator: the request's own, or the pipeline's.
+        plan: what runs at each scale, before the accelerator revises it.
+    """
+
+    request: Request
+    size: Grid
+    schedule: Schedule
+    accelerator: Accelerator
+    plan: Plan
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What repeats the picture, as plain data; None means the model's own default."""
+        request = self.request
+        return {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "seed": request.seed,
+            "height": self.size[0],
+            "width": self.size[1],
+            "guidance_scale": request.guidance_scale,
+            "temperature": request.temperature,
+            "top_k": request.top_k,
+            "top_p": request.top_p,
+            "smooth": request.smooth,
+            "accelerator": str(self.accelerator),
+            "plan": None if request.plan is None else str(request.plan),
+        }
+
+
+def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator = "none") -> Prepared:
+    """Read a request: size, schedule, accelerator and plan.
+
+    Args:
+        model: may be on the meta device; its weights are not used.
+        request: one picture.
+        accelerator: used if the request names none.
+
+    Raises:
+        SizeError: the request is strict about a size that the model does not draw.
+        OptionError: an accelerator or a plan that cannot run on the model.
+    """
+    size = native_size(model, request)
+    schedule = model.schedule(*size)
+    chosen = parse(accelerator if request.accelerator is None else request.accelerator)
+    start = (
+        _checked(request.plan, len(schedule), "the request") if request.plan else plain_plan(model, schedule, request)
+    )
+    facts = Facts(depth=model.depth, groups=model.groups, causal=model.causal)
+    with _named(str(chosen)):
+        planned = chosen.plan(start, schedule, facts)
+    plan = _checked(planned, len(schedule), str(chosen))
+    for signals in (CHANGING, SETTLED):
+        _rehearse(chosen, plan, schedule, signals)
+    return Prepared(request, size, schedule, chosen, plan)
+
+
+def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
+    """The plan without an accelerator: the request's settings, and the model's defaults for those left open."""
+    defaults = model.defaults
+    guidance = defaults.guidance if request.guidance_scale is None else request.guidance_scale
+    branch: tuple[Branch, ...] | Branch = "both"
+    if not isinstance(guidance, tuple):
+        guidance, branch = model.guidance_schedule(guidance, schedule), model.branches(schedule)
+    smooth = defaults.smooth if request.smooth is None else request.smooth
+    plan = Plan.uniform(
+        len(schedule),
+        branch=branch,
+        guidance=guidance,
+        temperature=defaults.temperature if request.temperature is None else request.temperature,
+        top_k=defaults.top_k if request.top_k is None else request.top_k,
+        top_p=defaults.top_p if request.top_p is None else request.top_p,
+        smooth=model.smooth_schedule(schedule) if smooth else None,
+    )
+    if model.mixes_unlikely:
+        mixed = [k for k, scale in enumerate(plan) if scale.smooth is not None and scale.top_k != 1]
+        plan = plan.replace(mixed, top_k=0, top_p=1.0)
+    return plan
+
+
+def _checked(plan: Plan, length: int, who: str) -> Plan:
+    """The plan that a user or an accelerator gave.
+
+    Raises:
+        OptionError: it is no plan, or one for another number of scales.
+    """
+    if not isinstance(plan, Plan):
+        raise OptionError(f"{who} gave a {type(plan).__name__} where a stagevar.Plan belongs")
+    if len(plan) != length:
+        raise OptionError(f"{who} gave a plan of {len(plan)} scales for a schedule of {length}")
+    return plan
+
+
+@contextmanager
+def _named(accelerator: str) -> Iterator[None]:
+    """Errors of code that others wrote, as one that names the accelerator.
+
+    Raises:
+        OptionError
+    """
+    try:
+        yield
+    except Cancelled:
+        raise
+    except StagevarError as error:
+        raise OptionError(str(error) if accelerator in str(error) else f"{accelerator}: {error}") from error
+    except Exception as error:
+        raise OptionError(f"{accelerator} failed: {type(error).__name__}: {first_line(error)}") from error
+
+
+def revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -> Plan:
+    """The accelerator's answer after a scale; its errors name it."""
+    with _named(f"{accelerator}, after scale {at.k}"):
+        answer = accelerator.revise(plan, at, signals)
+    _checked(answer, len(plan), str(accelerator))
+    if answer.scales[: at.k + 1] != plan.scales[: at.k + 1]:
+        raise OptionError(f"{accelerator} revised scale {at.k} or one before it, which has run")
+    return answer
+
+
+def _rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals: Signals) -> None:
+    """Ask an online accelerator about a picture of the same signals at every scale, so that a sum whose plans cannot
+    run is found before anything is drawn."""
+    for at in scales(schedule) if accelerator.online else ():
+        if plan[at.k].run != "skip":
+            seen = signals if plan[at.k].branch == "both" else replace(signals, flips=None)
+            plan = revised(accelerator, plan, at, seen)
