@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from stagevar.engine.plan.plan import Plan, ScalePlan
@@ -75,3 +77,10 @@ def test_fields_and_scales_that_do_not_exist():
         Plan.uniform(3).replace([0], colour="red")
     with pytest.raises(OptionError, match="no scale 3"):
         Plan.uniform(3).replace([3], run="skip")
+
+
+@pytest.mark.parametrize("length", ["a", 2.0, None, 0, -1, 10**7, 10**5000])
+def test_a_plan_has_a_sensible_number_of_scales(length: Any) -> None:
+    with pytest.raises(OptionError, match="a plan has 1 to 1000 scales, not") as raised:
+        Plan.uniform(length)
+    assert len(str(raised.value)) < 200

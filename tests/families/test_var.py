@@ -144,7 +144,7 @@ def test_positions_of_other_sizes_are_resampled(model: VAR) -> None:
         assert torch.equal(model.position(Scale(SCHEDULES[0], k)), learned[k])
         h, w = SCHEDULES[1][k]
         assert model.position(Scale(SCHEDULES[1], k)).shape == (h * w, 64)
-    with pytest.raises(SizeError, match=r"var-tiny draws no 17x16"):
+    with pytest.raises(SizeError, match=r"var-tiny draws no 16x17"):
         model.schedule(17, 16)
 
 

@@ -35,7 +35,7 @@ def test_sizes(model: Sized) -> None:
     assert model.schedule() == SCHEDULES[0]
     assert [model.schedule(*size) for size in model.sizes()] == list(SCHEDULES)
     assert model.schedule(height=12) == SCHEDULES[1]
-    with pytest.raises(SizeError, match=r"no 13x8 pictures \(height x width\); it draws 12x8, 8x8, 6x12$"):
+    with pytest.raises(SizeError, match=r"no 8x13 pictures \(width x height\); it draws 8x12, 8x8, 12x6$"):
         model.schedule(13, 8)
     assert model.empty_latent(3, SCHEDULES[2]).shape == (3, 4, 3, 6)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,6 +145,11 @@ class Family:
 def count(names: Iterable[str], pattern: str) -> int:
     """The number of different texts that the pattern's group matches; a match starts at the beginning of a name."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
+
+
+def with_stored_depth(config: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """The config with as many blocks as the checkpoint's tensors have, which are named ``blocks.N.``; a ``measure``."""
+    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
 
 
 def without_encoder(config: Any) -> bool:

@@ -80,9 +80,9 @@ class VQModel(ScaleModel):
         size = default[0] if height is None else height, default[1] if width is None else width
         if size not in known:
             near = sorted(known, key=lambda other: abs(other[0] - size[0]) + abs(other[1] - size[1]))
-            listed = ", ".join(f"{h}x{w}" for h, w in near)
+            listed = ", ".join(f"{w}x{h}" for h, w in near)
             raise SizeError(
-                f"model {self.name} draws no {size[0]}x{size[1]} pictures (height x width); it draws {listed}"
+                f"model {self.name} draws no {size[1]}x{size[0]} pictures (width x height); it draws {listed}"
             )
         return known[size]
 

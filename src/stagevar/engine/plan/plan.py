@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.engine.grids.rows import Branch
-from stagevar.errors import OptionError
+from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
     from stagevar.engine.plan.tokens import Tokens
@@ -96,6 +96,10 @@ class ScalePlan:
         return *shared, self.smooth is not None
 
 
+MOST_SCALES = 1000
+"""Scales that a plan may have; published models have up to 14."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """One ``ScalePlan`` per scale of the schedule."""
@@ -129,8 +133,11 @@ class Plan:
         """The same plan at every scale; a list or tuple as value gives one entry per scale.
 
         Raises:
-            OptionError: a value per scale of another length, a field that does not exist, or a bad value.
+            OptionError: no number of scales between 1 and ``MOST_SCALES``, a value per scale of another length, a field
+                that does not exist, or a bad value.
         """
+        if not isinstance(length, int) or not 1 <= length <= MOST_SCALES:
+            raise OptionError(f"a plan has 1 to {MOST_SCALES} scales, not {quoted(length)}")
         _check_fields(fields)
         scales = []
         for name, value in fields.items():

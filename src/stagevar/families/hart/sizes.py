@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stagevar.errors import ForeignCheckpointError
-from stagevar.families.family import Family, File, Size, count
+from stagevar.families.family import Family, File, Size, with_stored_depth
 from stagevar.families.hart.config import HartConfig, config_of
 from stagevar.families.hart.names import NETWORK, CheckpointNames
 from stagevar.families.hart.network import Hart
@@ -62,11 +62,6 @@ def _tiny(changes: dict[str, Any]) -> Hart:
     return model
 
 
-def _measure(config: HartConfig, shapes: Mapping[str, tuple[int, ...]]) -> HartConfig:
-    """The config with the number of blocks that the checkpoint's tensors have."""
-    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
-
-
 FAMILY = Family(
     name="hart",
     about="text to pictures with a continuous residual (Tang et al., 2024)",
@@ -75,7 +70,7 @@ FAMILY = Family(
     build=Hart,
     names=lambda model: CheckpointNames(model.config.tokenizer.encoder),
     adapt=_adapt,
-    measure=_measure,
+    measure=with_stored_depth,
     text=_load_text,
     text_parameters=(1_543_714_304,),
     tiny=_tiny,

@@ -147,8 +147,8 @@ class Infinity(ScaleModel):
         default = self.picture_size(budget_schedule(self.config.budget))
         h, w = default[0] if height is None else height, default[1] if width is None else width
         if h % unit or w % unit or (h // unit, w // unit) not in SCHEDULES:
-            near = ", ".join(f"{a}x{b}" for a, b in nearest_sizes(max(h, 1), max(w, 1), unit))
-            raise SizeError(f"model {self.name} draws no {h}x{w} pictures (height x width); nearest are {near}")
+            near = ", ".join(f"{b}x{a}" for a, b in nearest_sizes(max(h, 1), max(w, 1), unit))
+            raise SizeError(f"model {self.name} draws no {w}x{h} pictures (width x height); nearest are {near}")
         return SCHEDULES[h // unit, w // unit]
 
     def picture_size(self, schedule: Schedule) -> tuple[int, int]:

@@ -74,7 +74,9 @@ class Scenes(ScaleModel):
     def schedule(self, height: int | None = None, width: int | None = None) -> Schedule:
         side = PATCH * self.config.grids[-1]
         if (height or side, width or side) != (side, side):
-            raise SizeError(f"model {self.name} draws {side}x{side} pictures only, not {height}x{width}")
+            raise SizeError(
+                f"model {self.name} draws {side}x{side} pictures only, not {width or side}x{height or side}"
+            )
         return tuple((g, g) for g in self.config.grids)
 
     def picture_size(self, schedule: Schedule) -> tuple[int, int]:

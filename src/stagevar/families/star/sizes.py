@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
-from stagevar.families.family import Family, File, Size, count
+from stagevar.families.family import Family, File, Size, with_stored_depth
 from stagevar.families.stand_ins import SCHEDULES, VQ, WordHash
 from stagevar.families.star.names import NETWORK, CheckpointNames
 from stagevar.families.star.network import AS_PUBLISHED, Star, StarConfig
@@ -56,11 +56,6 @@ def _tiny(changes: dict[str, Any]) -> Star:
     return model
 
 
-def _measure(config: StarConfig, shapes: Mapping[str, tuple[int, ...]]) -> StarConfig:
-    """The config with the number of blocks that the checkpoint's tensors have."""
-    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
-
-
 FAMILY = Family(
     name="star",
     about="text to pictures of 256 to 1024 pixels (Ma et al., 2024)",
@@ -68,7 +63,7 @@ FAMILY = Family(
     sizes=SIZES,
     build=Star,
     names=lambda model: CheckpointNames(model.config.tokenizer.encoder),
-    measure=_measure,
+    measure=with_stored_depth,
     text=_load_text,
     text_parameters=(340_387_840,),
     text_folders=("CLIP/text_encoder/", "CLIP/tokenizer/"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
 from stagevar.engine.grids.grid import Schedule
 from stagevar.errors import ForeignCheckpointError
-from stagevar.families.family import Family, File, Size, count
+from stagevar.families.family import Family, File, Size, with_stored_depth
 from stagevar.families.stand_ins import SCHEDULES, VQ, WordHash
 from stagevar.families.switti.names import NETWORK, CheckpointNames
 from stagevar.families.switti.network import Switti, SwittiConfig
@@ -81,11 +80,6 @@ def _tiny(changes: dict[str, Any]) -> Switti:
     return model
 
 
-def _measure(config: SwittiConfig, shapes: Mapping[str, tuple[int, ...]]) -> SwittiConfig:
-    """The config with the number of blocks that the checkpoint's tensors have."""
-    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth)
-
-
 FAMILY = Family(
     name="switti",
     about="text to pictures, each scale from itself and the text (Voronov et al., 2024)",
@@ -94,7 +88,7 @@ FAMILY = Family(
     build=Switti,
     names=lambda model: CheckpointNames(model.config.tokenizer.encoder),
     adapt=adapt,
-    measure=_measure,
+    measure=with_stored_depth,
     text=ClipPair.from_pretrained,
     text_parameters=(123_060_480, 693_021_440),
     tiny=_tiny,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from stagevar.engine.contract.model import Defaults
-from stagevar.families.family import Family, File, Size, count
+from stagevar.families.family import Family, File, Size, with_stored_depth
 from stagevar.families.stand_ins import SCHEDULES, VQ
 from stagevar.families.var.names import NETWORK
 from stagevar.families.var.network import DEMO, VAR, VARConfig
@@ -44,7 +44,7 @@ def _tiny(changes: dict[str, Any]) -> VAR:
 def _measure(config: VARConfig, shapes: Mapping[str, tuple[int, ...]]) -> VARConfig:
     """The config with the numbers of classes and blocks that the checkpoint's tensors have."""
     rows = (*shapes.get("class_emb.weight", ()), config.classes + 1)[0]
-    return replace(config, depth=count(shapes, r"blocks\.(\d+)\.") or config.depth, classes=max(rows - 1, 1))
+    return replace(with_stored_depth(config, shapes), classes=max(rows - 1, 1))
 
 
 FAMILY = Family(
