@@ -79,7 +79,11 @@ def test_fields_and_scales_that_do_not_exist():
         Plan.uniform(3).replace([3], run="skip")
 
 
-@pytest.mark.parametrize("length", ["a", 2.0, None, 0, -1, 10**7, 10**5000])
+@pytest.mark.parametrize(
+    "length",
+    ["a", 2.0, None, 0, -1, 10**7, 10**5000],
+    ids=["text", "float", "none", "zero", "negative", "many", "huge"],
+)
 def test_a_plan_has_a_sensible_number_of_scales(length: Any) -> None:
     with pytest.raises(OptionError, match="a plan has 1 to 1000 scales, not") as raised:
         Plan.uniform(length)
