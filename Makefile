@@ -43,7 +43,8 @@ mutants: setup
 	$(BIN)/python benchmarks/mutants.py --count $(N) --seed $(SEED)
 
 bench: setup
-	$(BIN)/python benchmarks/plain_run.py
+	$(BIN)/python benchmarks/plain.py
+	$(BIN)/python benchmarks/busy.py
 	$(BIN)/python benchmarks/front.py
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/stages.py

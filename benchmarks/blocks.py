@@ -215,24 +215,47 @@ def stages(report: Row) -> str:
     )
 
 
-def plain_run(report: Row) -> str:
+def plain(report: Row) -> str:
+    """Our plain run against the twin of the authors' code."""
     rows = [
         [
-            row["model"],
-            row["dtype"],
+            row["shape"],
             "x".join(map(str, reversed(row["size"]))),
+            row["dtype"],
             str(row["batch"]),
-            spread(row["network_seconds"]),
-            f"{row['decode_seconds']:.4f}",
+            f"{row['seconds']:.2f}",
+            f"{row['reference_seconds']:.2f}",
+            *(f"{row[name]:.2f}x" for name in ("ratio", "network_ratio", "decoder_ratio")),
+            f"{row['kv_bytes'] / row['reference_kv_bytes']:.2f}",
             str(len(row["executed_scales"])),
         ]
         for row in report["rows"]
     ]
-    head = ["model", "dtype", "pixels", "batch", "network seconds a picture (range)", "decoding", "scales run"]
+    head = ["shape", "pixels", "dtype", "batch", "seconds", "twin", "whole", "network", "decoder", "KV bytes", "scales"]
     place = report.get("processor", report["device"])
     return (
-        f"{place} with {report['threads']} threads, torch {report['torch']}; median of {report['repeats']} after a "
-        f"warm-up.\n\n{table(head, rows)}"
+        f"{place} with {report['threads']} threads, torch {report['torch']}; medians of {report['repeats']} turns "
+        f"after a warm-up.\n\n{table(head, rows)}"
+    )
+
+
+def busy(report: Row) -> str:
+    """Seconds of a picture alone and beside a busy process."""
+    rows = [
+        [
+            row["waiting"],
+            row["spins"],
+            spread(row["alone_seconds"]),
+            spread(row["busy_seconds"]),
+            f"{row['ratio']:.2f}x",
+        ]
+        for row in report["rows"]
+    ]
+    head = ["threads wait as set by", "turns", "seconds alone (range)", "seconds beside it (range)", "slower"]
+    return (
+        f"{report['model']}, {report['dtype']}, batch {report['batch']}, {report['threads']} threads on "
+        f"{report['cores']} cores, torch {report['torch']}; {report['repeats']} pictures after a warm-up.\n\n"
+        f"{table(head, rows)}"
     )
 
 
@@ -285,7 +308,8 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "long": ("front", long),
     "ablations": ("ablations", ablations),
     "stages": ("stages", stages),
-    "plain_run": ("plain_run", plain_run),
+    "plain": ("plain", plain),
+    "busy": ("busy", busy),
     "memory": ("memory", memory),
     "batches": ("batches", batches),
     "half": ("batches", half),

@@ -28,7 +28,6 @@ from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.families.var.network import VAR, VARConfig
 from stagevar.loading.place import DTYPES
 from stagevar.machine import machine
-from stagevar.measure.predict.memory import run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import EncodedPrompt, Request
 
@@ -159,7 +158,7 @@ def compared(shape: Shape, dtype: str, batch: int, repeats: int, device: str) ->
         "ratio": ratio("whole"),
         "network_ratio": ratio("network"),
         "decoder_ratio": ratio("decoder"),
-        "kv_bytes": kept_bytes(pipe, shape, batch),
+        "kv_bytes": kept_bytes(shape, DTYPES[dtype], batch),
         "reference_kv_bytes": twin.kv_bytes,
     }
 
@@ -183,11 +182,12 @@ def theirs(twin: Twin, shape: Shape, batch: int) -> Times:
     return Times(drawn - began, time.perf_counter() - drawn)
 
 
-def kept_bytes(pipe: Pipeline, shape: Shape, batch: int) -> int:
-    """Most bytes of keys and values at once."""
-    prepared = pipe.prepare(shape.requests(1)[0])
-    sizes = run_bytes(pipe.model, shape.schedule, prepared.plan, batch, dtype=pipe.dtype, text_length=WORDS)
-    return max(scale.cache for scale in sizes.scales)
+def kept_bytes(shape: Shape, dtype: torch.dtype, batch: int) -> int:
+    """Most bytes of our keys and values at once: those of all scales but the last in every block, and those of one
+    block again, joined with the last scale's."""
+    tokens = [h * w for h, w in shape.schedule]
+    row = 2 * 2 * batch * shape.model.config.width * dtype.itemsize
+    return row * (shape.model.depth * sum(tokens[:-1]) + sum(tokens))
 
 
 if __name__ == "__main__":

@@ -302,24 +302,3 @@ def test_a_size_that_is_not_drawn_is_told_by_every_command(command: Run, model: 
     code, out, errors = command(*arguments, "--size", "20x10", "--json")
     assert code == 0 and json.loads(out) and errors.strip() == told
     assert "no 20x10 pictures (width x height)" in failure(command(*arguments, "--size", "20x10", "--strict"), 2)
-
-
-def test_captions_are_at_most_those_of_a_file(command: Run, model: Path) -> None:
-    Path("prompts.txt").write_text("a star\na ring\na cross\n")
-    for most, count in ((2, 2), (5, 3)):
-        options = ("-m", model, "--prompts", "prompts.txt", "--captions", most, "--json")
-        assert json.loads(command("compare", "none", *options)[1])["captions"] == count
-        found = json.loads(command("study", *options, "--rank-prompts", 1)[1])
-        assert found["prompts"] == count
-
-
-@pytest.mark.parametrize("short", [["-h"], ["-V"], ["generate", "-h"]])
-def test_short_forms_of_help_and_version(command: Run, short: list[str]) -> None:
-    code, out, _ = command(*short)
-    assert code == 0 and ("Usage" in out or "stagevar" in out)
-
-
-def test_a_misspelt_option_or_name_is_answered_with_the_nearest(command: Run) -> None:
-    assert "--seed" in failure(command("generate", "a star", "--sede", 1), 2)
-    assert "did you mean infinity-2b?" in failure(command("generate", "a star", "-m", "infinity-2"), 2)
-    assert "did you mean stagevar" in failure(command("generate", "a star", "-a", "stagvar"), 2)

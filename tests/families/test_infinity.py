@@ -70,7 +70,7 @@ def test_a_size_outside_the_table_names_the_nearest(model: Infinity) -> None:
     for size in [(34, 32), (33, 32), (-2, 32), (100000, 1)]:
         with pytest.raises(SizeError, match=r"nearest are \d+x\d+, \d+x\d+, \d+x\d+$"):
             model.schedule(*size)
-    with pytest.raises(SizeError, match="nearest are 32x32, 40x32, 32x40"):
+    with pytest.raises(SizeError, match="nearest are 32x32, 32x40, 40x32"):
         model.schedule(34, 34)
 
 

@@ -148,7 +148,7 @@ def test_a_report_is_complete(found: Study, tmp_path: Path) -> None:
             picture.load()
     text = markdown(found, profile(found))
     assert all(f"| {grid} |" in text for grid in found.grids)
-    assert "operations (GFLOP)" in text and f"{found.size[0]}x{found.size[1]} pixels" in text
+    assert "operations (GFLOP)" in text and f"{found.size[1]}x{found.size[0]} pixels" in text
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
