@@ -233,9 +233,10 @@ def plain(report: Row) -> str:
     ]
     head = ["shape", "pixels", "dtype", "batch", "seconds", "twin", "whole", "network", "decoder", "KV bytes", "scales"]
     place = report.get("processor", report["device"])
+    missing = ", ".join(f"{each['shape']} in {each['dtype']} at batch {each['batch']}" for each in report["left_out"])
     return (
         f"{place} with {report['threads']} threads, torch {report['torch']}; medians of {report['repeats']} turns "
-        f"after a warm-up.\n\n{table(head, rows)}"
+        f"after a warm-up.{f' Not run, for want of time: {missing}.' if missing else ''}\n\n{table(head, rows)}"
     )
 
 

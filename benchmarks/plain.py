@@ -9,6 +9,7 @@ the text encoder), the ratios of whole, network and decoder, and the bytes that 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -80,15 +81,17 @@ class Shape:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--quick", action="store_true", help="one turn of the rows that fit into 80 s; write nothing")
+    parser.add_argument("--quick", action="store_true", help="one turn, within 80 s; write nothing")
+    parser.add_argument("--seconds", type=float, help="leave out the rows that do not fit into this time")
     parser.add_argument("--json", action="store_true", help="print the report alone")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    seconds = BUDGET if options.quick else options.seconds or math.inf
     began, rows, left_out, done = time.perf_counter(), [], [], 0.0
     for shape, dtype, batch in cases():
         cost = batch * shape.teraflops
         spent = time.perf_counter() - began
-        if options.quick and done and spent * (1 + cost / done) > BUDGET:
+        if done and spent * (1 + cost / done) > seconds:
             left_out.append({"shape": shape.name, "dtype": dtype, "batch": batch})
             continue
         rows.append(compared(shape, dtype, batch, 1 if options.quick else options.repeats, options.device))
@@ -96,8 +99,9 @@ def main() -> None:
         if not options.json:
             print(json.dumps(rows[-1]), flush=True)
     report = {**machine(shape.model), "repeats": 1 if options.quick else options.repeats, "rows": rows}
+    report["left_out"] = left_out
     if options.json:
-        print(json.dumps(report | {"left_out": left_out}))
+        print(json.dumps(report))
     if not options.quick:
         append("plain", options.device, report, options.out)
 
