@@ -161,3 +161,21 @@ def test_the_doctor_takes_what_drawing_takes(command: Run) -> None:
     options = ["--aspect-ratio", "3:2", "--guidance", "2", "--temperature", "0.9", "--top-k", "5", "--top-p", "0.9"]
     code, out, _ = command("doctor", "scenes", *options, "--negative", "x", "--offload-text-encoder", "--json")
     assert code == 0, out
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype", "told"),
+    [
+        ("flags : fma amx_bf16 avx2", "float32", True),
+        ("flags : fma avx512_bf16", "float32", True),
+        ("flags : fma amx_bf16", "bfloat16", False),
+        ("flags : fma avx2", "float32", False),
+    ],
+)
+def test_a_cpu_that_gains_by_bfloat16_is_remarked(
+    flags: str, dtype: str, told: bool, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.setattr("stagevar.loading.place.CPU_FLAGS", tmp_path / "cpuinfo")
+    remarks = json.loads(command("doctor", "scenes", "--dtype", dtype, "--json")[1])["remarks"]
+    assert any("--dtype bfloat16" in remark for remark in remarks) == told

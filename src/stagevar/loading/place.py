@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -16,6 +19,7 @@ from stagevar.families.linear import unpack
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 CPU = torch.device("cpu")
+CPU_FLAGS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,15 @@ def read_dtype(dtype: str | torch.dtype, device: torch.device = CPU) -> torch.dt
     if chosen is None:
         raise OptionError(f"dtype must be auto, {', '.join((*DTYPES, *ALIASES))}, not {quoted(name)}")
     return chosen
+
+
+def gains_by_bfloat16(device: torch.device) -> bool:
+    """Whether a CPU has matrix instructions for bfloat16 (AMX or AVX512-BF16); False where it does not say."""
+    if device.type != "cpu":
+        return False
+    with suppress(OSError):
+        return re.search(r"\b(amx|avx512)_bf16\b", CPU_FLAGS.read_text(encoding="utf-8")) is not None
+    return False
 
 
 def in_blocks(name: str) -> bool:
