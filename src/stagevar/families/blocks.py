@@ -109,17 +109,20 @@ def queries_keys_values(
     return q, k, parts_RM3HD[:, :, 2].transpose(1, 2)
 
 
+def head_temperature(log_temperature_H: Tensor) -> Tensor:
+    """Length (H,) of the queries in attention by cosine, in float32: exp(log temperature), at most 100."""
+    return log_temperature_H.float().clamp(max=math.log(100.0)).exp()
+
+
 def query_key_lengths(log_temperature_H: Tensor) -> Tensor:
-    """Lengths (2, H, 1) for attention by cosine: queries have length exp(log temperature), at most 100, keys 1."""
-    temperature = log_temperature_H.float().clamp(max=math.log(100.0)).exp()
+    """Lengths (2, H, 1) for attention by cosine: those of ``head_temperature`` for queries, 1 for keys."""
+    temperature = head_temperature(log_temperature_H)
     return torch.stack([temperature, torch.ones_like(temperature)])[..., None]
 
 
 def cosine_query(q_RHMD: Tensor, log_temperature_H: Tensor) -> Tensor:
-    """Queries for attention by cosine, in float32: their length is exp(log temperature), at most 100. The caller
-    normalises the keys."""
-    temperature = log_temperature_H.float().clamp(max=math.log(100.0)).exp()
-    return F.normalize(q_RHMD.float(), dim=-1) * temperature[:, None, None]
+    """Queries for attention by cosine, in float32. The caller normalises the keys."""
+    return F.normalize(q_RHMD.float(), dim=-1) * head_temperature(log_temperature_H)[:, None, None]
 
 
 class SelfAttention(nn.Module):

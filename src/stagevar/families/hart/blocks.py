@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.grid import Grid
-from stagevar.families.blocks import merge_heads, rms_norm, split_heads
+from stagevar.families.blocks import cosine_query, merge_heads, rms_norm, split_heads
 from stagevar.families.hart.residual import WAVES, waves
 from stagevar.families.linear import Linear
 
@@ -82,8 +82,7 @@ class SelfAttention(nn.Module):
         q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, -1))
         q, k, scale = q.float(), k.float(), 0.25 / math.sqrt(q.shape[-1])
         if self.log_temperature is not None:
-            temperature = self.log_temperature.float().clamp(max=math.log(100.0)).exp()
-            q, k, scale = F.normalize(q, dim=-1) * temperature[:, None, None], F.normalize(k, dim=-1), 1.0
+            q, k, scale = cosine_query(q, self.log_temperature), F.normalize(k, dim=-1), 1.0
         assert context.rope is not None
         q, k = mix_halves(q, context.rope), mix_halves(k, context.rope)
         out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=scale)
