@@ -18,6 +18,7 @@ from stagevar.engine.loop.call import Tap
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
 from stagevar.families.linear import pack
+from stagevar.families.tokenizers.half import halve
 from stagevar.loading.place import move, read_device, read_dtype
 from stagevar.loading.sources import load
 from stagevar.loading.where import Where
@@ -218,6 +219,7 @@ class Pipeline:
         prepared = [self.prepare(request) for request in given]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
+        halve(self.model)
         return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap)
 
     def prepare(self, request: Request) -> Prepared:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import spread, token_map, token_rows
 from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, decoded
@@ -76,6 +76,10 @@ class BinaryTokenizer(nn.Module):
     def unfold(self, tokens_nMd: Tensor, grid: Grid) -> Tensor:
         """Tokens (n, h * w, d) to (n, D, fold * h, fold * w)."""
         return F.pixel_shuffle(token_map(tokens_nMd, grid), self.config.fold)
+
+    def random_codes(self, at: Scale, generator: torch.Generator) -> Tensor:
+        """Evenly distributed bits of one picture at a scale, int64 (1, M, d)."""
+        return torch.randint(2, (1, at.tokens, self.config.token_bits), generator=generator)
 
     def upsampled(self, bits_nMd: Tensor, grid: Grid, final: Grid, index_nr: Tensor | None = None) -> Tensor:
         """The contribution of one scale's bits to the latent: +-1 / sqrt(D), resized to the final grid (n, D, H, W).

@@ -89,6 +89,10 @@ class VQTokenizer(nn.Module):
             return self.codebook(codes)
         return torch.stack([weights @ self.codebook.weight for weights in codes])
 
+    def random_codes(self, at: Scale, generator: torch.Generator) -> Tensor:
+        """Evenly distributed codes of one picture at a scale, int64 (1, M)."""
+        return torch.randint(self.config.codes, (1, at.tokens), generator=generator)
+
     def upsampled(self, codes: Tensor, at: Scale, index_nr: Tensor | None = None, phi: bool = True) -> Tensor:
         """The contribution of a scale's codes to the latent, (n, D, H, W).
 
