@@ -6,7 +6,6 @@ self-attention at the coarsest level; Infinity uses none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -173,9 +172,3 @@ class Decoder(nn.Module):
         for level in reversed(self.up):
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(x), inplace=True))
-
-
-def decoded(decoder: Callable[[Tensor], Tensor], latent_nDHW: Tensor) -> Tensor:
-    """Pictures (n, 3, height, width) in [0, 1]. They are decoded one by one: a batch would not be faster, takes n times
-    the memory, and rounds differently."""
-    return torch.cat([(decoder(latent).clamp_(-1, 1) + 1) / 2 for latent in latent_nDHW.float().split(1)])
