@@ -18,7 +18,7 @@ from stagevar.engine.loop.call import Tap
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
 from stagevar.families.linear import pack
-from stagevar.loading.place import move, read_device, read_dtype
+from stagevar.loading.place import move, read_device, read_dtype, read_quantize
 from stagevar.loading.sources import load
 from stagevar.loading.where import Where
 from stagevar.prepared import Prepared, prepare
@@ -65,6 +65,7 @@ class Pipeline:
         text_encoder: bool = True,
         encoder: bool = False,
         offload_text_encoder: bool = False,
+        quantize: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
@@ -83,6 +84,8 @@ class Pipeline:
             encoder: whether to load the picture tokenizer's encoder too, where it can be left out (VAR, STAR, Switti,
                 HART); drawing does not need it.
             offload_text_encoder: keep its weights on the CPU between prompts.
+            quantize: ``int8`` keeps the weights of the blocks' linear layers in a byte each, rounded, and computes in
+                ``dtype``: less memory, other details. Such a model cannot be saved.
             revision: of the network's repository, as in huggingface_hub.
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 
@@ -94,6 +97,7 @@ class Pipeline:
         chosen, place = parse(accelerator), read_device(device)
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
         options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
+        options["quantize"] = read_quantize(quantize)
         options |= {"text_encoder": text_encoder, "offload_text_encoder": offload_text_encoder}
         model = load(source, weights=weights, where=where, **options)
         origin = {"source": str(source), "weights": None if weights is None else str(weights), "revision": revision}
@@ -250,7 +254,7 @@ class Pipeline:
         """Move the model, or change the compute dtype; returns the pipeline itself.
 
         Raises:
-            OptionError: no such device or dtype.
+            OptionError: no such device or dtype, or another dtype for int8 weights.
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
@@ -260,6 +264,7 @@ class Pipeline:
 
     def __repr__(self) -> str:
         where = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        where += f" with {self.model.quantized} weights" if self.model.quantized else ""
         sizes = ", ".join(f"{w}x{h}" for h, w in self.model.sizes()[:3])
         more = f" and {len(self.model.sizes()) - 3} more" if len(self.model.sizes()) > 3 else ""
         return f"Pipeline({self.model.name}, {where}, pictures {sizes}{more}, accelerator {self.accelerator})"

@@ -22,6 +22,7 @@ from stagevar.cli.options import (
     OffloadOption,
     Place,
     PromptsOption,
+    QuantizeOption,
     QuietOption,
     RevisionOption,
     SizeOption,
@@ -34,6 +35,7 @@ from stagevar.cli.options import (
     read_prompts,
     read_size,
 )
+from stagevar.errors import OptionError
 
 
 @app.command()
@@ -59,14 +61,18 @@ def compare(
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
+    quantize: QuantizeOption = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of table, JSON and plots.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run accelerators side by side on the same captions.
 
-    The plain run is always the first row; speed-up and closeness are relative to it.
+    The plain run is always the first row; speed-up and closeness are relative to it. With --quantize the first row is
+    the plain run of the unrounded weights, so that `none` says what rounding costs.
     """
+    from dataclasses import replace
+
     from stagevar.cli import show
     from stagevar.cli.progress import counter
     from stagevar.measure.bench.compare import compare as measure
@@ -74,14 +80,17 @@ def compare(
     from stagevar.measure.study.plots import available
     from stagevar.request import Request
 
+    if parts and quantize:
+        raise OptionError("--parts measures one set of weights; leave out --quantize")
     lines, weight = read_prompts(prompts, captions), read_numbers(guidance, "--guidance")
     sides: dict[str, Any] = read_size(size, width, height, aspect_ratio, strict=strict)
     if output is not None:
         available()
         output = read_place(output, folder=True)
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize)
     asked = [Request("any", accelerator=text, guidance_scale=weight, **sides) for text in accelerators]
     pipe = place.ready(asked, prompts=lines)
+    reference = replace(place, quantize=None).load() if quantize else None
     count = len(lines) or captions
     with counter("captions", count, quiet=quiet) as advance:
         comparison = measure(
@@ -93,6 +102,7 @@ def compare(
             seed=seed,
             batch_size=batch_size,
             parts=parts,
+            reference=reference,
             progress=advance,
             **sides,
         )
@@ -118,6 +128,7 @@ def score(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -129,7 +140,7 @@ def score(
     from stagevar.cli.progress import counter
     from stagevar.measure.suites.score import score as measure
 
-    pipe = Place(model, weights, device, dtype).load()
+    pipe = Place(model, weights, device, dtype, quantize=quantize).load()
     weight = read_numbers(guidance, "--guidance")
     with counter("pictures", captions, quiet=quiet) as advance:
         scores = measure(

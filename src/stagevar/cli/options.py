@@ -79,6 +79,9 @@ OffloadOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
+QuantizeOption = Annotated[
+    str | None, typer.Option(metavar="int8", help="Round the weights of the blocks to a byte each.")
+]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")]
 WidthOption = Annotated[int | None, typer.Option(help="Width in pixels, with --height.")]
 HeightOption = Annotated[int | None, typer.Option(help="Height in pixels, with --width.")]
@@ -110,6 +113,7 @@ class Place:
     revision: str | None = None
     local_files_only: bool = False
     offload_text_encoder: bool = False
+    quantize: str | None = None
 
     def resolve(self) -> Source:
         """What the model's name means; no weights are fetched."""
@@ -130,6 +134,7 @@ class Place:
             revision=self.revision,
             local_files_only=self.local_files_only,
             offload_text_encoder=self.offload_text_encoder,
+            quantize=self.quantize,
         )
 
     def ready(self, requests: Sequence[Request], *, prompts: Sequence[str] = ()) -> Pipeline:
@@ -144,10 +149,12 @@ class Place:
         """
         from stagevar.drawing import read_prompts
         from stagevar.loading.available import check
+        from stagevar.loading.place import read_quantize
         from stagevar.loading.sources import outline
         from stagevar.prepared import prepare
         from stagevar.request import Request
 
+        read_quantize(self.quantize)
         meant = self.resolve()
         model = outline(meant)
         for request in requests:

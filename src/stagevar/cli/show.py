@@ -219,9 +219,10 @@ def diagnosis(found: Diagnosis) -> None:
     if found.text_encoder and found.offloaded:
         sums[1] += " on the CPU"
     pictures = f"{found.batch} picture{'s' * (found.batch > 1)} at {width}x{height}"
+    rounded = f" with {found.quantize} weights" if found.quantize else ""
     largest = ", ".join(f"{name} {_bytes(count)}" for name, count in phases.items())
     line(
-        f"{found.model}, licence {found.licence}: {pictures} in {found.dtype} on {found.device} "
+        f"{found.model}, licence {found.licence}: {pictures} in {found.dtype}{rounded} on {found.device} "
         f"need{'s' * (found.batch == 1)} {_bytes(found.need)}: {' + '.join(sums)} + the largest of {largest}"
     )
     free = f"{_bytes(found.disk)} of disk free, {_bytes(found.memory)} of memory free"

@@ -61,6 +61,7 @@ class Diagnosis:
         size: height and width of the pictures in pixels.
         batch: pictures at once.
         dtype, device: dtype of the blocks, and where they run.
+        quantize: what the weights of the blocks' linear layers are rounded to; "" if they are not.
         files: files of network, tokenizer and text encoders.
         disk: free bytes where downloads go.
         run: weights, and memory by scale.
@@ -89,6 +90,7 @@ class Diagnosis:
     remarks: tuple[str, ...] = ()
     threads: str = ""
     interpreter: int = INTERPRETER
+    quantize: str = ""
 
     @property
     def download(self) -> int:
@@ -129,6 +131,7 @@ def diagnose(
     dtype: torch.dtype,
     device: torch.device,
     offload_text_encoder: bool = False,
+    quantize: str = "",
 ) -> Diagnosis:
     """Find out what drawing a batch takes: from the hub's sizes, the machine's space and the model's shapes.
 
@@ -138,7 +141,7 @@ def diagnose(
         batch: pictures at once.
         dtype: of blocks and text encoders.
         device: where the model is to run.
-        offload_text_encoder: as in ``Pipeline.from_pretrained``.
+        offload_text_encoder, quantize: as in ``Pipeline.from_pretrained``.
 
     Raises:
         SizeError, OptionError, ForeignCheckpointError
@@ -158,12 +161,13 @@ def diagnose(
         device=str(device),
         files=tuple(files),
         disk=_free_disk(),
-        run=run_bytes(model, prepared.schedule, prepared.plan, batch, dtype=dtype),
+        run=run_bytes(model, prepared.schedule, prepared.plan, batch, dtype=dtype, quantize=quantize),
         text_encoder=sum(counts) * dtype.itemsize,
         offloaded=offload_text_encoder and device.type != "cpu",
         memory=free_memory(device),
         obstacles=tuple(_obstacles(meant)),
         remarks=tuple(_remarks(row, prepared.size, dtype, device)),
+        quantize=quantize,
         threads=f"{torch.get_num_threads()} on the CPU; {waiting()}",
     )
 
