@@ -1,7 +1,7 @@
 """Predicted and measured memory of random models of every family: ``python benchmarks/memory.py``.
 
 Each run is a process of its own. Measured is how much its resident set grows at most while it draws, from a state in
-which everything has been used once; predicted is ``stagevar.measure.predict.memory``. Appends to
+which everything has been used once; predicted is ``stagevar.memory.predict``. Appends to
 ``results/memory.jsonl``, in bytes. Linux only.
 """
 
@@ -24,7 +24,7 @@ from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.vq import VQConfig
 from stagevar.families.vq_model import squares
 from stagevar.machine import machine
-from stagevar.measure.predict.memory import run_bytes
+from stagevar.memory.predict import run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 

@@ -62,6 +62,7 @@ LOAD = (
     "encoder",
     "offload_text_encoder",
     "quantize",
+    "max_memory",
     "revision",
     "local_files_only",
     "token",

@@ -16,7 +16,7 @@ from stagevar.families.tiny import randomize
 from stagevar.families.tokenizers import decoding
 from stagevar.families.tokenizers.autoencoder import Decoder
 from stagevar.families.tokenizers.decoding import decoded, picture
-from stagevar.measure.predict.memory import Ledger
+from stagevar.memory.predict import Ledger
 
 PLAIN_HEAP = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 

@@ -18,7 +18,7 @@ from stagevar.loading.place import in_blocks
 from stagevar.loading.save import save_model
 from stagevar.measure.bench.compare import compare
 from stagevar.measure.likeness.fidelity import ssim
-from stagevar.measure.predict.memory import run_bytes, weight_bytes
+from stagevar.memory.predict import run_bytes, weight_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 

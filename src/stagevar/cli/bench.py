@@ -17,6 +17,7 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     OffloadOption,
@@ -62,6 +63,7 @@ def compare(
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of table, JSON and plots.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -87,10 +89,10 @@ def compare(
     if output is not None:
         available()
         output = read_place(output, folder=True)
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     asked = [Request("any", accelerator=text, guidance_scale=weight, **sides) for text in accelerators]
     pipe = place.ready(asked, prompts=lines)
-    reference = replace(place, quantize=None).load() if quantize else None
+    reference = replace(place, quantize=None, max_memory=None).load() if quantize else None
     count = len(lines) or captions
     with counter("captions", count, quiet=quiet) as advance:
         comparison = measure(
@@ -129,6 +131,7 @@ def score(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -140,7 +143,7 @@ def score(
     from stagevar.cli.progress import counter
     from stagevar.measure.suites.score import score as measure
 
-    pipe = Place(model, weights, device, dtype, quantize=quantize).load()
+    pipe = Place(model, weights, device, dtype, quantize=quantize, max_memory=max_memory).load()
     weight = read_numbers(guidance, "--guidance")
     with counter("pictures", captions, quiet=quiet) as advance:
         scores = measure(

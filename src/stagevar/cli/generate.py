@@ -16,6 +16,7 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     OffloadOption,
@@ -77,6 +78,7 @@ def generate(
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the pictures, a file such as star.png, or - for stdout.")
     ] = Path("out"),
@@ -110,13 +112,14 @@ def generate(
     record = None if trace is None else read_place(trace)
     if target.kind == "stream" and as_json:
         raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     pipe = place.ready(requests)
     requests = read(pipe.model, requests, 16)
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
         drawn(pipe, requests, batch_size, target, done, record, quiet=quiet)
         if not quiet:
             show.size(pipe.model, requests[0], aside=as_json or target.kind == "stream")
+            show.fit(pipe, requests[0], min(batch_size, len(requests)), aside=as_json or target.kind == "stream")
 
 
 def drawn(
@@ -208,6 +211,7 @@ def demo(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the contact sheet.")] = Path("out"),
     quiet: QuietOption = False,
 ) -> None:
@@ -222,7 +226,7 @@ def demo(
     from stagevar.files import replacing
 
     output = read_place(output, folder=True)
-    pipe = Place(model, weights, device, dtype, quantize=quantize).load()
+    pipe = Place(model, weights, device, dtype, quantize=quantize, max_memory=max_memory).load()
     prompts = pipe.model.samples[:4]
     columns: list[tuple[str, list[Image]]] = []
     event: ScaleEvent | None = None

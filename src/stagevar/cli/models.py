@@ -16,6 +16,7 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     OfflineOption,
     OffloadOption,
     Place,
@@ -126,6 +127,7 @@ def doctor(
     device: DeviceOption = "auto",
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     weights: WeightsOption = None,
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
@@ -142,6 +144,7 @@ def doctor(
     from stagevar.loading.place import read_device, read_dtype, read_quantize
     from stagevar.loading.sources import outline
     from stagevar.measure.predict.doctor import diagnose
+    from stagevar.memory.limit import read_amount
 
     [request] = expand(
         "any",
@@ -157,6 +160,7 @@ def doctor(
     )
     on = read_device(device)
     settings: dict[str, Any] = {"dtype": read_dtype(dtype, on), "device": on, "quantize": read_quantize(quantize)}
+    settings["max_memory"] = read_amount(max_memory)
     meant = Place(source, weights, revision=revision, local_files_only=local_files_only).resolve()
     found = diagnose(meant, request, batch, offload_text_encoder=offload, **settings)
     if as_json:

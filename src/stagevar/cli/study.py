@@ -19,6 +19,7 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     OffloadOption,
@@ -92,6 +93,7 @@ def study(
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report.")] = Path("study"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -112,7 +114,7 @@ def study(
     sides: dict[str, Any] = read_size(size, width, height, aspect_ratio, strict=strict)
     weight = read_numbers(guidance, "--guidance")
     asked = Request("any", guidance_scale=weight, **sides)
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     pipe = place.ready([asked], prompts=lines)
     found, profile = _measured(
         pipe,
@@ -161,6 +163,7 @@ def calibrate(
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="File of the profile.")] = Path("profile.json"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -181,7 +184,7 @@ def calibrate(
     lines, output = read_prompts(prompts, captions), read_place(output)
     weight = read_numbers(guidance, "--guidance")
     asked = Request("any", guidance_scale=weight)
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     pipe = place.ready([asked], prompts=lines)
     texts = _texts(pipe, lines, captions)
     _, profile = _measured(
