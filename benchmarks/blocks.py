@@ -275,6 +275,25 @@ def memory(report: Row) -> str:
     return f"{table(head, rows)}\n\nLargest difference {worst:.1%}."
 
 
+def loading(report: Row) -> str:
+    """Seconds until a large model is usable, beside those of reading its file."""
+    rows = [
+        [
+            row["dtype"],
+            row["quantize"] or "-",
+            *(f"{row[name]:.1f}" for name in ("read_seconds", "loaded_seconds", "usable_seconds")),
+            f"{row['usable_seconds'] / row['read_seconds']:.1f}x",
+            f"{row['resident'] / 1e9:.1f}",
+        ]
+        for row in report["rows"]
+    ]
+    head = ["loaded in", "quantize", "reading the file, s", "loaded, s", "usable, s", "usable / reading", "process, GB"]
+    return (
+        f"{report['model']} with random weights, {report['bytes'] / 1e9:.1f} GB (blocks in bfloat16), "
+        f"{report['threads']} threads, torch {report['torch']}; medians of {report['repeats']}.\n\n{table(head, rows)}"
+    )
+
+
 def batches(report: Row) -> str:
     rows = [
         [
@@ -312,6 +331,7 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "plain": ("plain", plain),
     "busy": ("busy", busy),
     "memory": ("memory", memory),
+    "loading": ("loading", loading),
     "batches": ("batches", batches),
     "half": ("batches", half),
 }

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from stagevar.errors import OptionError
 from stagevar.families.linear import Linear
 
+ROWS = 128
+"""Rows that are rounded at once: their numbers in float32 fit a cache."""
+
 
 class Int8Linear(Linear):
     """A linear layer that holds its weight as ``codes * scales``.
@@ -31,12 +34,16 @@ class Int8Linear(Linear):
     def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         with torch.device("meta"):
             super().__init__(layer.in_features, layer.out_features, layer.bias is not None)
-        weight = layer.weight.detach().float()
-        scales = (weight.abs().amax(1, keepdim=True) / 127).clamp_min(torch.finfo(dtype).tiny).to(dtype)
-        self.register_buffer("codes", (weight / scales.float()).round_().clamp_(-127, 127).to(torch.int8))
-        self.register_buffer("scales", scales)
+        weight = layer.weight.detach()
+        self.register_buffer("codes", weight.new_empty(weight.shape, dtype=torch.int8))
+        self.register_buffer("scales", weight.new_empty(len(weight), 1, dtype=dtype))
         self.codes: Tensor
         self.scales: Tensor
+        for first in range(0, len(weight), ROWS):
+            at = slice(first, first + ROWS)
+            rows = weight[at].float()
+            self.scales[at] = (rows.abs().amax(1, keepdim=True) / 127).clamp_min_(torch.finfo(dtype).tiny)
+            self.codes[at] = rows.div_(self.scales[at].float()).round_().clamp_(-127, 127)
         self._blank()
         if layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -16,10 +12,8 @@ from torch import Tensor, nn
 from stagevar.errors import ForeignCheckpointError, ShapeError, some
 from stagevar.families.int8 import linears
 from stagevar.families.int8 import quantize as round_weights
+from stagevar.families.pages import page_out
 from stagevar.loading.place import in_blocks
-
-MADV_PAGEOUT = 21
-"""Linux's number of this advice; the standard library does not have it."""
 
 
 def fill(
@@ -72,26 +66,14 @@ def fill(
         target = (dtype or torch.float32) if name in compute else torch.float32
         found[name] = tensor.to(target if floating else expected[name].dtype)
         if found[name] is not tensor:
-            _page_out(tensor)
+            page_out(tensor)
     module.load_state_dict(found, assign=True)
     if quantize:
         del found
-        round_weights(module, in_blocks, dtype or torch.float32, _page_out)
+        round_weights(module, in_blocks, dtype or torch.float32, page_out)
     if empty := [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]:
         raise ValueError(f"{some(empty)}: not part of any checkpoint, so it must be built outside the meta device")
     module.requires_grad_(False).eval()
-
-
-def _page_out(tensor: Tensor) -> None:
-    """Drop a memory-mapped tensor's pages once it has been copied (madvise PAGEOUT), so that peak memory is the copy
-    alone and not copy plus file. The tensor stays valid: Linux reads the pages again if they are touched."""
-    if sys.platform != "linux" or tensor.device.type != "cpu":
-        return
-    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    begin, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-    if begin < end:
-        with suppress(OSError, AttributeError):  # a hint: where it cannot be given, nothing changes
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_PAGEOUT)
 
 
 def _reshaped(reshape: Callable[[str, Tensor], Tensor] | None, name: str, tensor: Tensor) -> Tensor:
