@@ -331,6 +331,7 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "plain": ("plain", plain),
     "busy": ("busy", busy),
     "memory": ("memory", memory),
+    "whole": ("whole", memory),
     "loading": ("loading", loading),
     "batches": ("batches", batches),
     "half": ("batches", half),
