@@ -43,7 +43,7 @@ class Int8Linear(Linear):
             at = slice(first, first + ROWS)
             rows = weight[at].float()
             self.scales[at] = (rows.abs().amax(1, keepdim=True) / 127).clamp_min_(torch.finfo(dtype).tiny)
-            self.codes[at] = rows.div_(self.scales[at].float()).round_().clamp_(-127, 127)
+            self.codes[at] = (rows / self.scales[at].float()).round_().clamp_(-127, 127)
         self._blank()
         if layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
