@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from blocks_memory import batches, half, loading, memory
+
 from stagevar.measure.bench.table import asked
 from stagevar.measure.markdown import table
 
@@ -260,48 +262,6 @@ def busy(report: Row) -> str:
     )
 
 
-def memory(report: Row) -> str:
-    rows = [
-        [
-            row["family"],
-            str(row["batch"]),
-            *(f"{row[name] / 2**20:.1f}" for name in ("predicted", "measured")),
-            f"{row['predicted'] / row['measured'] - 1:+.1%}",
-        ]
-        for row in report["rows"]
-    ]
-    worst = max(abs(row["predicted"] / row["measured"] - 1) for row in report["rows"])
-    head = ["random model of", "batch", "predicted MiB", "grown by MiB", "difference"]
-    return f"{table(head, rows)}\n\nLargest difference {worst:.1%}."
-
-
-def batches(report: Row) -> str:
-    rows = [
-        [
-            row["model"],
-            row["dtype"],
-            f"{row['different']} of {row['pictures']}",
-            str(row["levels"]),
-            *(f"{row[name]:.3f}" if name in row else "-" for name in ("ssim_median", "ssim_lowest")),
-        ]
-        for row in report["rows"]
-    ]
-    head = ["model", "dtype", "pictures that differ", "largest difference in levels", "their SSIM, median", "lowest"]
-    return f"{report['device']}, torch {report['torch']}, batches of {report['batch']}.\n\n{table(head, rows)}"
-
-
-def half(report: Row) -> str:
-    """Batch equality of the shipped model, a line per dtype."""
-    lines = []
-    for row in (row for row in report["rows"] if row["model"] == "scenes"):
-        line = f"* {row['dtype']}: {row['different']} of {row['pictures']} pictures differ"
-        if row["different"]:
-            line += f", SSIM {row['ssim_median']:.3f} (median) and {row['ssim_lowest']:.3f} (lowest)"
-        lines.append(line + ".")
-    place = f"scenes, {report['device']}, torch {report['torch']}, alone against batches of {report['batch']}"
-    return f"{place}; a picture differs if a pixel does by more than one level of 255:\n\n" + "\n".join(lines)
-
-
 BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "targets": ("front", targets),
     "front": ("front", front),
@@ -312,6 +272,8 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "plain": ("plain", plain),
     "busy": ("busy", busy),
     "memory": ("memory", memory),
+    "whole": ("whole", memory),
+    "loading": ("loading", loading),
     "batches": ("batches", batches),
     "half": ("batches", half),
 }

@@ -1,8 +1,9 @@
 """Predicted and measured memory of random models of every family: ``python benchmarks/memory.py``.
 
 Each run is a process of its own. Measured is how much its resident set grows at most while it draws, from a state in
-which everything has been used once; predicted is ``stagevar.measure.predict.memory``. Appends to
-``results/memory.jsonl``, in bytes. Linux only.
+which everything has been used once; predicted is ``stagevar.memory.predict``. With ``--whole`` it is the most that an
+ordinary process holds, from Python's start to its pictures, against what ``stagevar doctor`` says. Appends to
+``results/memory.jsonl`` or ``whole.jsonl``, in bytes. Linux only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from stagevar.families.stand_ins import noise_text
 from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.vq import VQConfig
 from stagevar.families.vq_model import squares
+from stagevar.loading.save import save_model
 from stagevar.machine import machine
-from stagevar.measure.predict.memory import run_bytes
+from stagevar.memory.limit import needed
+from stagevar.memory.predict import run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
@@ -67,6 +71,22 @@ def measure(family: str, batch: int, dtype: torch.dtype, threads: int) -> dict[s
     return {"measured": grown, "predicted": found.peak, **parts}
 
 
+def whole(family: str, batch: int, dtype: torch.dtype, threads: int) -> dict[str, int]:
+    """The most that this process has held in an ordinary heap, from Python's start to the pictures of a model that was
+    loaded from a folder, and what doctor says."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, __file__, "--one", f"{family}:1", "--save", folder], check=True)
+        pipe = Pipeline.from_pretrained(folder, dtype=dtype)
+        if family != "var" and family != "scenes":
+            pipe.model.text_encoder = noise_text(pipe.model, TOKENS)
+        pipe(["3" if family == "var" else "a red circle"] * batch, seed=0)
+    most = resident("VmHWM")
+    plan = pipe.prepare(Request("any")).plan
+    found = run_bytes(pipe.model, pipe.model.schedule(), plan, batch, dtype=dtype, text_length=TOKENS)
+    return {"measured": most, "predicted": needed(found, 0, offload=False), "weights": found.weights, "run": found.peak}
+
+
 def middle(family: str, dtype: torch.dtype) -> ScaleModel:
     """A random model in the layout that loading gives it, with prompts of some tokens."""
     model = tiny(family, **MIDDLE[family])
@@ -89,18 +109,25 @@ def main() -> None:
         "--json", action="store_true", help="print each row as a line of JSON, in bytes, and keep nothing"
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--whole", action="store_true", help="whole processes with an ordinary heap, not their growth")
+    parser.add_argument("--save", type=Path, help="write the model of --one there, and measure nothing")
     parser.add_argument("--one", help="family and batch to measure in this process, such as var:2")
     options = parser.parse_args()
     if options.one:
         family, batch = options.one.split(":")
-        print(json.dumps(measure(family, int(batch), getattr(torch, options.dtype), options.threads)))
+        if options.save:
+            save_model(middle(family, torch.float32), options.save)
+            return
+        work = whole if options.whole else measure
+        print(json.dumps(work(family, int(batch), getattr(torch, options.dtype), options.threads)))
         return
     rows = []
     for family in options.families.split(","):
         for batch in options.batches.split(","):
             own = [sys.executable, __file__, "--one", f"{family}:{batch}", "--dtype", options.dtype]
-            own += ["--threads", str(options.threads)]
-            row = json.loads(subprocess.run(own, env=PLAIN_HEAP, stdout=subprocess.PIPE, check=True).stdout)
+            own += ["--threads", str(options.threads), *(["--whole"] if options.whole else [])]
+            heap = None if options.whole else PLAIN_HEAP
+            row = json.loads(subprocess.run(own, env=heap, stdout=subprocess.PIPE, check=True).stdout)
             rows.append({"family": family, "batch": int(batch), **row})
             if options.json:
                 print(json.dumps(rows[-1]), flush=True)
@@ -110,7 +137,8 @@ def main() -> None:
     if options.json:
         return
     torch.set_num_threads(options.threads)
-    append("memory", "cpu", {**machine(tiny("scenes")), "dtype": options.dtype, "rows": rows}, options.out)
+    report = {**machine(tiny("scenes")), "dtype": options.dtype, "rows": rows}
+    append("whole" if options.whole else "memory", "cpu", report, options.out)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from stagevar.engine.contract.model import ScaleModel
 
 
 def machine(model: ScaleModel) -> dict[str, Any]:
-    """Device, dtype, threads and versions, as plain data for traces, studies and benchmarks."""
+    """Device, dtype, rounding of weights, threads and versions, as plain data for traces, studies and benchmarks."""
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": str(device),
         "processor": name,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "quantize": model.quantized or None,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "stagevar": stagevar.__version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never, Self, Unpack
@@ -14,20 +15,23 @@ from stagevar.accelerators.base import Accelerator
 from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_settings, expand
 from stagevar.drawing import draw, encode
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.call import Tap
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
 from stagevar.families.linear import pack
 from stagevar.families.tokenizers.half import halve
-from stagevar.loading.place import move, read_device, read_dtype
-from stagevar.loading.sources import load
+from stagevar.loading.place import move, read_device, read_dtype, read_quantize
+from stagevar.loading.sources import load, resolve
 from stagevar.loading.where import Where
+from stagevar.memory.limit import Fit, Held, fitted, held_by, offload_within, read_amount
 from stagevar.prepared import Prepared, prepare
 from stagevar.registry import parse
 from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
 from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
 
 MAX_BATCH = 16
+log = logging.getLogger(__name__)
 
 StepEnd = Callable[["Pipeline", int, int, dict[str, Any]], object]
 """``(pipeline, index of the event, scale, {"latents": ..., "event": ...})``; what it returns is not used."""
@@ -40,6 +44,7 @@ class Pipeline:
         model: the network with its tokenizer and text encoder.
         accelerator: used by requests that name none.
         origin: source and revision that the model was loaded from.
+        max_memory: bytes that drawing may need by prediction; None for no limit.
     """
 
     def __init__(
@@ -47,12 +52,15 @@ class Pipeline:
         model: ScaleModel,
         accelerator: str | Accelerator = "none",
         origin: Mapping[str, Any] | None = None,
+        max_memory: int | str | None = None,
     ) -> None:
         if not isinstance(model, ScaleModel):
             raise OptionError(f"a Pipeline takes a model, not {quoted(model)}; use Pipeline.from_pretrained for names")
         self.model = model
         self.accelerator = parse(accelerator)
         self.origin = dict(origin or {})
+        self.max_memory = read_amount(max_memory)
+        self._fits: dict[tuple[Schedule, Plan, int, int, Held], Fit] = {}
 
     @classmethod
     def from_pretrained(
@@ -66,6 +74,8 @@ class Pipeline:
         text_encoder: bool = True,
         encoder: bool = False,
         offload_text_encoder: bool = False,
+        quantize: str | None = None,
+        max_memory: int | str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
@@ -84,6 +94,10 @@ class Pipeline:
             encoder: whether to load the picture tokenizer's encoder too, where it can be left out (VAR, STAR, Switti,
                 HART); drawing does not need it.
             offload_text_encoder: keep its weights on the CPU between prompts.
+            quantize: ``int8`` keeps the weights of the blocks' linear layers in a byte each, rounded, and computes in
+                ``dtype``: less memory, other details. Such a model cannot be saved.
+            max_memory: bytes, or text such as ``8GB``, that drawing may need by prediction: fewer pictures share a
+                pass, and the text encoder waits on the CPU if it must. Refused before loading if no picture fits.
             revision: of the network's repository, as in huggingface_hub.
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 
@@ -95,10 +109,14 @@ class Pipeline:
         chosen, place = parse(accelerator), read_device(device)
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
         options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
+        options["quantize"] = read_quantize(quantize)
         options |= {"text_encoder": text_encoder, "offload_text_encoder": offload_text_encoder}
+        limit = read_amount(max_memory)
+        if limit is not None:
+            options["offload_text_encoder"] = offload_within(resolve(source, weights, where), limit, **options)
         model = load(source, weights=weights, where=where, **options)
         origin = {"source": str(source), "weights": None if weights is None else str(weights), "revision": revision}
-        return cls(model, chosen, origin)
+        return cls(model, chosen, origin, limit)
 
     def __call__(
         self,
@@ -217,6 +235,9 @@ class Pipeline:
         if output_type not in OUTPUT_TYPES:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
         prepared = [self.prepare(request) for request in given]
+        if self.max_memory is not None:
+            alike = {(each.schedule, each.plan): each for each in prepared}
+            batch_size = min(self.fit(each, min(batch_size, len(prepared))).batch for each in alike.values())
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
         halve(self.model)
@@ -230,6 +251,20 @@ class Pipeline:
             OptionError: an accelerator or a plan that cannot run on the model.
         """
         return prepare(self.model, request, self.accelerator)
+
+    def fit(self, prepared: Prepared, batch_size: int) -> Fit:
+        """How pictures like one are drawn within ``max_memory``.
+
+        Raises:
+            OptionError: not even one fits, or there is no limit.
+        """
+        if self.max_memory is None:
+            raise OptionError("there is no limit of memory; give max_memory when the model is loaded")
+        key = prepared.schedule, prepared.plan, batch_size, self.max_memory, held_by(self.model)
+        if key not in self._fits:
+            self._fits[key] = fitted(self.model, *key)
+            log.info("max_memory: %s", self._fits[key])
+        return self._fits[key]
 
     def encode(self, prompt: str) -> EncodedPrompt:
         """Read a prompt once, to give it in place of its text as often as wanted.
@@ -252,7 +287,7 @@ class Pipeline:
         """Move the model, or change the compute dtype; returns the pipeline itself.
 
         Raises:
-            OptionError: no such device or dtype.
+            OptionError: no such device or dtype, or another dtype for int8 weights.
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
@@ -262,6 +297,7 @@ class Pipeline:
 
     def __repr__(self) -> str:
         where = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        where += f" with {self.model.quantized} weights" if self.model.quantized else ""
         sizes = ", ".join(f"{w}x{h}" for h, w in self.model.sizes()[:3])
         more = f" and {len(self.model.sizes()) - 3} more" if len(self.model.sizes()) > 3 else ""
         return f"Pipeline({self.model.name}, {where}, pictures {sizes}{more}, accelerator {self.accelerator})"

@@ -14,6 +14,7 @@ from stagevar.families.tiny import tiny
 from stagevar.loading.save import save_model
 from stagevar.loading.sources import load
 from stagevar.measure.predict import doctor
+from stagevar.memory.limit import INTERPRETER
 
 from ..infinity_files import Published, published, text_encoder
 from ..standin import Hub
@@ -68,7 +69,7 @@ def test_without_the_hub_sizes_are_unknown(published: Published, command: Run) -
 def test_memory_adds_up(command: Run, tmp_path: Path) -> None:
     save_model(tiny("var"), tmp_path)
     one, three = (told(command("doctor", tmp_path, "--batch", n, "--json")) for n in (1, 3))
-    assert one["need"] == one["run"]["weights"] + one["peak"] + doctor.INTERPRETER
+    assert one["need"] == one["run"]["weights"] + one["peak"] + INTERPRETER
     assert three["run"]["weights"] == one["run"]["weights"]
     assert three["peak"] > one["peak"]
     assert [file["name"] for file in one["files"]] == ["config.json", "model.safetensors"]

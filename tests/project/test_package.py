@@ -43,7 +43,8 @@ ALLOWED = {
 }
 ALLOWED["prepared"] = {"errors", "engine", "accelerators", "registry", "request", "sizes"}
 ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
-ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "calling", "drawing"}
+ALLOWED["memory"] = {"errors", "engine", "families", "loading", "request", "prepared"}
+ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing"}
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}

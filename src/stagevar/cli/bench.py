@@ -17,11 +17,13 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     OffloadOption,
     Place,
     PromptsOption,
+    QuantizeOption,
     QuietOption,
     RevisionOption,
     SizeOption,
@@ -34,6 +36,7 @@ from stagevar.cli.options import (
     read_prompts,
     read_size,
 )
+from stagevar.errors import OptionError
 
 
 @app.command()
@@ -59,14 +62,19 @@ def compare(
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of table, JSON and plots.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run accelerators side by side on the same captions.
 
-    The plain run is always the first row; speed-up and closeness are relative to it.
+    The plain run is always the first row; speed-up and closeness are relative to it. With --quantize the first row is
+    the plain run of the unrounded weights, so that `none` says what rounding costs.
     """
+    from dataclasses import replace
+
     from stagevar.cli import show
     from stagevar.cli.progress import counter
     from stagevar.measure.bench.compare import compare as measure
@@ -74,14 +82,17 @@ def compare(
     from stagevar.measure.study.plots import available
     from stagevar.request import Request
 
+    if parts and quantize:
+        raise OptionError("--parts measures one set of weights; leave out --quantize")
     lines, weight = read_prompts(prompts, captions), read_numbers(guidance, "--guidance")
     sides: dict[str, Any] = read_size(size, width, height, aspect_ratio, strict=strict)
     if output is not None:
         available()
         output = read_place(output, folder=True)
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     asked = [Request("any", accelerator=text, guidance_scale=weight, **sides) for text in accelerators]
     pipe = place.ready(asked, prompts=lines)
+    reference = replace(place, quantize=None, max_memory=None).load() if quantize else None
     count = len(lines) or captions
     with counter("captions", count, quiet=quiet) as advance:
         comparison = measure(
@@ -93,6 +104,7 @@ def compare(
             seed=seed,
             batch_size=batch_size,
             parts=parts,
+            reference=reference,
             progress=advance,
             **sides,
         )
@@ -118,6 +130,8 @@ def score(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -129,7 +143,7 @@ def score(
     from stagevar.cli.progress import counter
     from stagevar.measure.suites.score import score as measure
 
-    pipe = Place(model, weights, device, dtype).load()
+    pipe = Place(model, weights, device, dtype, quantize=quantize, max_memory=max_memory).load()
     weight = read_numbers(guidance, "--guidance")
     with counter("pictures", captions, quiet=quiet) as advance:
         scores = measure(

@@ -16,11 +16,13 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     OffloadOption,
     Place,
     PromptsOption,
+    QuantizeOption,
     QuietOption,
     RevisionOption,
     SizeOption,
@@ -75,6 +77,8 @@ def generate(
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the pictures, a file such as star.png, or - for stdout.")
     ] = Path("out"),
@@ -108,13 +112,14 @@ def generate(
     record = None if trace is None else read_place(trace)
     if target.kind == "stream" and as_json:
         raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     pipe = place.ready(requests)
     requests = read(pipe.model, requests, 16)
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
         drawn(pipe, requests, batch_size, target, done, record, quiet=quiet)
         if not quiet:
             show.size(pipe.model, requests[0], aside=as_json or target.kind == "stream")
+            show.fit(pipe, requests[0], min(batch_size, len(requests)), aside=as_json or target.kind == "stream")
 
 
 def drawn(
@@ -145,8 +150,9 @@ def drawn(
 
 
 def records(trace: Trace) -> list[dict[str, Any]]:
-    """Per picture all that repeats it: model, origin, settings, dtype, and how many shared its batch."""
-    kept = {name: trace.machine[name] for name in ("dtype", "stagevar", "torch")} | {"batch": len(trace.pictures)}
+    """Per picture all that repeats it: model, origin, settings, dtype, rounding, and how many shared its batch."""
+    kept = {name: trace.machine[name] for name in ("dtype", "quantize", "stagevar", "torch")}
+    kept["batch"] = len(trace.pictures)
     return [{"model": trace.model, "origin": trace.origin, **picture, **kept} for picture in trace.pictures]
 
 
@@ -181,7 +187,9 @@ def again(
     copies = 1 if record["dtype"] == "float32" else record.get("batch", 1)
     origin, target = record["origin"], Target.read(output, 1)
     weights = None if origin.get("weights") is None else Path(origin["weights"])
-    place = Place(origin["source"], weights, device, record["dtype"], origin.get("revision"), local_files_only)
+    kept: dict[str, Any] = {"dtype": record["dtype"], "quantize": record.get("quantize")}
+    kept |= {"revision": origin.get("revision"), "local_files_only": local_files_only}
+    place = Place(origin["source"], weights, device, **kept)
     pipe = place.ready([request], prompts=[request.prompt])
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
         with pictures(copies, quiet=quiet) as watched:
@@ -202,6 +210,8 @@ def demo(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the contact sheet.")] = Path("out"),
     quiet: QuietOption = False,
 ) -> None:
@@ -216,7 +226,7 @@ def demo(
     from stagevar.files import replacing
 
     output = read_place(output, folder=True)
-    pipe = Place(model, weights, device, dtype).load()
+    pipe = Place(model, weights, device, dtype, quantize=quantize, max_memory=max_memory).load()
     prompts = pipe.model.samples[:4]
     columns: list[tuple[str, list[Image]]] = []
     event: ScaleEvent | None = None

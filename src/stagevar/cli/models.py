@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +16,11 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     OfflineOption,
     OffloadOption,
     Place,
+    QuantizeOption,
     RevisionOption,
     SizeOption,
     StrictOption,
@@ -124,6 +126,8 @@ def doctor(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     offload: OffloadOption = False,
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     weights: WeightsOption = None,
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
@@ -137,9 +141,10 @@ def doctor(
 
     from stagevar.calling import expand
     from stagevar.cli import show
-    from stagevar.loading.place import read_device, read_dtype
+    from stagevar.loading.place import read_device, read_dtype, read_quantize
     from stagevar.loading.sources import outline
     from stagevar.measure.predict.doctor import diagnose
+    from stagevar.memory.limit import read_amount
 
     [request] = expand(
         "any",
@@ -153,9 +158,11 @@ def doctor(
         accelerator=accelerator,
         seed=0,
     )
-    place, on = Place(source, weights, device, dtype, revision, local_files_only, offload), read_device(device)
-    meant, kind = place.resolve(), read_dtype(dtype, on)
-    found = diagnose(meant, request, batch, dtype=kind, device=on, offload_text_encoder=offload)
+    on = read_device(device)
+    settings: dict[str, Any] = {"dtype": read_dtype(dtype, on), "device": on, "quantize": read_quantize(quantize)}
+    settings["max_memory"] = read_amount(max_memory)
+    meant = Place(source, weights, revision=revision, local_files_only=local_files_only).resolve()
+    found = diagnose(meant, request, batch, offload_text_encoder=offload, **settings)
     if as_json:
         totals = {name: getattr(found, name) for name in ("download", "need", "troubles", "ready")}
         typer.echo(json.dumps(asdict(found) | totals | {"peak": found.run.peak}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +79,13 @@ OffloadOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
+QuantizeOption = Annotated[
+    str | None, typer.Option(metavar="int8", help="Round the weights of the blocks to a byte each.")
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="AMOUNT", help="Such as 8GB: draw within it, or say what it takes."),
+]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")]
 WidthOption = Annotated[int | None, typer.Option(help="Width in pixels, with --height.")]
 HeightOption = Annotated[int | None, typer.Option(help="Height in pixels, with --width.")]
@@ -110,6 +117,8 @@ class Place:
     revision: str | None = None
     local_files_only: bool = False
     offload_text_encoder: bool = False
+    quantize: str | None = None
+    max_memory: str | None = None
 
     def resolve(self) -> Source:
         """What the model's name means; no weights are fetched."""
@@ -130,6 +139,8 @@ class Place:
             revision=self.revision,
             local_files_only=self.local_files_only,
             offload_text_encoder=self.offload_text_encoder,
+            quantize=self.quantize,
+            max_memory=self.max_memory,
         )
 
     def ready(self, requests: Sequence[Request], *, prompts: Sequence[str] = ()) -> Pipeline:
@@ -144,16 +155,25 @@ class Place:
         """
         from stagevar.drawing import read_prompts
         from stagevar.loading.available import check
+        from stagevar.loading.place import read_device, read_dtype, read_quantize
         from stagevar.loading.sources import outline
+        from stagevar.memory.limit import offload_within, read_amount
         from stagevar.prepared import prepare
         from stagevar.request import Request
 
+        read_quantize(self.quantize)
+        limit, device = read_amount(self.max_memory), read_device(self.device)
         meant = self.resolve()
         model = outline(meant)
         for request in requests:
             prepare(model, request)
+        offload = self.offload_text_encoder
+        if limit is not None:
+            settings: dict[str, Any] = {"dtype": read_dtype(self.dtype, device), "device": device}
+            settings |= {"quantize": read_quantize(self.quantize), "offload_text_encoder": offload}
+            offload = offload_within(meant, limit, requests, **settings)
         check(meant)
-        pipe = self.load()
+        pipe = replace(self, offload_text_encoder=offload).load()
         read_prompts(pipe.model, [Request(prompt) for prompt in prompts], 16)
         return pipe
 

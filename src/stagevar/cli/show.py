@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stagevar.engine.loop.trace import Trace
     from stagevar.measure.conform.conform import Report
     from stagevar.measure.predict.doctor import Diagnosis
+    from stagevar.pipeline import Pipeline
     from stagevar.profile import StageProfile
     from stagevar.request import Request
 
@@ -94,6 +95,13 @@ def size(model: ScaleModel, request: Request, *, aside: bool = False) -> None:
     from stagevar.sizes import another_size, native_size
 
     if said := another_size(request, native_size(model, request)):
+        Console(stderr=aside).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def fit(pipe: Pipeline, request: Request, batch: int, *, aside: bool = False) -> None:
+    """A line on what a limit of memory led to; ``aside`` as in ``size``."""
+    if pipe.max_memory is not None:
+        said = f"max memory: {pipe.fit(pipe.prepare(request), batch)}"
         Console(stderr=aside).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -198,15 +206,17 @@ def comparison(values: Mapping[str, Any]) -> None:
 
 def diagnosis(found: Diagnosis) -> None:
     """Files, then memory phase by phase, then the verdict."""
+    from stagevar.memory.limit import amount
+
     table = _table("~file", "~from", ">size", "state")
     for file in found.files:
-        size = "unknown" if file.size is None else _bytes(file.size)
+        size = "unknown" if file.size is None else amount(file.size)
         table.add_row(file.name, file.source, size, file.state)
     _print(table)
     table = _table("scale", "grid", ">cache", ">memory")
     for scale in found.run.scales:
         grid = f"{scale.grid[0]}x{scale.grid[1]}"
-        table.add_row(str(scale.scale), grid, _bytes(scale.cache), _bytes(scale.peak))
+        table.add_row(str(scale.scale), grid, amount(scale.cache), amount(scale.peak))
     _print(table)
     height, width = found.size
     phases = {
@@ -215,18 +225,21 @@ def diagnosis(found: Diagnosis) -> None:
         "decoder": found.run.decoder,
     }
     kept = {"weights": found.run.weights, "text encoder": found.text_encoder, "Python and PyTorch": found.interpreter}
-    sums = [f"{name} {_bytes(count)}" for name, count in kept.items() if count]
+    sums = [f"{name} {amount(count)}" for name, count in kept.items() if count]
     if found.text_encoder and found.offloaded:
         sums[1] += " on the CPU"
     pictures = f"{found.batch} picture{'s' * (found.batch > 1)} at {width}x{height}"
-    largest = ", ".join(f"{name} {_bytes(count)}" for name, count in phases.items())
+    rounded = f" with {found.quantize} weights" if found.quantize else ""
+    largest = ", ".join(f"{name} {amount(count)}" for name, count in phases.items())
     line(
-        f"{found.model}, licence {found.licence}: {pictures} in {found.dtype} on {found.device} "
-        f"need{'s' * (found.batch == 1)} {_bytes(found.need)}: {' + '.join(sums)} + the largest of {largest}"
+        f"{found.model}, licence {found.licence}: {pictures} in {found.dtype}{rounded} on {found.device} "
+        f"need{'s' * (found.batch == 1)} {amount(found.need)}: {' + '.join(sums)} + the largest of {largest}"
     )
-    free = f"{_bytes(found.disk)} of disk free, {_bytes(found.memory)} of memory free"
+    if found.fit:
+        line(f"max memory: {found.fit}")
+    free = f"{amount(found.disk)} of disk free, {amount(found.memory)} of memory free"
     unknown = any(file.size is None for file in found.files if file.state in ("to download", "unknown"))
-    known = _bytes(found.download) if found.download else "nothing"
+    known = amount(found.download) if found.download else "nothing"
     line(f"{'an unknown amount' if unknown else known} to download; {free}")
     line(f"threads: {found.threads}")
     for remark in found.remarks:
@@ -289,10 +302,3 @@ def _count(parameters: int) -> str:
         if parameters >= unit:
             return f"{parameters / unit:.3g}{name}"
     return str(parameters)
-
-
-def _bytes(count: int) -> str:
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count / 1e3:.0f} kB"

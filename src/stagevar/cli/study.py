@@ -19,11 +19,13 @@ from stagevar.cli.options import (
     GuidanceOption,
     HeightOption,
     JsonOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     OffloadOption,
     Place,
     PromptsOption,
+    QuantizeOption,
     QuietOption,
     RevisionOption,
     SizeOption,
@@ -90,6 +92,8 @@ def study(
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report.")] = Path("study"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -110,7 +114,8 @@ def study(
     sides: dict[str, Any] = read_size(size, width, height, aspect_ratio, strict=strict)
     weight = read_numbers(guidance, "--guidance")
     asked = Request("any", guidance_scale=weight, **sides)
-    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).ready([asked], prompts=lines)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    pipe = place.ready([asked], prompts=lines)
     found, profile = _measured(
         pipe,
         _texts(pipe, lines, captions),
@@ -157,6 +162,8 @@ def calibrate(
     revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="File of the profile.")] = Path("profile.json"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -177,7 +184,8 @@ def calibrate(
     lines, output = read_prompts(prompts, captions), read_place(output)
     weight = read_numbers(guidance, "--guidance")
     asked = Request("any", guidance_scale=weight)
-    pipe = Place(model, weights, device, dtype, revision, local_files_only, offload).ready([asked], prompts=lines)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    pipe = place.ready([asked], prompts=lines)
     texts = _texts(pipe, lines, captions)
     _, profile = _measured(
         pipe,

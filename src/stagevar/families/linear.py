@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stagevar.families.pages import page_out
+
 _LOCK = Lock()
 
 
@@ -48,6 +50,7 @@ class Linear(nn.Linear):
         """Lay out the weight, if the CPU has kernels for its dtype."""
         if self._packed is None and packable(self.weight):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+            page_out(self.weight)
             self.weight.data = self.weight.new_full((), torch.nan).expand_as(self.weight)
 
     def unpack(self) -> None:

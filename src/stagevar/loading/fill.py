@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -14,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stagevar.errors import ForeignCheckpointError, ShapeError, some
+from stagevar.families.int8 import linears
+from stagevar.families.int8 import quantize as round_weights
+from stagevar.families.pages import page_out
 from stagevar.loading.place import in_blocks
-
-MADV_PAGEOUT = 21
-"""Linux's number of this advice; the standard library does not have it."""
 
 
 def fill(
@@ -28,6 +24,7 @@ def fill(
     source: str | Path = "",
     dtype: torch.dtype | None = None,
     keys: Mapping[str, str] | None = None,
+    quantize: str = "",
 ) -> None:
     """Give a network, which may be on the meta device, the tensors of a checkpoint; then freeze it.
 
@@ -38,6 +35,7 @@ def fill(
         reshape: our name and the tensor to the tensor in our layout.
         source, keys: the file, and its own names of the tensors in ``state`` where they differ; errors quote them.
         dtype: of the parameters of ``blocks``, at any depth; all others, and all buffers of real numbers, are float32.
+        quantize: ``int8`` rounds the weights of linear layers in ``blocks``, straight from the checkpoint's dtype.
 
     Raises:
         ForeignCheckpointError: tensors missing or left over.
@@ -60,28 +58,22 @@ def fill(
     missing = [name for name in expected if name not in found]
     _refuse(f"{source or 'the checkpoint'} does not fit {type(module).__name__}", expected, missing, left_over, misfits)
     compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if in_blocks(name)}
+    rounded = {f"{name}.weight" for name in linears(module, in_blocks)} if quantize else set()
     for name, tensor in found.items():
+        if name in rounded:
+            continue
         floating = expected[name].is_floating_point()
         target = (dtype or torch.float32) if name in compute else torch.float32
         found[name] = tensor.to(target if floating else expected[name].dtype)
         if found[name] is not tensor:
-            _page_out(tensor)
+            page_out(tensor)
     module.load_state_dict(found, assign=True)
+    if quantize:
+        del found
+        round_weights(module, in_blocks, dtype or torch.float32, page_out)
     if empty := [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]:
         raise ValueError(f"{some(empty)}: not part of any checkpoint, so it must be built outside the meta device")
     module.requires_grad_(False).eval()
-
-
-def _page_out(tensor: Tensor) -> None:
-    """Drop a memory-mapped tensor's pages once it has been copied (madvise PAGEOUT), so that peak memory is the copy
-    alone and not copy plus file. The tensor stays valid: Linux reads the pages again if they are touched."""
-    if sys.platform != "linux" or tensor.device.type != "cpu":
-        return
-    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    begin, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-    if begin < end:
-        with suppress(OSError, AttributeError):  # a hint: where it cannot be given, nothing changes
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_PAGEOUT)
 
 
 def _reshaped(reshape: Callable[[str, Tensor], Tensor] | None, name: str, tensor: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -99,8 +100,9 @@ def load_folder(folder: Path, family: Family, where: Where, place: Placement) ->
         )
     size = Size(model.config, text=text_repositories(folder, family))
     encoder = load_encoder(family, size, replace(where, folder=folder), place)
-    fill(model, read_state(folder / WEIGHTS), reshape=_layout, source=folder, dtype=place.dtype)
-    model.text_encoder = encoder
+    how: dict[str, Any] = {"source": folder, "dtype": place.dtype, "quantize": place.quantize}
+    fill(model, read_state(folder / WEIGHTS), reshape=_layout, **how)
+    model.quantized, model.text_encoder = place.quantize, encoder
     return model.to(place.device)
 
 

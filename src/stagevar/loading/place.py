@@ -17,6 +17,7 @@ from stagevar.families.family import TextReader
 from stagevar.families.linear import unpack
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZED = ("int8",)
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 CPU = torch.device("cpu")
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -31,6 +32,7 @@ class Placement:
         device: where network, tokenizer and text encoder are put.
         text_encoder: whether the text encoder is loaded; without it only encoded prompts can be drawn.
         offload_text_encoder: whether its weights wait on the CPU between prompts.
+        quantize: ``int8`` rounds the weights of the blocks' linear layers, see ``families.int8``; "" rounds nothing.
         encoder: whether the picture tokenizer has its encoder, where it can be left out.
     """
 
@@ -38,6 +40,7 @@ class Placement:
     device: str | torch.device = CPU
     text_encoder: bool = True
     offload_text_encoder: bool = False
+    quantize: str = ""
     encoder: bool = False
 
 
@@ -75,6 +78,17 @@ def read_dtype(dtype: str | torch.dtype, device: torch.device = CPU) -> torch.dt
     return chosen
 
 
+def read_quantize(quantize: str | None) -> str:
+    """What a user rounds weights to; "" for None.
+
+    Raises:
+        OptionError: there is no such rounding.
+    """
+    if quantize is not None and quantize not in QUANTIZED:
+        raise OptionError(f"quantize must be {' or '.join(QUANTIZED)}, or left out, not {quoted(quantize)}")
+    return quantize or ""
+
+
 def gains_by_bfloat16(device: torch.device) -> bool:
     """Whether a CPU has matrix instructions for bfloat16 (AMX or AVX512-BF16); False where it does not say."""
     if device.type != "cpu":
@@ -90,7 +104,13 @@ def in_blocks(name: str) -> bool:
 
 
 def move(model: ScaleModel, device: torch.device, dtype: torch.dtype | None = None) -> None:
-    """Put a model with its text encoders on a device; change the compute dtype unless ``dtype`` is None."""
+    """Put a model with its text encoders on a device; change the compute dtype unless ``dtype`` is None.
+
+    Raises:
+        OptionError: the dtype of rounded weights would change.
+    """
+    if model.quantized and dtype not in (None, model.dtype):
+        raise OptionError(f"{model.quantized} weights were rounded for {model.dtype}; load the model anew for {dtype}")
     unpack(model)
     encoders = cast(TextReader, model.text_encoder).encoders if hasattr(model.text_encoder, "encoders") else ()
     if dtype is not None:

@@ -77,8 +77,9 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
         tensors |= {file.prefix + key: tensor for key, tensor in nest.tensors.items()}
         keys |= {file.prefix + key: own for key, own in nest.keys.items()}
     names = expected.names
-    fill(expected.model, tensors, names.rename, names.reshape, source=path, dtype=place.dtype, keys=keys)
-    expected.model.text_encoder = encoder
+    how: dict[str, Any] = {"source": path, "dtype": place.dtype, "keys": keys, "quantize": place.quantize}
+    fill(expected.model, tensors, names.rename, names.reshape, **how)
+    expected.model.quantized, expected.model.text_encoder = place.quantize, encoder
     return expected.model.to(place.device)
 
 

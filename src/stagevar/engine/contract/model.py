@@ -68,6 +68,8 @@ class ScaleModel(nn.Module, ABC):
     """Chunks of equally many consecutive blocks, the unit of group-wise token reduction."""
     config: Any
     """The frozen dataclass that the network was built from."""
+    quantized: str = ""
+    """What the weights of the blocks' linear layers are rounded to, such as ``int8``; the loader sets it."""
     text_encoder: Callable[[Sequence[str]], Text] | None = None
     """Maps prompts to encoder states, if a separate network does that. Kept out of ``state_dict`` on purpose (not an
     ``nn.Module``); the loader sets it."""

@@ -7,7 +7,6 @@ self-attention at the coarsest level; Infinity uses none.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Self, cast
 
@@ -35,21 +34,26 @@ class ResidualBlock(nn.Module):
         self.norm1, self.conv1 = _norm(inputs), conv(inputs, outputs)
         self.norm2, self.conv2 = _norm(outputs), conv(outputs, outputs)
         self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self._half: tuple[nn.Module, ...] = ()
+        self._half: tuple[nn.Conv2d, nn.Conv2d] | None = None
 
     def halve(self, half: bool) -> None:
         """Let both convolutions compute in bfloat16, with a copy of their weights, or no longer. The sum of all blocks
         and what normalises it stay in float32."""
-        self._half = tuple(copy.deepcopy(each).bfloat16() for each in (self.conv1, self.conv2)) if half else ()
+        copies = copy.deepcopy(self.conv1).bfloat16(), copy.deepcopy(self.conv2).bfloat16()
+        self._half = copies if half else None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self._half = ()
+        self._half = None
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
+    @property
+    def convolutions(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        """Those that compute: in float32, or their copies in bfloat16."""
+        return self._half or (self.conv1, self.conv2)
+
     def forward(self, x: Tensor) -> Tensor:
-        conv1, conv2 = self._half or (self.conv1, self.conv2)
-        h = F.silu(self.norm1(x), inplace=True)
-        h = conv1(h.bfloat16() if self._half else h)
+        conv1, conv2 = self.convolutions
+        h = conv1(F.silu(self.norm1(x), inplace=True).to(conv1.weight.dtype))
         h = conv2(F.silu(self.norm2(h), inplace=True))
         return h.float().add_(self.nin_shortcut(x))
 
@@ -103,11 +107,13 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = conv(channels, channels)
 
-    def forward(self, x_nChw: Tensor) -> Tensor:
+    def forward(self, x_nChw: Tensor, beside: int = 0) -> Tensor:
+        """The doubled map of all rows but the ``beside`` first and last ones (0, or 1 for rows of a larger map)."""
         n, _, h, w = x_nChw.shape
+        h -= 2 * beside
         kernels, bias = four_kernels(self.conv.weight), self.conv.bias
         assert bias is not None
-        found = F.conv2d(x_nChw, kernels.flatten(0, 2), bias.repeat(4), padding=1)
+        found = F.conv2d(x_nChw, kernels.flatten(0, 2), bias.repeat(4), padding=(1 - beside, 1))
         found = found.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))
         out = found.new_empty(n, h, 2, w, 2, found.shape[-1])
         for i in (0, 1):
@@ -216,9 +222,3 @@ class Decoder(nn.Module):
         for level in reversed(self.up):
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(x), inplace=True))
-
-
-def decoded(decoder: Callable[[Tensor], Tensor], latent_nDHW: Tensor) -> Tensor:
-    """Pictures (n, 3, height, width) in [0, 1]. They are decoded one by one: a batch would not be faster, takes n times
-    the memory, and rounds differently."""
-    return torch.cat([(decoder(latent).clamp_(-1, 1) + 1) / 2 for latent in latent_nDHW.float().split(1)])

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import spread, token_map, token_rows
-from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, decoded
+from stagevar.families.tokenizers.autoencoder import Decoder, Encoder
+from stagevar.families.tokenizers.decoding import decoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import spread, token_map, token_rows
-from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, conv, decoded
+from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, conv
+from stagevar.families.tokenizers.decoding import decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,4 +151,4 @@ class VQTokenizer(nn.Module):
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         """Pictures (n, 3, height, width) in [0, 1], decoded one by one."""
-        return decoded(lambda latent: self.decoder(self.post_quant_conv(latent)), latent_nDHW)
+        return decoded(self.decoder, latent_nDHW, self.post_quant_conv)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from stagevar.accelerators.base import Accelerator
+from stagevar.engine.contract.model import ScaleModel
 from stagevar.errors import OptionError
 from stagevar.machine import machine
 from stagevar.measure.bench.draw import draw
@@ -38,6 +39,7 @@ def compare(
     seed: int = 0,
     batch_size: int = 16,
     parts: bool = False,
+    reference: Pipeline | None = None,
     progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def compare(
         prompts: taken in turn instead of the model's suite, whose reader cannot judge them.
         guidance: strength; the model's default if None.
         parts: also measure latency by part, in batches of their own.
+        reference: the same model without what is compared, such as rounded weights. Its plain run is then the first
+            row, which the pipeline's own plain run and accelerators are compared with.
         progress: told how many captions every accelerator has drawn.
         settings: other fields of ``Request``, such as height and width.
 
@@ -68,27 +72,35 @@ def compare(
         raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
     model = pipeline.model
     names = _distinct([PLAIN, *accelerators])
+    drawn_by = {name: (pipeline, name) for name in names}
+    if reference is not None:
+        if parts:
+            raise OptionError("latency by part is measured without a reference; leave one of them out")
+        drawn_by = {f"{PLAIN} in {_weights(reference.model)}": (reference, PLAIN)} | drawn_by
+    labels = list(drawn_by)
+    first = labels[0]
     suite = None if prompts else suite_of(model)
     questions = in_turn(prompts, captions) if prompts else questions_for(model, captions)
     texts = [question.caption for question in questions]
     sampling: dict[str, Any] = {"guidance_scale": guidance, **settings}
     requests = [Request(text, seed=seed + i, **sampling) for i, text in enumerate(texts)]
     prepared = {name: pipeline.prepare(replace(requests[0], accelerator=name)) for name in names}[PLAIN]
-    tallies = {name: Tally(suite, questions) for name in names}
-    for name in names:
-        draw(pipeline, requests[:batch_size], name)
+    tallies = {label: Tally(suite, questions) for label in labels}
+    for pipe, name in drawn_by.values():
+        draw(pipe, requests[:batch_size], name)
     starts = range(0, captions, batch_size)
     for number, start in enumerate(starts):
-        turn = number % len(names)
+        turn = number % len(labels)
         batch = requests[start : start + batch_size]
-        model.encode_text([request.prompt for request in batch])  # some encoders remember; then for all alike
-        drawn = {name: draw(pipeline, batch, name) for name in names[turn:] + names[:turn]}
-        for name, tally in tallies.items():
-            tally.add(drawn[name], drawn[PLAIN])
+        for pipe, _ in drawn_by.values():
+            pipe.model.encode_text([request.prompt for request in batch])  # some encoders remember; then for all alike
+        drawn = {label: draw(drawn_by[label][0], batch, drawn_by[label][1]) for label in labels[turn:] + labels[:turn]}
+        for label, tally in tallies.items():
+            tally.add(drawn[label], drawn[first])
         if progress is not None:
             progress(start + len(batch))
     cost = operations(model, prepared.schedule, text_rows(model, texts[:batch_size]))
-    rows = [{"accelerator": name, **tally.row(tallies[PLAIN], cost)} for name, tally in tallies.items()]
+    rows = [{"accelerator": label, **tally.row(tallies[first], cost)} for label, tally in tallies.items()]
     if parts:
         measured = by_accelerator(pipeline, names, requests[:batch_size])
         rows = [row | {"parts": measured[row["accelerator"]]} for row in rows]
@@ -106,6 +118,11 @@ def compare(
         "warm_up": "one untimed batch each",
         "rows": rows,
     }
+
+
+def _weights(model: ScaleModel) -> str:
+    """The weights of a model's blocks, in a word."""
+    return model.quantized or str(model.dtype).removeprefix("torch.")
 
 
 def _distinct(accelerators: Sequence[str | Accelerator]) -> list[str]:

@@ -78,14 +78,15 @@ def caption(comparison: Mapping[str, Any]) -> str:
     """One paragraph: what was measured, on what, and what the figures mean."""
     height, width = comparison["size"]
     threads = f"{comparison['threads']} CPU thread{'s' * (comparison['threads'] > 1)}"
+    rounded = f" with {comparison['quantize']} weights" if comparison.get("quantize") else ""
     return (
-        f"Measured on {comparison['device']} ({threads}) in {comparison['dtype']} with torch "
+        f"Measured on {comparison['device']} ({threads}) in {comparison['dtype']}{rounded} with torch "
         f"{comparison['torch']}: {asked(comparison)}, {width}x{height} pixels, batch "
         f"{comparison['batch']}, guidance {comparison['guidance']}, seed {comparison['seed']}; "
         f"{comparison['warm_up']}, then batch by batch in turn. Seconds are sums over all captions; network time holds "
-        "no text and no decoding. Speed-up is the median over batches of the plain run's network time over this one's, "
+        "no text and no decoding. Speed-up is the median over batches of the first row's network time over this one's, "
         "for the same batch. Errors take captions as independent. SSIM, PSNR (100 for equal pictures) and the energy "
-        "of the frequency bands (low to high, 1 is right) are relative to the plain run with the same noise. Scales "
+        "of the frequency bands (low to high, 1 is right) are relative to the first row with the same noise. Scales "
         "count from 0; rows and GFLOP are means per picture."
     )
 

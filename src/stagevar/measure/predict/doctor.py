@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import torch
 
-from stagevar.errors import MissingExtraError, some
+from stagevar.errors import MissingExtraError, OptionError, some
 from stagevar.families.family import Size
 from stagevar.loading.hub import choose, free_space, is_cached, listing
 from stagevar.loading.place import gains_by_bfloat16
 from stagevar.loading.source import Source
 from stagevar.loading.sources import outline
-from stagevar.measure.predict.memory import RunBytes, run_bytes
+from stagevar.memory.limit import INTERPRETER, Held, fitted, needed, text_bytes
+from stagevar.memory.predict import RunBytes, run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.quiet import errors_only
 from stagevar.request import Request
@@ -26,10 +27,6 @@ from stagevar.threads import waiting
 from stagevar.untrusted import PICKLES, stands_for
 
 TEXT_PACKAGES = ("transformers", "sentencepiece")
-
-INTERPRETER = 385 * 2**20
-"""Bytes that Python and PyTorch themselves take, roughly."""
-
 
 State = Literal["here", "to download", "missing", "damaged", "unknown"]
 
@@ -61,6 +58,7 @@ class Diagnosis:
         size: height and width of the pictures in pixels.
         batch: pictures at once.
         dtype, device: dtype of the blocks, and where they run.
+        quantize: what the weights of the blocks' linear layers are rounded to; "" if they are not.
         files: files of network, tokenizer and text encoders.
         disk: free bytes where downloads go.
         run: weights, and memory by scale.
@@ -71,6 +69,7 @@ class Diagnosis:
         remarks: what a user should know.
         threads: how many compute on the CPU, and how they wait.
         interpreter: bytes that Python and PyTorch themselves take.
+        fit: what was chosen to stay within a limit of memory; "" without one. ``batch`` and ``offloaded`` follow it.
     """
 
     model: str
@@ -89,6 +88,8 @@ class Diagnosis:
     remarks: tuple[str, ...] = ()
     threads: str = ""
     interpreter: int = INTERPRETER
+    quantize: str = ""
+    fit: str = ""
 
     @property
     def download(self) -> int:
@@ -98,8 +99,7 @@ class Diagnosis:
     @property
     def need(self) -> int:
         """Bytes of memory that drawing needs on the device."""
-        text = 0 if self.offloaded else self.text_encoder
-        return self.run.weights + text + self.run.peak + self.interpreter
+        return needed(self.run, self.text_encoder, offload=self.offloaded)
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -129,6 +129,8 @@ def diagnose(
     dtype: torch.dtype,
     device: torch.device,
     offload_text_encoder: bool = False,
+    quantize: str = "",
+    max_memory: int | None = None,
 ) -> Diagnosis:
     """Find out what drawing a batch takes: from the hub's sizes, the machine's space and the model's shapes.
 
@@ -138,7 +140,7 @@ def diagnose(
         batch: pictures at once.
         dtype: of blocks and text encoders.
         device: where the model is to run.
-        offload_text_encoder: as in ``Pipeline.from_pretrained``.
+        offload_text_encoder, quantize, max_memory: as in ``Pipeline.from_pretrained``.
 
     Raises:
         SizeError, OptionError, ForeignCheckpointError
@@ -148,7 +150,15 @@ def diagnose(
     prepared = pipe.prepare(request)
     files, stated = _files(meant)
     row = meant.size or meant.family.sizes.get(meant.name)
-    counts = meant.family.text_parameters if meant.text else ()
+    text, movable = text_bytes(meant, dtype), device.type != "cpu" and bool(meant.text)
+    held = Held(dtype, quantize, text, movable, movable and offload_text_encoder)
+    offloaded, said, obstacles = held.offloaded, "", list(_obstacles(meant))
+    if max_memory is not None:
+        try:
+            fit = fitted(model, prepared.schedule, prepared.plan, batch, max_memory, held)
+            batch, offloaded, said = fit.batch, fit.offload, str(fit)
+        except OptionError as error:
+            obstacles.append(str(error))
     return Diagnosis(
         model=model.name,
         licence=stated or (row.licence if row else "") or "not stated",
@@ -158,12 +168,14 @@ def diagnose(
         device=str(device),
         files=tuple(files),
         disk=_free_disk(),
-        run=run_bytes(model, prepared.schedule, prepared.plan, batch, dtype=dtype),
-        text_encoder=sum(counts) * dtype.itemsize,
-        offloaded=offload_text_encoder and device.type != "cpu",
+        run=run_bytes(model, prepared.schedule, prepared.plan, batch, dtype=dtype, quantize=quantize),
+        text_encoder=text,
+        offloaded=offloaded,
         memory=free_memory(device),
-        obstacles=tuple(_obstacles(meant)),
+        obstacles=tuple(obstacles),
         remarks=tuple(_remarks(row, prepared.size, dtype, device)),
+        quantize=quantize,
+        fit=said,
         threads=f"{torch.get_num_threads()} on the CPU; {waiting()}",
     )
 

@@ -11,8 +11,8 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.plan.tokens import Tokens
 from stagevar.errors import MissingFileError
 from stagevar.measure.predict.flops import condition_flops, plan_flops
-from stagevar.measure.predict.memory import TEXT_LENGTH
 from stagevar.measure.predict.rehearse import rehearse
+from stagevar.memory.predict import TEXT_LENGTH
 from stagevar.prepared import prepare
 from stagevar.request import Request
 

@@ -18,7 +18,7 @@ from stagevar.engine.plan.plan import Plan
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.stand_ins import noise_text
 from stagevar.families.tiny import tiny
-from stagevar.measure.predict.memory import TEXT_LENGTH, _measured, run_bytes, weight_bytes
+from stagevar.memory.predict import TEXT_LENGTH, _measured, run_bytes, weight_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 

@@ -25,6 +25,8 @@ from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Grid, Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
+from stagevar.families.int8 import linears
+from stagevar.families.int8 import quantize as round_weights
 from stagevar.loading.place import in_blocks
 
 TEXT_LENGTH = 32
@@ -79,6 +81,7 @@ def run_bytes(
     *,
     dtype: torch.dtype = torch.float32,
     text_length: int = TEXT_LENGTH,
+    quantize: str = "",
 ) -> RunBytes:
     """Memory of drawing ``batch`` pictures at once, which grows linearly with them.
 
@@ -88,14 +91,16 @@ def run_bytes(
         batch: pictures.
         dtype: of the blocks; all else is float32.
         text_length: tokens of each prompt.
+        quantize: ``int8`` if the weights of the blocks' linear layers are.
 
     Returns:
         Figures in bytes. More than three pictures are extrapolated from two and three.
     """
-    weights = weight_bytes(model, dtype)
+    weights = weight_bytes(model, dtype, quantize)
+    text = text_length, quantize
     if batch <= 3:
-        return replace(_measured(model, schedule, plan, batch, dtype, text_length), weights=weights)
-    two, three = (_measured(model, schedule, plan, n, dtype, text_length) for n in (2, 3))
+        return replace(_measured(model, schedule, plan, batch, dtype, *text), weights=weights)
+    two, three = (_measured(model, schedule, plan, n, dtype, *text) for n in (2, 3))
 
     def line(first: int, second: int) -> int:
         return first + (batch - 2) * (second - first)
@@ -109,17 +114,27 @@ def run_bytes(
     )
 
 
-def weight_bytes(model: ScaleModel, dtype: torch.dtype) -> int:
-    """Bytes of the weights of network and picture tokenizer: blocks in ``dtype``, all else as it is."""
-    total = 0
+def weight_bytes(model: ScaleModel, dtype: torch.dtype, quantize: str = "") -> int:
+    """Bytes of the weights of network and picture tokenizer: blocks in ``dtype``, all else as it is. Rounded weights
+    take a byte each, and a scale per output channel."""
+    total, rounded = 0, {f"{name}.weight" for name in linears(model, in_blocks)} if quantize else set()
     for name, tensor in model.state_dict().items():
+        if name in rounded:
+            total += tensor.numel() + tensor.shape[0] * dtype.itemsize
+            continue
         kind = dtype if in_blocks(name) and tensor.is_floating_point() else tensor.dtype
         total += tensor.numel() * kind.itemsize
     return total
 
 
 def _measured(
-    model: ScaleModel, schedule: Schedule, plan: Plan, batch: int, dtype: torch.dtype, text_length: int
+    model: ScaleModel,
+    schedule: Schedule,
+    plan: Plan,
+    batch: int,
+    dtype: torch.dtype,
+    text_length: int,
+    quantize: str = "",
 ) -> RunBytes:
     ledger, scales, keys = Ledger(), [], dict[int, int]()
 
@@ -127,7 +142,7 @@ def _measured(
         if name.startswith("attended."):
             keys[k] = keys.get(k, 0) + 2 * tensor.nbytes
 
-    with FakeTensorMode(allow_non_fake_inputs=True), _shadow(model, dtype, text_length) as ghost:
+    with FakeTensorMode(allow_non_fake_inputs=True), _shadow(model, dtype, text_length, quantize) as ghost:
         text = ghost.encode_text([""] * batch)
         with ledger, torch.inference_mode():
             condition = ghost.condition(text)
@@ -149,12 +164,14 @@ def _measured(
 
 
 @contextmanager
-def _shadow(model: ScaleModel, dtype: torch.dtype, text_length: int) -> Iterator[ScaleModel]:
+def _shadow(model: ScaleModel, dtype: torch.dtype, text_length: int, quantize: str) -> Iterator[ScaleModel]:
     """The model built anew from tensors without data, with blank texts for prompts."""
     ghost = type(model)(model.config, model.name, model.defaults)
     for name, parameter in ghost.named_parameters():
         if in_blocks(name):
             parameter.data = parameter.data.to(dtype)
+    if quantize:
+        round_weights(ghost, in_blocks, dtype)
     ghost.requires_grad_(False).eval()
     blank = ghost.blank_text(text_length)
 
