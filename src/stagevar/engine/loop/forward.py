@@ -14,6 +14,7 @@ from stagevar.engine.contract.block import Block, BlockContext
 from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
+from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call
 from stagevar.engine.loop.cohort import Cohort
@@ -254,4 +255,4 @@ def _carried(work: Pass, index: Tensor | None) -> Tensor:
 
 def per_image(values: Sequence[float], like: Tensor) -> Tensor:
     """One number per image, shaped to multiply (n, ...)."""
-    return like.new_tensor(values).view(-1, *[1] * (like.dim() - 1))
+    return sent(torch.tensor(values, dtype=like.dtype), like.device).view(-1, *[1] * (like.dim() - 1))

@@ -21,7 +21,7 @@ from stagevar.engine.loop.forward import Output, Pass, forward
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.trace import ScaleRecord
 from stagevar.engine.plan.plan import Plan
-from stagevar.engine.plan.signals import Signals, measure
+from stagevar.engine.plan.signals import Signals, readings, told
 from stagevar.errors import Cancelled, NumericError, OptionError
 
 Revise = Callable[[int, Plan, Scale, Signals], Plan]
@@ -132,8 +132,6 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         output = forward(work)
         work.show("logits", output.logits)
         row_layers = output.row_layers
-        if not bool(torch.isfinite(output.logits.sum())):
-            raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
@@ -144,10 +142,7 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
             latent = latent + residual
         cohort.latent, cohort.change = latent, latent - cohort.latent
         work.show("latent", cohort.latent)
-        if work.call.revised:
-            signals = measure(output.logits, output.flips, cohort.change, latent)
-    if cohort.latent.is_cuda:
-        torch.cuda.synchronize(cohort.latent.device)
+        signals = _read(work, output)
     record = ScaleRecord(
         scale=work.k,
         grid=work.at.grid,
@@ -159,6 +154,19 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         milliseconds=0.0,
     )
     return record, signals
+
+
+def _read(work: Pass, output: Output) -> list[Signals]:
+    """The signals that accelerators decide by, if any. The host reads the device here and nowhere else in a pass: it
+    waits until the pass is done, so that its clock has the time of the device."""
+    cohort, numbers = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
+    if work.call.revised:
+        numbers += readings(output.logits, output.flips, cohort.change, cohort.latent)
+    read = torch.cat(numbers).cpu().split([len(each) for each in numbers])
+    (sound,), *signals = (each.tolist() for each in read)
+    if not sound:
+        raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
+    return told(signals)
 
 
 def _drawn(model: ScaleModel, output: Output, drawing: Drawing) -> Tensor:
@@ -176,7 +184,5 @@ def _gather(cohorts: Sequence[Cohort], n: int) -> Tensor:
     """The latents of all cohorts in request order."""
     if len(cohorts) == 1:
         return cohorts[0].latent
-    latent = cohorts[0].latent.new_empty(n, *cohorts[0].latent.shape[1:])
-    for cohort in cohorts:
-        latent[list(cohort.images)] = cohort.latent
-    return latent
+    latents = {image: latent for cohort in cohorts for image, latent in zip(cohort.images, cohort.latent, strict=True)}
+    return torch.stack([latents[image] for image in range(n)])
