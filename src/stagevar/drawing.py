@@ -20,6 +20,7 @@ from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.call import Tap
+from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.run import Revise, run
 from stagevar.engine.loop.trace import Trace
 from stagevar.errors import NumericError, OptionError, quoted
@@ -100,6 +101,7 @@ def draw(
     origin: Mapping[str, Any],
     cancelled: Callable[[], bool] | None = None,
     tap: Tap | None = None,
+    graphs: Graphs | None = None,
 ) -> Iterator[ScaleEvent]:
     """Draw requests batch by batch. All prompts are read before the first scale runs.
 
@@ -111,6 +113,7 @@ def draw(
         origin: source and revision of the model, for the trace.
         cancelled: asked before every scale.
         tap: observer of the tensors of every pass.
+        graphs: captured scales of the model.
     """
     images: dict[int, Any] = {}
     trace = Trace(model.name, machine(model), dict(origin), [each.settings for each in prepared])
@@ -124,7 +127,8 @@ def draw(
         trace.text_milliseconds += (time.perf_counter() - began) * 1e3
         schedule, plans = batch[0].schedule, [each.plan for each in batch]
         seeds, revise = [each.request.seed for each in batch], _revise([each.accelerator for each in batch])
-        for step in run(model, given, schedule, plans, seeds, revise=revise, cancelled=cancelled, tap=tap):
+        options: dict[str, Any] = {"revise": revise, "cancelled": cancelled, "tap": tap, "graphs": graphs}
+        for step in run(model, given, schedule, plans, seeds, **options):
             for record in step.records:
                 trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
             if step.scale == len(schedule) - 1:

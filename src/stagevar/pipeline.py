@@ -15,6 +15,7 @@ from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_settings, exp
 from stagevar.drawing import draw, encode
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.loop.call import Tap
+from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
 from stagevar.families.linear import pack
@@ -39,6 +40,7 @@ class Pipeline:
         model: the network with its tokenizer and text encoder.
         accelerator: used by requests that name none.
         origin: source and revision that the model was loaded from.
+        graphs: captured scales on CUDA, elsewhere None; with None every kernel is started by itself.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Pipeline:
         self.model = model
         self.accelerator = parse(accelerator)
         self.origin = dict(origin or {})
+        self.graphs = Graphs() if model.device.type == "cuda" else None
 
     @classmethod
     def from_pretrained(
@@ -218,7 +221,7 @@ class Pipeline:
         prepared = [self.prepare(request) for request in given]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
-        return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap)
+        return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap, graphs=self.graphs)
 
     def prepare(self, request: Request) -> Prepared:
         """A request as the model draws it: size, schedule, accelerator and plan.
@@ -256,6 +259,7 @@ class Pipeline:
             device, dtype = None, device
         place = self.device if device is None else read_device(device)
         move(self.model, place, None if dtype is None else read_dtype(dtype, place))
+        self.graphs = Graphs() if place.type == "cuda" else None
         return self
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,7 @@ from stagevar.engine.grids.noise import Uniforms, uniforms
 from stagevar.engine.loop.call import Call, Tap
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.forward import Output, Pass, forward
+from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.trace import ScaleRecord
 from stagevar.engine.plan.plan import Plan
@@ -51,6 +53,7 @@ def run(
     noise: Uniforms = uniforms,
     tap: Tap | None = None,
     cancelled: Callable[[], bool] | None = None,
+    graphs: Graphs | None = None,
 ) -> Iterator[Step]:
     """Generate n images, scale by scale.
 
@@ -65,6 +68,7 @@ def run(
         noise: source of the random numbers; images of equal seeds get equal ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
         cancelled: asked before each scale.
+        graphs: captured scales, where the device has such.
 
     Yields:
         One ``Step`` per scale, skipped scales included.
@@ -75,23 +79,36 @@ def run(
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
-    n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap)
+    n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap, lambda work: None)
     for plan in plans:
         _check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
         raise ValueError(f"{n} plans need {n} seeds and {2 * n} condition rows, not {len(seeds)} and {condition.rows}")
-    with computing():
-        cohorts = [Cohort.start(call, condition)]
-    for at in scales(schedule):
+    with nullcontext() if graphs is None else graphs.lent(call, condition) as replays:
+        with computing():
+            if replays is not None:
+                call = replace(call, replay=replays.replay)
+            cohorts = [Cohort.start(call, condition) if replays is None else replays.start(call, condition)]
+        yield from _scales(call, cohorts, revise, forced or {}, cancelled)
+
+
+def _scales(
+    call: Call,
+    cohorts: list[Cohort],
+    revise: Revise | None,
+    forced: Mapping[int, Tensor],
+    cancelled: Callable[[], bool] | None,
+) -> Iterator[Step]:
+    """All scales of a call, in order."""
+    for at in scales(call.schedule):
         if cancelled is not None and cancelled():
-            raise Cancelled(f"cancelled before scale {at.k} of {len(schedule)}")
+            raise Cancelled(f"cancelled before scale {at.k} of {len(call.schedule)}")
         records, began = [], time.perf_counter()
         with computing():
             cohorts = [part for cohort in cohorts for part in cohort.split(call, at.k)]
             for cohort in cohorts:
-                known = forced[at.k][list(cohort.images)] if forced is not None and at.k in forced else None
-                work = Pass(call, cohort, at.k)
-                record, signals = _advance(work, known)
+                known = forced[at.k][list(cohort.images)] if at.k in forced else None
+                record, signals = _advance(Pass(call, cohort, at.k), known)
                 if revise is not None:
                     for image, seen in zip(cohort.images, signals, strict=False):
                         call.plans[image] = _revised(
@@ -100,7 +117,7 @@ def run(
                 ended = time.perf_counter()
                 records.append(replace(record, milliseconds=(ended - began) * 1e3))
                 began = ended
-            latent = _gather(cohorts, n)
+            latent = _gather(cohorts, len(call.plans))
         yield Step(at.k, latent, tuple(records), tuple(call.plans))
 
 
