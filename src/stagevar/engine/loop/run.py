@@ -16,6 +16,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.noise import Uniforms, uniforms
+from stagevar.engine.loop.attention import fastest_attention
 from stagevar.engine.loop.call import Call, Tap
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.forward import Output, Pass, forward
@@ -85,7 +86,7 @@ def run(
     if condition.rows != 2 * n or len(seeds) != n:
         raise ValueError(f"{n} plans need {n} seeds and {2 * n} condition rows, not {len(seeds)} and {condition.rows}")
     with nullcontext() if graphs is None else graphs.lent(call, condition) as replays:
-        with computing():
+        with computing(), fastest_attention(model):
             if replays is not None:
                 call = replace(call, replay=replays.replay)
             cohorts = [Cohort.start(call, condition) if replays is None else replays.start(call, condition)]
@@ -104,7 +105,7 @@ def _scales(
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled before scale {at.k} of {len(call.schedule)}")
         records, began = [], time.perf_counter()
-        with computing():
+        with computing(), fastest_attention(call.model):
             cohorts = [part for cohort in cohorts for part in cohort.split(call, at.k)]
             for cohort in cohorts:
                 known = forced[at.k][list(cohort.images)] if at.k in forced else None
