@@ -19,6 +19,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.sent import fetched
 from stagevar.engine.loop.call import Tap
 from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.run import Revise, run
@@ -145,7 +146,7 @@ def draw(
                 latent=step.latent.clone(),
                 plans=step.plans,
                 result=_result(prepared, images, trace) if complete else None,
-                decode=partial(outputs, model, output_type="pil"),
+                decode=partial(previews, model),
             )
 
 
@@ -166,6 +167,22 @@ def outputs(model: ScaleModel, latent_nDHW: Tensor, output_type: OutputType) -> 
         return list(latent_nDHW.clone())
     with computing():
         pictures = model.decode(latent_nDHW).float().cpu()
+    return _converted(pictures, output_type)
+
+
+def previews(model: ScaleModel, latent_nDHW: Tensor) -> Callable[[], list[Image.Image]]:
+    """Start to decode latents; a call of what is returned waits for the pictures.
+
+    Raises:
+        NumericError: NaN or infinity in the pictures.
+    """
+    with computing():
+        wait = fetched(lambda latent: model.decode(latent).float(), latent_nDHW)
+    return lambda: _converted(wait(), "pil")
+
+
+def _converted(pictures: Tensor, output_type: OutputType) -> list[Any]:
+    """Pictures of the host (n, 3, height, width) as tensors, arrays or images."""
     if not bool(torch.isfinite(pictures).all()):
         raise NumericError("NaN or infinity in the decoded pictures; check the weights of the tokenizer")
     if output_type == "pt":
