@@ -49,7 +49,7 @@ class SamplerConfig:
             raise ValueError("a second stage needs first and depth of 1 or more, 2 or more rounds, early of 0 or more")
 
     def passes(self, last: bool) -> int:
-        """How often the second stage runs at a scale if all rounds are needed."""
+        """How often the second stage runs at a scale."""
         return self.last_rounds if last else max(self.rounds - self.early, 0)
 
 
