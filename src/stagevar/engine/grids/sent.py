@@ -10,7 +10,7 @@ from torch import Tensor
 
 def sent(host: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on ``device``. From pinned memory CUDA copies it while the host goes on."""
-    pinned = host.pin_memory() if device.type == "cuda" else host
+    pinned = host.pin_memory() if device.type == "cuda" and host.device.type == "cpu" else host
     return pinned.to(device, non_blocking=True)
 
 
