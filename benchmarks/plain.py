@@ -179,11 +179,18 @@ def theirs(twin: Twin, shape: Shape, batch: int) -> Times:
     guidance = shape.model.guidance_schedule(shape.guidance, schedule)
     assert isinstance(defaults.temperature, float) and isinstance(defaults.top_k, int)
     sampling: dict[str, Any] = {"temperature": defaults.temperature, "top_k": defaults.top_k, "top_p": defaults.top_p}
-    began = time.perf_counter()
+    began = now(twin.model)
     latent = twin.latent(Text.joined(shape.texts(batch)), schedule, guidance, **sampling)
-    drawn = time.perf_counter()
+    drawn = now(twin.model)
     twin.decode(latent)
-    return Times(drawn - began, time.perf_counter() - drawn)
+    return Times(drawn - began, now(twin.model) - drawn)
+
+
+def now(model: VAR | Infinity) -> float:
+    """The clock, when the model's device has done its work."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
 
 
 def kept_bytes(shape: Shape, dtype: torch.dtype, batch: int) -> int:

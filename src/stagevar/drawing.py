@@ -19,7 +19,9 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.sent import fetched
 from stagevar.engine.loop.call import Tap
+from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.run import Revise, run
 from stagevar.engine.loop.trace import Trace
 from stagevar.errors import NumericError, OptionError, quoted
@@ -100,6 +102,7 @@ def draw(
     origin: Mapping[str, Any],
     cancelled: Callable[[], bool] | None = None,
     tap: Tap | None = None,
+    graphs: Graphs | None = None,
 ) -> Iterator[ScaleEvent]:
     """Draw requests batch by batch. All prompts are read before the first scale runs.
 
@@ -111,6 +114,7 @@ def draw(
         origin: source and revision of the model, for the trace.
         cancelled: asked before every scale.
         tap: observer of the tensors of every pass.
+        graphs: captured scales of the model.
     """
     images: dict[int, Any] = {}
     trace = Trace(model.name, machine(model), dict(origin), [each.settings for each in prepared])
@@ -124,7 +128,8 @@ def draw(
         trace.text_milliseconds += (time.perf_counter() - began) * 1e3
         schedule, plans = batch[0].schedule, [each.plan for each in batch]
         seeds, revise = [each.request.seed for each in batch], _revise([each.accelerator for each in batch])
-        for step in run(model, given, schedule, plans, seeds, revise=revise, cancelled=cancelled, tap=tap):
+        options: dict[str, Any] = {"revise": revise, "cancelled": cancelled, "tap": tap, "graphs": graphs}
+        for step in run(model, given, schedule, plans, seeds, **options):
             for record in step.records:
                 trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
             if step.scale == len(schedule) - 1:
@@ -141,7 +146,7 @@ def draw(
                 latent=step.latent.clone(),
                 plans=step.plans,
                 result=_result(prepared, images, trace) if complete else None,
-                decode=partial(outputs, model, output_type="pil"),
+                decode=partial(previews, model),
             )
 
 
@@ -162,6 +167,22 @@ def outputs(model: ScaleModel, latent_nDHW: Tensor, output_type: OutputType) -> 
         return list(latent_nDHW.clone())
     with computing():
         pictures = model.decode(latent_nDHW).float().cpu()
+    return _converted(pictures, output_type)
+
+
+def previews(model: ScaleModel, latent_nDHW: Tensor) -> Callable[[], list[Image.Image]]:
+    """Start to decode latents; a call of what is returned waits for the pictures.
+
+    Raises:
+        NumericError: NaN or infinity in the pictures.
+    """
+    with computing():
+        wait = fetched(lambda latent: model.decode(latent).float(), latent_nDHW)
+    return lambda: _converted(wait(), "pil")
+
+
+def _converted(pictures: Tensor, output_type: OutputType) -> list[Any]:
+    """Pictures of the host (n, 3, height, width) as tensors, arrays or images."""
     if not bool(torch.isfinite(pictures).all()):
         raise NumericError("NaN or infinity in the decoded pictures; check the weights of the tokenizer")
     if output_type == "pt":

@@ -17,6 +17,7 @@ from stagevar.drawing import draw, encode
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.call import Tap
+from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
 from stagevar.families.linear import pack
@@ -45,6 +46,7 @@ class Pipeline:
         accelerator: used by requests that name none.
         origin: source and revision that the model was loaded from.
         max_memory: bytes that drawing may need by prediction; None for no limit.
+        graphs: captured scales on CUDA, elsewhere None; with None every kernel is started by itself.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Pipeline:
         self.origin = dict(origin or {})
         self.max_memory = read_amount(max_memory)
         self._fits: dict[tuple[Schedule, Plan, int, int, Held], Fit] = {}
+        self.graphs = Graphs() if model.device.type == "cuda" else None
 
     @classmethod
     def from_pretrained(
@@ -241,7 +244,7 @@ class Pipeline:
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
         halve(self.model)
-        return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap)
+        return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap, graphs=self.graphs)
 
     def prepare(self, request: Request) -> Prepared:
         """A request as the model draws it: size, schedule, accelerator and plan.
@@ -293,6 +296,7 @@ class Pipeline:
             device, dtype = None, device
         place = self.device if device is None else read_device(device)
         move(self.model, place, None if dtype is None else read_dtype(dtype, place))
+        self.graphs = Graphs() if place.type == "cuda" else None
         return self
 
     def __repr__(self) -> str:

@@ -69,7 +69,7 @@ class ScaleEvent:
         latent: (n, D, H, W), decodable after every scale.
         plans: plans of these pictures as they stand; an accelerator may revise them between scales.
         result: result of the whole call, on its last event; None before.
-        decode: turns latents (n, D, H, W) into pictures.
+        decode: starts to turn latents (n, D, H, W) into pictures; a call of what it returns waits for them.
     """
 
     scale: int
@@ -80,14 +80,19 @@ class ScaleEvent:
     latent: Tensor = field(repr=False)
     plans: tuple[Plan, ...] = field(repr=False)
     result: Result | None
-    decode: Callable[[Tensor], list[Image]] = field(repr=False)
+    decode: Callable[[Tensor], Callable[[], list[Image]]] = field(repr=False)
+
+    def start_previews(self) -> Callable[[], list[Image]]:
+        """Start to decode the batch's pictures as they stand; a call of what is returned waits for them. On CUDA the
+        next scale runs meanwhile, if the pictures are asked for behind its event."""
+        return self.decode(self.latent)
 
     @property
     def previews(self) -> list[Image]:
         """The batch's pictures as they stand, decoded when asked for."""
-        return self.decode(self.latent)
+        return self.start_previews()()
 
     @property
     def preview(self) -> Image:
         """The first of ``previews``."""
-        return self.decode(self.latent[:1])[0]
+        return self.decode(self.latent[:1])()[0]

@@ -104,6 +104,6 @@ def test_carried_guidance_is_the_difference_of_the_branches_at_the_positions_tha
     difference = resize_rows(cond - null, model.schedule()[2], at.grid, "bilinear")
     if tokens is not None:
         difference = gather(difference, at_contrast(seen["latent", 2], at, 0.5))
-    condition = model.condition(model.encode_text(PROMPTS[:1])).take(torch.tensor([0]))
+    condition = model.condition(model.encode_text(PROMPTS[:1])).take([0])
     carried = seen[last, 3] + (3.0 - 1) * 0.5 * difference
     torch.testing.assert_close(seen["logits", 3], model.logits(carried, condition, at))

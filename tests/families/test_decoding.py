@@ -40,6 +40,16 @@ def test_bands_give_the_picture_of_the_whole_decoder(attention: bool, grid: tupl
     torch.testing.assert_close(banded, made(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU computes no bfloat16")
+def test_bands_of_a_decoder_with_levels_in_bfloat16_round_no_more_than_it() -> None:
+    made, x = decoder(attention=False), torch.randn(1, 8, 5, 4)
+    exact = made(x)
+    made.halve(2)
+    banded, rounding = picture(made, x, whole=0, band=2000), (made(x) - exact).square().mean().sqrt()
+    assert rounding > 0
+    assert (banded - exact).square().mean().sqrt() < 1.2 * rounding
+
+
 def test_the_statistics_of_a_norm_are_those_of_the_whole_picture() -> None:
     """Rows of very different size: statistics of a band would be others. A mean far from 0 costs few digits."""
     norm = torch.nn.GroupNorm(32, 64)

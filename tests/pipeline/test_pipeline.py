@@ -79,6 +79,17 @@ def test_stream_shows_every_scale_and_ends_with_the_result(scenes):
     assert same(events[-1].preview, scenes("a star", seed=2).images[0])
 
 
+def test_previews_may_be_started_at_one_scale_and_taken_after_the_last(scenes):
+    started, wanted = [], []
+    for event in scenes.stream(["a star", "a red circle"], seed=2):
+        started.append(event.start_previews())
+        wanted.append(event.previews)
+    found = [previews() for previews in started]
+    assert len(found) == 5 and all(
+        same(a, b) for one, two in zip(found, wanted, strict=True) for a, b in zip(one, two, strict=True)
+    )
+
+
 def test_requests_of_several_sizes_share_a_call(infinity):
     small, wide = (256, 256), (192, 320)
     sizes = [small, wide, small]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.grids.rows import gather_rope, scatter
+from stagevar.engine.grids.sent import sent
 from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
 from stagevar.errors import OptionError
@@ -40,7 +41,7 @@ class SeededDraws:
         races = [
             torch.from_numpy(self._stream(seed, context, 0).exponential(size=law_RM.shape[1])) for seed in context.seeds
         ]
-        keys = torch.stack(races).to(law_RM) / law_RM.clamp(min=1e-20)
+        keys = sent(torch.stack(races).to(law_RM.dtype), law_RM.device) / law_RM.clamp(min=1e-20)
         return keys.topk(count, dim=1, largest=False).indices
 
     def projection(self, count: int, context: TokenContext) -> Tensor:
@@ -49,7 +50,7 @@ class SeededDraws:
             torch.from_numpy(self._stream(seed, context, 1).standard_normal((M, count), dtype=np.float32))
             for seed in context.seeds
         ]
-        return torch.stack(normal).to(context.change.device) / math.sqrt(count)
+        return sent(torch.stack(normal), context.change.device) / math.sqrt(count)
 
     @staticmethod
     def _stream(seed: int, context: TokenContext, kind: int) -> np.random.Generator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -228,15 +229,15 @@ def demo(
     output = read_place(output, folder=True)
     pipe = Place(model, weights, device, dtype, quantize=quantize, max_memory=max_memory).load()
     prompts = pipe.model.samples[:4]
-    columns: list[tuple[str, list[Image]]] = []
+    columns: list[tuple[str, Callable[[], list[Image]]]] = []
     event: ScaleEvent | None = None
     with pictures(len(prompts), quiet=quiet) as watched:
         for event in watched(pipe.stream(prompts, seed=seed)):
-            columns.append((f"{event.grid[0]}x{event.grid[1]}", event.previews))
+            columns.append((f"{event.grid[0]}x{event.grid[1]}", event.start_previews()))
     assert event is not None and event.result is not None
     path = output / f"demo-{slug(pipe.model.name)}.png"
     with replacing(path) as temporary:
-        contact_sheet(prompts, columns).save(temporary, format="png")
+        contact_sheet(prompts, [(grid, previews()) for grid, previews in columns]).save(temporary, format="png")
     if not quiet:
         show.scales(event.result.trace)
         show.times([event.result.trace])

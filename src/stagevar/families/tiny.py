@@ -39,10 +39,11 @@ def randomize(model: nn.Module, seed: int) -> None:
     Matrices and kernels get normal numbers whose variance is 1 / (entries per row), so that a layer's output is about
     as large as its input. Gains of norms lie around 1, logarithms of temperatures around log 4, other vectors around 0.
     """
-    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
     gains = {id(m.weight) for m in model.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm)}
     for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
+        noise = torch.randn(parameter.shape, generator=generator, device=device)
         if id(parameter) in gains:
             value = 1 + 0.1 * noise
         elif name.endswith("log_temperature"):
@@ -51,5 +52,5 @@ def randomize(model: nn.Module, seed: int) -> None:
             value = 0.1 * noise
         else:
             value = noise / math.sqrt(parameter[0].numel())
-        parameter.data = value
+        parameter.data = value.to(parameter.dtype)
     model.requires_grad_(False)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
+
+from stagevar.engine.grids.sent import sent
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class Condition:
     def rows(self) -> int:
         return self.start.shape[0]
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Sequence[int]) -> Self:
         """The given rows only."""
-        taken: dict[str, Any] = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
+        index = sent(torch.tensor(rows), self.start.device)
+        taken: dict[str, Any] = {f.name: _take(getattr(self, f.name), index) for f in fields(self)}
         return replace(self, **taken)
 
 

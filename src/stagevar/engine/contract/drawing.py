@@ -12,6 +12,7 @@ from torch import Tensor
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.noise import Uniforms, normals
+from stagevar.engine.grids.sent import sent
 
 
 class Sampling(Protocol):
@@ -56,7 +57,7 @@ class Drawing:
 
     def uniforms(self, image: int, each: Sequence[int], device: torch.device) -> Tensor:
         """Uniform numbers (r, *each) in [0, 1) of one image, keyed by seed, scale and position."""
-        numbers = self.noise(self.seeds[image], self.at.k, (self.at.tokens, *each)).to(device)
+        numbers = sent(self.noise(self.seeds[image], self.at.k, (self.at.tokens, *each)), device)
         return numbers if self.index is None else numbers[self.index[image]]
 
     def normals(self, channels: int, device: torch.device) -> Tensor:

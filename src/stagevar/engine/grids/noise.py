@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stagevar.engine.grids.sent import sent
+
 Uniforms = Callable[[int, int, Sequence[int]], Tensor]
 """``(seed, scale, shape)`` to uniform numbers in [0, 1), positions on the first axis; ``uniforms`` is the engine's own.
 """
@@ -32,6 +34,6 @@ def normals(
     rows = []
     for i, seed in enumerate(seeds):
         stream = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, 2**33 + scale], dtype=np.uint64)))
-        row = torch.from_numpy(stream.standard_normal((tokens, channels), dtype=np.float32)).to(device)
+        row = sent(torch.from_numpy(stream.standard_normal((tokens, channels), dtype=np.float32)), device)
         rows.append(row if index_nr is None else row[index_nr[i]])
     return torch.stack(rows)

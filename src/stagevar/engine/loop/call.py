@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +20,23 @@ group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``residu
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """What blocks and head make of one scale.
+
+    Attributes:
+        hidden: (R, r, C) states that the logits were made of.
+        logits: (R, r, ...) of each row.
+        index: (R, r) positions of the rows, None meaning all.
+        row_layers: how many rows went through how many blocks, in sum.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    index: Tensor | None
+    row_layers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What is drawn, and how.
 
@@ -30,6 +48,7 @@ class Call:
         revised: whether accelerators may revise plans, so that signals are measured after every scale.
         noise: source of the uniform numbers.
         tap: observer of intermediate tensors.
+        replay: hidden states and logits of a scale (a ``Pass``) by its captured graph; None where it has none.
     """
 
     model: ScaleModel
@@ -39,3 +58,4 @@ class Call:
     revised: bool
     noise: Uniforms
     tap: Tap | None
+    replay: Callable[[Any], Scored | None]

@@ -10,6 +10,7 @@ from torch import Tensor
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import Branch
+from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call
 from stagevar.engine.plan.memory import Memory
@@ -56,13 +57,14 @@ class Cohort:
         return [self._part(positions, call) for positions in groups.values()]
 
     def _part(self, positions: list[int], call: Call) -> Cohort:
-        at = torch.tensor(positions, device=self.latent.device)
-        rows = torch.cat([at, at + len(self.images)]) if self.branch == "both" else at
+        n, device = len(self.images), self.latent.device
+        kept = [*positions, *(position + n for position in positions)] if self.branch == "both" else positions
+        at, rows = (sent(torch.tensor(each), device) for each in (positions, kept))
         images = tuple(self.images[position] for position in positions)
         return Cohort(
             images,
             self.branch,
-            self.condition.take(rows),
+            self.condition.take(kept),
             self.cache.take(rows, capacity(call, images[0])),
             self.memory.take(rows, at),
             self.latent[at],
@@ -74,9 +76,10 @@ class Cohort:
         if self.branch == branch:
             return
         n = len(self.images)
+        first = n if branch == "null" else 0
         images = torch.arange(n, device=self.latent.device)
-        rows = images + (n if branch == "null" else 0)
-        self.condition = self.condition.take(rows)
+        rows = images + first
+        self.condition = self.condition.take(range(first, first + n))
         self.cache.narrow(rows)
         self.memory = self.memory.take(rows, images)
         self.branch = branch

@@ -14,8 +14,9 @@ from stagevar.engine.contract.block import Block, BlockContext
 from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
+from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
-from stagevar.engine.loop.call import Call
+from stagevar.engine.loop.call import Call, Scored
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.segments import segments
 from stagevar.engine.plan.memory import LAST, MapKind
@@ -103,29 +104,34 @@ class Pass:
 
 
 def forward(work: Pass) -> Output:
-    """Logits of one cohort at one scale."""
-    cohort, plan, grid = work.cohort, work.plan, work.at.grid
-    if plan.run == "reuse":
-        x, index, row_layers = cohort.memory.get("hidden", LAST, grid), None, 0
-    else:
-        x, index, row_layers = _blocks(work)
-    n, both = len(cohort.images), plan.branch == "both"
+    """Logits of one cohort at one scale, guided."""
+    cohort, found = work.cohort, work.call.replay(work) or scored(work)
+    n, both, x, logits, index = len(cohort.images), work.plan.branch == "both", found.hidden, found.logits, found.index
     if work.carried_later and both and index is None:
-        cohort.memory.put("guidance", LAST, x[:n] - x[n:], grid)
-    if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
-        x = x + _carried(work, index)
-    logits = work.call.model.logits(x, cohort.condition, work.at)
+        cohort.memory.put("guidance", LAST, x[:n] - x[n:], work.at.grid)
     cohort.memory.keep_only(_kept_maps(work))
     temperatures = [each.temperature or 1.0 for each in work.here]
     if set(temperatures) != {1.0}:
         logits = logits / per_image(temperatures * (len(logits) // n), logits)
     cond, flips = logits[:n], None
-    if both and plan.guidance_layer is None:
+    if both and work.plan.guidance_layer is None:
         logits = _guide(logits, work.here)
         flips = flipped(logits, cond) if work.call.revised else None
     elif both:
         logits = cond
-    return Output(x, logits, None if index is None else index[:n], row_layers, flips)
+    return Output(x, logits, None if index is None else index[:n], found.row_layers, flips)
+
+
+def scored(work: Pass) -> Scored:
+    """Blocks and head of one cohort at one scale."""
+    cohort = work.cohort
+    if work.plan.run == "reuse":
+        x, index, row_layers = cohort.memory.get("hidden", LAST, work.at.grid), None, 0
+    else:
+        x, index, row_layers = _blocks(work)
+    if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
+        x = x + _carried(work, index)
+    return Scored(x, work.call.model.logits(x, cohort.condition, work.at), index, row_layers)
 
 
 def _kept_maps(work: Pass) -> set[MapKind]:
@@ -254,4 +260,4 @@ def _carried(work: Pass, index: Tensor | None) -> Tensor:
 
 def per_image(values: Sequence[float], like: Tensor) -> Tensor:
     """One number per image, shaped to multiply (n, ...)."""
-    return like.new_tensor(values).view(-1, *[1] * (like.dim() - 1))
+    return sent(torch.tensor(values, dtype=like.dtype), like.device).view(-1, *[1] * (like.dim() - 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,13 +16,15 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.noise import Uniforms, uniforms
+from stagevar.engine.loop.attention import fastest_attention
 from stagevar.engine.loop.call import Call, Tap
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.forward import Output, Pass, forward
+from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.trace import ScaleRecord
 from stagevar.engine.plan.plan import Plan
-from stagevar.engine.plan.signals import Signals, measure
+from stagevar.engine.plan.signals import Signals, readings, told
 from stagevar.errors import Cancelled, NumericError, OptionError
 
 Revise = Callable[[int, Plan, Scale, Signals], Plan]
@@ -51,6 +54,7 @@ def run(
     noise: Uniforms = uniforms,
     tap: Tap | None = None,
     cancelled: Callable[[], bool] | None = None,
+    graphs: Graphs | None = None,
 ) -> Iterator[Step]:
     """Generate n images, scale by scale.
 
@@ -65,6 +69,7 @@ def run(
         noise: source of the random numbers; images of equal seeds get equal ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
         cancelled: asked before each scale.
+        graphs: captured scales, where the device has such.
 
     Yields:
         One ``Step`` per scale, skipped scales included.
@@ -75,23 +80,36 @@ def run(
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
-    n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap)
+    n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap, lambda work: None)
     for plan in plans:
         _check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
         raise ValueError(f"{n} plans need {n} seeds and {2 * n} condition rows, not {len(seeds)} and {condition.rows}")
-    with computing():
-        cohorts = [Cohort.start(call, condition)]
-    for at in scales(schedule):
+    with nullcontext() if graphs is None else graphs.lent(call, condition) as replays:
+        with computing(), fastest_attention(model):
+            if replays is not None:
+                call = replace(call, replay=replays.replay)
+            cohorts = [Cohort.start(call, condition) if replays is None else replays.start(call, condition)]
+        yield from _scales(call, cohorts, revise, forced or {}, cancelled)
+
+
+def _scales(
+    call: Call,
+    cohorts: list[Cohort],
+    revise: Revise | None,
+    forced: Mapping[int, Tensor],
+    cancelled: Callable[[], bool] | None,
+) -> Iterator[Step]:
+    """All scales of a call, in order."""
+    for at in scales(call.schedule):
         if cancelled is not None and cancelled():
-            raise Cancelled(f"cancelled before scale {at.k} of {len(schedule)}")
+            raise Cancelled(f"cancelled before scale {at.k} of {len(call.schedule)}")
         records, began = [], time.perf_counter()
-        with computing():
+        with computing(), fastest_attention(call.model):
             cohorts = [part for cohort in cohorts for part in cohort.split(call, at.k)]
             for cohort in cohorts:
-                known = forced[at.k][list(cohort.images)] if forced is not None and at.k in forced else None
-                work = Pass(call, cohort, at.k)
-                record, signals = _advance(work, known)
+                known = forced[at.k][list(cohort.images)] if at.k in forced else None
+                record, signals = _advance(Pass(call, cohort, at.k), known)
                 if revise is not None:
                     for image, seen in zip(cohort.images, signals, strict=False):
                         call.plans[image] = _revised(
@@ -100,7 +118,7 @@ def run(
                 ended = time.perf_counter()
                 records.append(replace(record, milliseconds=(ended - began) * 1e3))
                 began = ended
-            latent = _gather(cohorts, n)
+            latent = _gather(cohorts, len(call.plans))
         yield Step(at.k, latent, tuple(records), tuple(call.plans))
 
 
@@ -132,8 +150,6 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         output = forward(work)
         work.show("logits", output.logits)
         row_layers = output.row_layers
-        if not bool(torch.isfinite(output.logits.sum())):
-            raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
@@ -144,10 +160,7 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
             latent = latent + residual
         cohort.latent, cohort.change = latent, latent - cohort.latent
         work.show("latent", cohort.latent)
-        if work.call.revised:
-            signals = measure(output.logits, output.flips, cohort.change, latent)
-    if cohort.latent.is_cuda:
-        torch.cuda.synchronize(cohort.latent.device)
+        signals = _read(work, output)
     record = ScaleRecord(
         scale=work.k,
         grid=work.at.grid,
@@ -159,6 +172,19 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         milliseconds=0.0,
     )
     return record, signals
+
+
+def _read(work: Pass, output: Output) -> list[Signals]:
+    """The signals that accelerators decide by, if any. The host reads the device here and nowhere else in a pass: it
+    waits until the pass is done, so that its clock has the time of the device."""
+    cohort, numbers = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
+    if work.call.revised:
+        numbers += readings(output.logits, output.flips, cohort.change, cohort.latent)
+    read = torch.cat(numbers).cpu().split([len(each) for each in numbers])
+    (sound,), *signals = (each.tolist() for each in read)
+    if not sound:
+        raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
+    return told(signals)
 
 
 def _drawn(model: ScaleModel, output: Output, drawing: Drawing) -> Tensor:
@@ -176,7 +202,5 @@ def _gather(cohorts: Sequence[Cohort], n: int) -> Tensor:
     """The latents of all cohorts in request order."""
     if len(cohorts) == 1:
         return cohorts[0].latent
-    latent = cohorts[0].latent.new_empty(n, *cohorts[0].latent.shape[1:])
-    for cohort in cohorts:
-        latent[list(cohort.images)] = cohort.latent
-    return latent
+    latents = {image: latent for cohort in cohorts for image, latent in zip(cohort.images, cohort.latent, strict=True)}
+    return torch.stack([latents[image] for image in range(n)])

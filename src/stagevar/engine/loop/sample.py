@@ -27,13 +27,14 @@ def sample(logits_nMV: Tensor, drawing: Drawing) -> Tensor:
     for image, each in enumerate(drawing.settings):
         greedy = each.temperature == 0 or each.top_k == 1
         alike.setdefault((greedy, each.smooth) + ((0, 1.0) if greedy else (each.top_k, each.top_p)), []).append(image)
-    n = len(logits_nMV)
-    drawn = [
-        _draw(logits_nMV if len(images) == n else logits_nMV[images], drawing, images, *key)
-        for key, images in alike.items()
-    ]
-    order = [image for images in alike.values() for image in images]
-    return drawn[0] if len(drawn) == 1 else torch.cat(drawn)[torch.tensor(order).argsort()]
+    n, codes = len(logits_nMV), dict[int, Tensor]()
+    for key, images in alike.items():
+        logits = logits_nMV if len(images) == n else torch.stack([logits_nMV[image] for image in images])
+        drawn = _draw(logits, drawing, images, *key)
+        if len(images) == n:
+            return drawn
+        codes |= zip(images, drawn, strict=True)
+    return torch.stack([codes[image] for image in range(n)])
 
 
 def _draw(

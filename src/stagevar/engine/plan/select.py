@@ -133,5 +133,5 @@ def least_squares(x_RMC: Tensor, kept_RrC: Tensor, ridge: float = 1e-3) -> Tenso
     gram = kept_RrC @ kept_RrC.mT
     level = ridge * gram.diagonal(dim1=1, dim2=2).mean(1)
     gram = gram + level[:, None, None] * torch.eye(gram.shape[1], device=gram.device)
-    weights: Tensor = torch.linalg.solve(gram, kept_RrC @ x_RMC.mT).mT
+    weights: Tensor = torch.linalg.solve_ex(gram, kept_RrC @ x_RMC.mT).result.mT
     return weights

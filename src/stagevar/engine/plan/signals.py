@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.grids.latent import contrast, resize
+from stagevar.engine.grids.sent import sent
 
 SUPPORT_ENERGIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 LOW, MIDDLE = 0.25, 0.5
@@ -45,25 +47,32 @@ SETTLED = Signals(0.0, 1.0, 0.0, 0.0, 0.0, (0.001,) * len(SUPPORT_ENERGIES))
 
 def measure(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor) -> list[Signals]:
     """The signals of n images, read from the device once."""
+    return told(readings(logits_nMV, flips_n, change_nDHW, latent_nDHW).tolist())
+
+
+def readings(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor) -> Tensor:
+    """The numbers of n images' signals (n, 5 + energies), still on the device; NaN for flips that were not counted."""
     confidence = logits_nMV.float().softmax(-1).amax(-1).flatten(1).mean(1)
     bands = [
         change.flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1).clamp(min=1e-6)
         for change, whole in zip(_bands(change_nDHW), _bands(latent_nDHW), strict=True)
     ]
     flips = torch.full_like(confidence, torch.nan) if flips_n is None else flips_n
-    numbers = torch.stack([flips, confidence, *bands], 1).tolist()
+    return torch.cat([torch.stack([flips, confidence, *bands], 1), support(contrast(latent_nDHW))], 1)
+
+
+def told(numbers: Sequence[Sequence[float]]) -> list[Signals]:
+    """The signals whose numbers were read."""
     return [
-        Signals(None if flips_n is None else flip, sure, low, middle, high, tuple(shares))
-        for (flip, sure, low, middle, high), shares in zip(
-            numbers, support(contrast(latent_nDHW)).tolist(), strict=True
-        )
+        Signals(None if math.isnan(flips) else flips, confidence, low, middle, high, tuple(shares))
+        for flips, confidence, low, middle, high, *shares in numbers
     ]
 
 
 def support(energy_n1HW: Tensor) -> Tensor:
     """(n, energies): smallest share of positions that holds each share of the energy."""
     energy = energy_n1HW.flatten(1).sort(1, descending=True).values.cumsum(1)
-    wanted = torch.tensor(SUPPORT_ENERGIES, device=energy.device) * energy[:, -1:]
+    wanted = sent(torch.tensor(SUPPORT_ENERGIES), energy.device) * energy[:, -1:]
     below: Tensor = (energy[:, None] < wanted[..., None]).sum(-1)
     return (below + 1).clamp(max=energy.shape[1]) / energy.shape[1]
 

@@ -121,7 +121,7 @@ class Hart(VQModel):
         mask = torch.stack([mask for part in rows for mask in part.masks or ()]).to(self.device, torch.bool)
         context = self.context(states)
         return HartCondition(
-            start=context + self.level(torch.tensor(0, device=self.device)),
+            start=context + self.level(torch.full((), 0, device=self.device)),
             pooled=context.amax(1),
             modulation=() if self.modulation is None else self.modulation(context, mask),
             positions=mask.long().cumsum(1) - 1,
@@ -133,7 +133,7 @@ class Hart(VQModel):
     def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:
         if at.k == 0:
             return condition.start
-        level = self.level(torch.tensor(at.k, device=self.device))
+        level = self.level(torch.full((), at.k, device=self.device))
         return expand_rows(self.word(self.tokenizer.scale_input(latent_nDHW, at)) + level, condition.rows)
 
     def rope(self, at: Scale, condition: Condition) -> Tensor:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stagevar.engine.grids.sent import sent
 from stagevar.families.linear import Linear
 
 TRAINING_STEPS = 1000
@@ -153,9 +154,12 @@ class ResidualHead(nn.Module):
         """
         n, _, steps, D = noise_nMSD.shape
         x, c = noise_nMSD[:, :, 0], self.coefficients
-        w, condition = x.new_tensor(list(guidance)).view(n, 1, 1), self.condition(condition_RMC)
+        w, condition = (
+            sent(torch.tensor(guidance, dtype=x.dtype), x.device).view(n, 1, 1),
+            self.condition(condition_RMC),
+        )
         for i in reversed(range(steps)):
-            time = self.time(waves(torch.tensor(c.timesteps[i], device=x.device)))
+            time = self.time(waves(torch.full((), c.timesteps[i], device=x.device)))
             out = self.estimate(x.repeat(len(condition) // n, 1, 1), time + condition)
             error, place = out[:n].split(D, -1)
             if len(out) > n:

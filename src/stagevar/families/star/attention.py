@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.engine.contract.block import BlockContext, Condition
+from stagevar.engine.grids.sent import sent
 from stagevar.families.blocks import cosine_query, layer_norm, merge_heads, split_heads
 from stagevar.families.linear import Linear
 
@@ -19,23 +21,26 @@ class Sharing:
     """Assigns to each row the row whose cross-attention it uses.
 
     Attributes:
+        sources: the row whose cross-attention each row uses.
         readers: (r,) the rows that attend to their text.
         places: (R,) index into ``readers`` of the row that each row uses.
     """
 
+    sources: tuple[int, ...]
     readers: Tensor
     places: Tensor
 
     @classmethod
-    def of(cls, sources: Tensor) -> Self:
+    def of(cls, sources: Sequence[int], device: torch.device) -> Self:
         """Row i uses the cross-attention of row ``sources[i]``."""
-        return cls(*sources.unique(return_inverse=True))
+        readers = sorted(set(sources))
+        places = [readers.index(source) for source in sources]
+        return cls(tuple(sources), *(sent(torch.tensor(each), device) for each in (readers, places)))
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Sequence[int]) -> Self:
         """The sharing among the given rows. A row whose reader is not among them attends to its own text."""
-        found = self.readers[self.places[rows]][:, None] == rows
-        own = torch.arange(len(rows), device=rows.device)
-        return self.of(torch.where(found.any(1), found.int().argmax(1), own))
+        places = {row: place for place, row in enumerate(rows)}
+        return self.of([places.get(self.sources[row], i) for i, row in enumerate(rows)], self.readers.device)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class StarCondition(Condition):
 
     sharing: Sharing = field(kw_only=True)
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Sequence[int]) -> Self:
         return replace(super().take(rows), sharing=self.sharing.take(rows))
 
 

@@ -142,13 +142,12 @@ class Star(VQModel):
             raise PromptError(f"model {self.name} reads a summary vector of each prompt; pass Text with pooled")
         states, mask = padded_text([*text.features, *negative.features], self.device)
         pooled = torch.cat([text.pooled, negative.pooled]).to(self.device, torch.float32)
-        rows = torch.arange(2 * n, device=self.device)
         return StarCondition(
             start=self.summary(pooled) + self.start,
             pooled=pooled,
             text_kv=tuple(p.keys_values(states) for p in self.blocks.modules() if isinstance(p, CosineCrossAttention)),
             text_mask=None if mask.all() else mask,
-            sharing=Sharing(rows[:1], torch.zeros_like(rows)) if across_batch else Sharing(rows[:n], rows % n),
+            sharing=Sharing.of([0] * 2 * n if across_batch else [*range(n)] * 2, self.device),
         )
 
     def embed(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor:

@@ -20,6 +20,7 @@ from stagevar.engine.contract.block import Block, BlockContext, Condition
 from stagevar.engine.contract.drawing import Drawing, Sampling
 from stagevar.engine.contract.sampling import draw, keep_likely
 from stagevar.engine.grids.rows import expand_rows
+from stagevar.engine.grids.sent import sent
 from stagevar.families.blocks import FeedForward, SelfAttention, layer_norm
 from stagevar.families.linear import Linear
 
@@ -48,7 +49,7 @@ class SamplerConfig:
             raise ValueError("a second stage needs first and depth of 1 or more, 2 or more rounds, early of 0 or more")
 
     def passes(self, last: bool) -> int:
-        """How often the second stage runs at a scale if all rounds are needed."""
+        """How often the second stage runs at a scale."""
         return self.last_rounds if last else max(self.rounds - self.early, 0)
 
 
@@ -56,11 +57,8 @@ def round_sizes(rounds: int, tokens: int) -> list[int]:
     """The number of tokens that each round reveals. It grows along an arc cosine, from one token in the first round;
     the last round reveals all that remain."""
     share = torch.arccos(torch.linspace(1, 0, rounds)) / (math.pi * 0.5)
-    sizes = (share / share.sum() * tokens).round().int()
-    sizes[sizes == 0] = 1
-    sizes[-1] += tokens - sizes.sum()
-    found: list[int] = sizes.tolist()
-    return found
+    sizes: list[int] = (share / share.sum() * tokens).round().int().clamp(min=1).tolist()
+    return [*sizes[:-1], tokens - sum(sizes[:-1])]
 
 
 class SecondStage(nn.Module):
@@ -139,8 +137,12 @@ class SecondStage(nn.Module):
         n, r = logits_nrV.shape[:2]
         k, last, index, settings = drawing.at.k, drawing.at.last, drawing.index, drawing.settings
         full = (len(drawing.at.schedule) - 1) / k
-        weights = logits_nrV.new_tensor([1 + (guidance - 1) * full for guidance in drawing.guidance])
-        temperature = logits_nrV.new_tensor([each.temperature or 1.0 for each in settings])
+        weights = [1 + (guidance - 1) * full for guidance in drawing.guidance]
+        temperatures = [each.temperature or 1.0 for each in settings]
+        weights_n11, temperatures_n11 = (
+            sent(torch.tensor(each, dtype=torch.float32), x_RrC.device)[:, None, None]
+            for each in (weights, temperatures)
+        )
         rounds = max(self.config.rounds, self.config.last_rounds)
         noise_nrT2 = torch.stack([drawing.uniforms(i, (rounds, 2), x_RrC.device) for i in range(n)])
         if index is not None:
@@ -154,8 +156,8 @@ class SecondStage(nn.Module):
                 logits_RrV = self(x_RrC, vectors, drawing.condition, rope, k)
                 logits = logits_RrV[:n]
                 if len(logits_RrV) > n:
-                    logits = logits + (weights - 1)[:, None, None] * (logits - logits_RrV[n:])
-                logits = logits / temperature[:, None, None]
+                    logits = logits + (weights_n11 - 1) * (logits - logits_RrV[n:])
+                logits = logits / temperatures_n11
             else:
                 logits = logits_nrV
             drawn, certainty = _draw(logits, settings, noise_nrT2[:, :, t, 0])
@@ -165,8 +167,6 @@ class SecondStage(nn.Module):
             order = noise_nrT2[:, :, t, 1] if early else certainty
             known = known | _largest(order.masked_fill(known, -1.0), size)
             codes = torch.where(before, codes, drawn)
-            if bool(known.all()):
-                break
         return codes
 
 

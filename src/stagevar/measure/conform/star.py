@@ -45,7 +45,7 @@ def check(probe: Probe) -> None:
         check_forced(probe, model, schedule, alone, logits=f"tf.logits_sample{n - 1}_alone")
     check_greedy(probe, model, schedule, together, greedy)
     check_greedy(probe, model, schedule, alone, greedy, "ar_single")
-    check_second_stage(probe, model, schedule, together.take(torch.arange(n)))
+    check_second_stage(probe, model, schedule, together.take(range(n)))
 
 
 def part(text: Text, start: int, end: int) -> Text:

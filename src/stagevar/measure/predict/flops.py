@@ -39,8 +39,7 @@ class ScaleFlops:
         cross: attention to the text.
         tokens: reducing rows and restoring them.
         head: scores of the codes.
-        finish: work behind the head that only some families have (STAR's second stage, HART's residual head); an upper
-            bound, since STAR may stop early.
+        finish: work behind the head that only some families have (STAR's second stage, HART's residual head).
     """
 
     scale: int
