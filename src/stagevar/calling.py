@@ -61,6 +61,7 @@ LOAD = (
     "text_encoder",
     "encoder",
     "offload_text_encoder",
+    "tensor_parallel",
     "revision",
     "local_files_only",
     "token",

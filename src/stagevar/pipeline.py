@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Never, Self, Unpack
+from typing import TYPE_CHECKING, Any, Never, Self, Unpack
 
 import torch
 from tqdm import tqdm
@@ -26,6 +27,9 @@ from stagevar.registry import parse
 from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
 from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
 
+if TYPE_CHECKING:
+    from stagevar.parallel.group import Group
+
 MAX_BATCH = 16
 
 StepEnd = Callable[["Pipeline", int, int, dict[str, Any]], object]
@@ -39,6 +43,7 @@ class Pipeline:
         model: the network with its tokenizer and text encoder.
         accelerator: used by requests that name none.
         origin: source and revision that the model was loaded from.
+        group: the processes that hold the model together; None if this one holds all of it.
     """
 
     def __init__(
@@ -46,12 +51,14 @@ class Pipeline:
         model: ScaleModel,
         accelerator: str | Accelerator = "none",
         origin: Mapping[str, Any] | None = None,
+        group: Group | None = None,
     ) -> None:
         if not isinstance(model, ScaleModel):
             raise OptionError(f"a Pipeline takes a model, not {quoted(model)}; use Pipeline.from_pretrained for names")
         self.model = model
         self.accelerator = parse(accelerator)
         self.origin = dict(origin or {})
+        self.group = group
 
     @classmethod
     def from_pretrained(
@@ -65,6 +72,7 @@ class Pipeline:
         text_encoder: bool = True,
         encoder: bool = False,
         offload_text_encoder: bool = False,
+        tensor_parallel: int = 1,
         revision: str | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
@@ -83,6 +91,8 @@ class Pipeline:
             encoder: whether to load the picture tokenizer's encoder too, where it can be left out (VAR, STAR, Switti,
                 HART); drawing does not need it.
             offload_text_encoder: keep its weights on the CPU between prompts.
+            tensor_parallel: number of processes that share the network's blocks, each on its own device. torchrun starts
+                them, and all make the same calls (docs/devices.md).
             revision: of the network's repository, as in huggingface_hub.
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 
@@ -95,9 +105,18 @@ class Pipeline:
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
         options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
         options |= {"text_encoder": text_encoder, "offload_text_encoder": offload_text_encoder}
-        model = load(source, weights=weights, where=where, **options)
+        options |= {"weights": weights, "where": where}
+        devices, group = whole("tensor_parallel", tensor_parallel), None
+        if devices == 1:
+            model = load(source, **options)
+        else:
+            from stagevar.loading.split import load_split
+
+            model, group = load_split(source, devices, **options)
         origin = {"source": str(source), "weights": None if weights is None else str(weights), "revision": revision}
-        return cls(model, chosen, origin)
+        if group is not None:
+            origin["tensor_parallel"] = devices
+        return cls(model, chosen, origin, group)
 
     def __call__(
         self,
@@ -215,6 +234,10 @@ class Pipeline:
             raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
         if output_type not in OUTPUT_TYPES:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
+        if self.group is not None:
+            seeds = self.group.same([request.seed for request in given])
+            given = [replace(request, seed=seed) for request, seed in zip(given, seeds, strict=True)]
+            cancelled = self.group.asked(cancelled)
         prepared = [self.prepare(request) for request in given]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
@@ -250,8 +273,10 @@ class Pipeline:
         """Move the model, or change the compute dtype; returns the pipeline itself.
 
         Raises:
-            OptionError: no such device or dtype.
+            OptionError: no such device or dtype, or the model is shared by several processes.
         """
+        if self.group is not None:
+            raise OptionError("a pipeline with tensor_parallel stays where it is; load it with another device or dtype")
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         place = self.device if device is None else read_device(device)

@@ -28,6 +28,7 @@ def fill(
     source: str | Path = "",
     dtype: torch.dtype | None = None,
     keys: Mapping[str, str] | None = None,
+    as_stored: bool = False,
 ) -> None:
     """Give a network, which may be on the meta device, the tensors of a checkpoint; then freeze it.
 
@@ -38,6 +39,7 @@ def fill(
         reshape: our name and the tensor to the tensor in our layout.
         source, keys: the file, and its own names of the tensors in ``state`` where they differ; errors quote them.
         dtype: of the parameters of ``blocks``, at any depth; all others, and all buffers of real numbers, are float32.
+        as_stored: leave the parameters of ``blocks`` in the dtype of the checkpoint, for a caller who casts them.
 
     Raises:
         ForeignCheckpointError: tensors missing or left over.
@@ -62,7 +64,8 @@ def fill(
     compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if in_blocks(name)}
     for name, tensor in found.items():
         floating = expected[name].is_floating_point()
-        target = (dtype or torch.float32) if name in compute else torch.float32
+        inside = tensor.dtype if as_stored else dtype or torch.float32
+        target = inside if name in compute else torch.float32
         found[name] = tensor.to(target if floating else expected[name].dtype)
         if found[name] is not tensor:
             _page_out(tensor)

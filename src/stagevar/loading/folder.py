@@ -99,7 +99,8 @@ def load_folder(folder: Path, family: Family, where: Where, place: Placement) ->
         )
     size = Size(model.config, text=text_repositories(folder, family))
     encoder = load_encoder(family, size, replace(where, folder=folder), place)
-    fill(model, read_state(folder / WEIGHTS), reshape=_layout, source=folder, dtype=place.dtype)
+    state, stored = read_state(folder / WEIGHTS), place.as_stored
+    fill(model, state, reshape=_layout, source=folder, dtype=place.dtype, as_stored=stored)
     model.text_encoder = encoder
     return model.to(place.device)
 

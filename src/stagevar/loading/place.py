@@ -15,6 +15,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.errors import OptionError, quoted
 from stagevar.families.family import TextReader
 from stagevar.families.linear import unpack
+from stagevar.parallel.ranks import Ranks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -32,6 +33,7 @@ class Placement:
         text_encoder: whether the text encoder is loaded; without it only encoded prompts can be drawn.
         offload_text_encoder: whether its weights wait on the CPU between prompts.
         encoder: whether the picture tokenizer has its encoder, where it can be left out.
+        as_stored: whether the blocks keep the dtype of their file, mapped to memory, for a caller who casts them.
     """
 
     dtype: torch.dtype = torch.float32
@@ -39,16 +41,21 @@ class Placement:
     text_encoder: bool = True
     offload_text_encoder: bool = False
     encoder: bool = False
+    as_stored: bool = False
 
 
 def read_device(device: str | torch.device) -> torch.device:
-    """The device that a user names; ``auto`` is CUDA if there is any.
+    """The device that a user names; ``auto`` is CUDA if there is any. Of the processes that torchrun started, each has
+    a CUDA device of its own.
 
     Raises:
         OptionError: it cannot be used.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    ranks = Ranks.here()
+    if ranks.world > 1 and str(device) == "cuda":
+        device = f"cuda:{ranks.local}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # names that torch has given up
         try:

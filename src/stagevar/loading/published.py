@@ -77,7 +77,8 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
         tensors |= {file.prefix + key: tensor for key, tensor in nest.tensors.items()}
         keys |= {file.prefix + key: own for key, own in nest.keys.items()}
     names = expected.names
-    fill(expected.model, tensors, names.rename, names.reshape, source=path, dtype=place.dtype, keys=keys)
+    options: dict[str, Any] = {"dtype": place.dtype, "as_stored": place.as_stored}
+    fill(expected.model, tensors, names.rename, names.reshape, source=path, keys=keys, **options)
     expected.model.text_encoder = encoder
     return expected.model.to(place.device)
 
