@@ -91,8 +91,8 @@ class Pipeline:
             encoder: whether to load the picture tokenizer's encoder too, where it can be left out (VAR, STAR, Switti,
                 HART); drawing does not need it.
             offload_text_encoder: keep its weights on the CPU between prompts.
-            tensor_parallel: number of processes that share the network's blocks, each on its own device. torchrun starts
-                them, and all make the same calls (docs/devices.md).
+            tensor_parallel: number of processes that share the network's blocks, each on its own device. torchrun
+                starts them, and all make the same calls (docs/devices.md).
             revision: of the network's repository, as in huggingface_hub.
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 
@@ -113,7 +113,11 @@ class Pipeline:
             from stagevar.loading.split import load_split
 
             model, group = load_split(source, devices, **options)
-        origin = {"source": str(source), "weights": None if weights is None else str(weights), "revision": revision}
+        origin: dict[str, Any] = {
+            "source": str(source),
+            "weights": None if weights is None else str(weights),
+            "revision": revision,
+        }
         if group is not None:
             origin["tensor_parallel"] = devices
         return cls(model, chosen, origin, group)

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from stagevar import __version__
 from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError, quoted
+from stagevar.parallel.team import team
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from stagevar.loading.source import Source
     from stagevar.pipeline import Pipeline
     from stagevar.request import Request
+
+
+SHARED = ("generate",)
+"""Commands whose work the processes of torchrun share."""
 
 
 class Group(TyperGroup):
@@ -64,6 +69,9 @@ def options(
         os.environ["STAGEVAR_DEBUG"] = "1"
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif team().ranks.world > 1 and context.invoked_subcommand not in SHARED:
+        command = f"stagevar {context.invoked_subcommand}"
+        raise OptionError(f"{command} runs in one process; torchrun is for stagevar {', '.join(SHARED)}")
 
 
 ModelOption = Annotated[
@@ -76,6 +84,9 @@ RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit 
 OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Download nothing.")]
 OffloadOption = Annotated[
     bool, typer.Option("--offload-text-encoder", help="Keep its weights on the CPU between prompts.")
+]
+ParallelOption = Annotated[
+    int, typer.Option("--tensor-parallel", min=1, help="Processes of torchrun that share one network.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
@@ -110,6 +121,7 @@ class Place:
     revision: str | None = None
     local_files_only: bool = False
     offload_text_encoder: bool = False
+    tensor_parallel: int = 1
 
     def resolve(self) -> Source:
         """What the model's name means; no weights are fetched."""
@@ -130,7 +142,18 @@ class Place:
             revision=self.revision,
             local_files_only=self.local_files_only,
             offload_text_encoder=self.offload_text_encoder,
+            tensor_parallel=self.tensor_parallel,
         )
+
+    def fetch(self, requests: Sequence[Request]) -> None:
+        """Check all that can be checked without the weights, and then download them.
+
+        Raises:
+            as ``ready``.
+        """
+        from stagevar.loading.sources import fetch
+
+        fetch(self._checked(requests))
 
     def ready(self, requests: Sequence[Request], *, prompts: Sequence[str] = ()) -> Pipeline:
         """The loaded model, once all that can be checked without its weights has been checked.
@@ -143,19 +166,29 @@ class Place:
             RequestError and its kinds, MissingExtraError, MissingFileError
         """
         from stagevar.drawing import read_prompts
-        from stagevar.loading.available import check
-        from stagevar.loading.sources import outline
-        from stagevar.prepared import prepare
         from stagevar.request import Request
 
-        meant = self.resolve()
-        model = outline(meant)
-        for request in requests:
-            prepare(model, request)
-        check(meant)
+        self._checked(requests)
         pipe = self.load()
         read_prompts(pipe.model, [Request(prompt) for prompt in prompts], 16)
         return pipe
+
+    def _checked(self, requests: Sequence[Request]) -> Source:
+        """What the model's name means, once all that can be checked without its weights has been checked."""
+        from stagevar.loading.available import check
+        from stagevar.loading.sources import outline
+        from stagevar.prepared import prepare
+
+        meant = self.resolve()
+        model = outline(meant)
+        if self.tensor_parallel > 1:
+            from stagevar.parallel.tensor import check_split
+
+            check_split(model, self.tensor_parallel)
+        for request in requests:
+            prepare(model, request)
+        check(meant)
+        return meant
 
 
 def read_place(path: Path, *, folder: bool = False) -> Path:

@@ -6,6 +6,7 @@ No process waits in a collective operation, so one that fails never leaves anoth
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stagevar.parallel.ranks import Ranks
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 Value = TypeVar("Value")
 
@@ -98,6 +99,11 @@ class Team:
         """Whether some process has failed."""
         return self.store is not None and self.store.check([FAILED])
 
+    def part(self) -> None:
+        """Ignore the signal by which torchrun ends the other processes of a failed run: this one is ending already."""
+        if self.store is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def _await(self, keys: list[str]) -> None:
         assert self.store is not None
         while not self.store.check(keys):
@@ -120,10 +126,12 @@ class Team:
         try:
             yield
         except Elsewhere:
+            self.part()
             raise
         except BaseException as error:
             if self.store is None or (isinstance(error, SystemExit) and not error.code):
                 raise
+            self.part()
             code, line = explain(error)
             first = self.store.compare_set(FAILED, "", json.dumps([self.ranks.rank, code, line]))
             if json.loads(first)[0] == self.ranks.rank:
@@ -141,7 +149,7 @@ def team() -> Team:
     ranks = Ranks.here()
     if ranks.world == 1:
         return Team(ranks)
-    from torch.distributed import PrefixStore
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://"))

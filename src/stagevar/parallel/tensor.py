@@ -8,6 +8,7 @@ outside the blocks is whole on every device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -46,11 +47,13 @@ def check_split(model: ScaleModel, devices: int) -> None:
                 raise OptionError(f"model {model.name} has a layer {name} that tensor_parallel does not know")
             if what == "down":
                 counts["units of its perceptrons"].add(layer.in_features)
-        counts["attention heads"] |= {part.heads for part in block.modules() if hasattr(part, "heads")}
+        heads = (getattr(part, "heads", None) for part in block.modules())
+        counts["attention heads"] |= {count for count in heads if isinstance(count, int)}
     for what, found in counts.items():
         for count in found:
             if count % devices:
-                able = [str(n) for n in range(2, count + 1) if all(c % n == 0 for each in counts.values() for c in each)]
+                both = math.gcd(*(each for several in counts.values() for each in several))
+                able = [str(n) for n in range(2, both + 1) if both % n == 0]
                 instead = f"take tensor_parallel {', '.join(able)}" if able else "it runs on one device only"
                 raise OptionError(f"the {count} {what} of model {model.name} do not divide by {devices}; {instead}")
 
@@ -133,13 +136,13 @@ def _shorten(part: nn.Module, mesh: DeviceMesh) -> None:
     """Make a part count its own heads, and keep the entries of its vectors that belong to them."""
     rank, devices = mesh.get_local_rank(), mesh.size()
     if isinstance(heads := getattr(part, "heads", None), int):
-        part.heads = heads // devices
+        setattr(part, "heads", heads // devices)  # noqa: B010
     for name in VECTORS:
         if isinstance(vector := getattr(part, name, None), nn.Parameter):
             own = vector.detach().chunk(devices)[rank].clone()
             part.register_parameter(name, nn.Parameter(own, requires_grad=False))
     if hasattr(part, "across_heads"):
-        part.across_heads = partial(norm_over_devices, mesh)
+        setattr(part, "across_heads", partial(norm_over_devices, mesh))  # noqa: B010
 
 
 def norm_over_devices(mesh: DeviceMesh, x: Tensor, eps: float) -> Tensor:
@@ -153,4 +156,3 @@ def norm_over_devices(mesh: DeviceMesh, x: Tensor, eps: float) -> Tensor:
 
 def _sum(mesh: DeviceMesh, share: Tensor) -> Tensor:
     return DTensor.from_local(share, mesh, [Partial()], run_check=False).full_tensor()
-
