@@ -31,7 +31,8 @@ ALLOWED = {
     "engine.plan": {"errors", "engine.grids"},
     "engine.loop": {"errors", "files", "engine.grids", "engine.contract", "engine.plan"},
     "families": {"errors", "untrusted", "quiet", "scenes", "engine.grids", "engine.contract"},
-    "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families"},
+    "parallel": {"errors", "engine.contract"},
+    "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families", "parallel"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
@@ -43,7 +44,7 @@ ALLOWED = {
 }
 ALLOWED["prepared"] = {"errors", "engine", "accelerators", "registry", "request", "sizes"}
 ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
-ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "calling", "drawing"}
+ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "calling", "drawing", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
