@@ -24,7 +24,7 @@ TINY = [name for name, family in FAMILIES.items() if family.tiny is not None]
 def test_heads_that_cannot_be_shared_are_named(family: str) -> None:
     model = tiny(family)
     check_split(model, 2)
-    with pytest.raises(OptionError, match=rf"do not divide by 3; take tensor_parallel 2"):
+    with pytest.raises(OptionError, match=r"do not divide by 3; take tensor_parallel 2"):
         check_split(model, 3)
 
 

@@ -16,9 +16,11 @@ from stagevar.parallel.team import Elsewhere, Team
 
 @pytest.fixture
 def teams() -> Iterator[tuple[Team, Team]]:
-    store, before = HashStore(), signal.getsignal(signal.SIGTERM)
+    store, signals = HashStore(), (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(each) for each in signals]
     yield Team(Ranks(0, 2, 0), store), Team(Ranks(1, 2, 1), store)
-    signal.signal(signal.SIGTERM, before)
+    for each, handler in zip(signals, before, strict=True):
+        signal.signal(each, handler)
 
 
 def test_the_first_process_makes_and_the_others_are_told(teams: tuple[Team, Team]) -> None:

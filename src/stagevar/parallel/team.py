@@ -100,9 +100,10 @@ class Team:
         return self.store is not None and self.store.check([FAILED])
 
     def part(self) -> None:
-        """Ignore the signal by which torchrun ends the other processes of a failed run: this one is ending already."""
+        """Ignore the signals by which torchrun ends the other processes of a failed run: this one is ending already."""
         if self.store is not None:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, signal.SIG_IGN)
 
     def _await(self, keys: list[str]) -> None:
         assert self.store is not None
