@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from torch.distributed import HashStore
 
-from stagevar.cli.explain import explain
+from stagevar.cli.failure import explain
 from stagevar.errors import NumericError, OutputError, Terminated
 from stagevar.parallel.ranks import Ranks
 from stagevar.parallel.team import Elsewhere, Team

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from stagevar.cli.explain import explain
+from stagevar.cli.failure import explain
 from stagevar.errors import LONGEST_MESSAGE, Terminated, shortened
 from stagevar.parallel.team import team
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stagevar.cli.explain import explain
+from stagevar.cli.failure import explain
 from stagevar.cli.options import (
     AcceleratorOption,
     AspectOption,
