@@ -63,6 +63,7 @@ LOAD = (
     "offload_text_encoder",
     "quantize",
     "max_memory",
+    "tensor_parallel",
     "revision",
     "local_files_only",
     "token",

@@ -84,15 +84,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def numbered(folder: Path, stem: str, suffix: str, number: int) -> Path:
+    """The path of the file that is the ``number``-th of its stem, from 1."""
+    return folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+
+
 @contextmanager
-def reserving(folder: Path, stem: str, suffix: str) -> Iterator[tuple[Path, Path]]:
-    """A name in a folder that no other writer has or gets, counted up from ``stem``, and a temporary file that takes
-    its place at the end; on any failure the name is free again.
+def reserving(folder: Path, stem: str, suffix: str, number: int = 1) -> Iterator[tuple[Path, Path]]:
+    """A name in a folder that no other writer has or gets, counted up from ``stem`` and ``number``, and a temporary
+    file that takes its place at the end; on any failure the name is free again.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    number, path = 1, folder / f"{stem}{suffix}"
+    path = numbered(folder, stem, suffix, number)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
@@ -101,7 +106,7 @@ def reserving(folder: Path, stem: str, suffix: str) -> Iterator[tuple[Path, Path
                 break
             except FileExistsError:
                 number += 1
-                path = folder / f"{stem}-{number}{suffix}"
+                path = numbered(folder, stem, suffix, number)
     except OSError as error:
         raise unwritable(path, error) from error
     done = False

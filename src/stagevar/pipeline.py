@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Never, Self, Unpack
+from typing import TYPE_CHECKING, Any, Never, Self, Unpack
 
 import torch
 from tqdm import tqdm
@@ -22,14 +23,17 @@ from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError, PromptError, quoted
 from stagevar.families.linear import pack
 from stagevar.families.tokenizers.half import halve
+from stagevar.loaded import loaded
 from stagevar.loading.place import move, read_device, read_dtype, read_quantize
-from stagevar.loading.sources import load, resolve
 from stagevar.loading.where import Where
-from stagevar.memory.limit import Fit, Held, fitted, held_by, offload_within, read_amount
+from stagevar.memory.limit import Fit, Held, fitted, held_by, read_amount
 from stagevar.prepared import Prepared, prepare
 from stagevar.registry import parse
 from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
 from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
+
+if TYPE_CHECKING:
+    from stagevar.parallel.group import Group
 
 MAX_BATCH = 16
 log = logging.getLogger(__name__)
@@ -39,14 +43,15 @@ StepEnd = Callable[["Pipeline", int, int, dict[str, Any]], object]
 
 
 class Pipeline:
-    """A loaded model, ready to draw. Safe to call again and again: no call changes a later one.
+    """A loaded model, ready to draw. No call changes a later one.
 
     Attributes:
         model: the network with its tokenizer and text encoder.
         accelerator: used by requests that name none.
         origin: source and revision that the model was loaded from.
-        max_memory: bytes that drawing may need by prediction; None for no limit.
+        max_memory: bytes that drawing may need by prediction, or None.
         graphs: captured scales on CUDA, elsewhere None; with None every kernel is started by itself.
+        group: the processes that hold the model together; None if this one holds all of it.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Pipeline:
         accelerator: str | Accelerator = "none",
         origin: Mapping[str, Any] | None = None,
         max_memory: int | str | None = None,
+        group: Group | None = None,
     ) -> None:
         if not isinstance(model, ScaleModel):
             raise OptionError(f"a Pipeline takes a model, not {quoted(model)}; use Pipeline.from_pretrained for names")
@@ -64,6 +70,7 @@ class Pipeline:
         self.max_memory = read_amount(max_memory)
         self._fits: dict[tuple[Schedule, Plan, int, int, Held], Fit] = {}
         self.graphs = Graphs() if model.device.type == "cuda" else None
+        self.group = group
 
     @classmethod
     def from_pretrained(
@@ -79,6 +86,7 @@ class Pipeline:
         offload_text_encoder: bool = False,
         quantize: str | None = None,
         max_memory: int | str | None = None,
+        tensor_parallel: int = 1,
         revision: str | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
@@ -97,10 +105,9 @@ class Pipeline:
             encoder: whether to load the picture tokenizer's encoder too, where it can be left out (VAR, STAR, Switti,
                 HART); drawing does not need it.
             offload_text_encoder: keep its weights on the CPU between prompts.
-            quantize: ``int8`` keeps the weights of the blocks' linear layers in a byte each, rounded, and computes in
-                ``dtype``: less memory, other details. Such a model cannot be saved.
-            max_memory: bytes, or text such as ``8GB``, that drawing may need by prediction: fewer pictures share a
-                pass, and the text encoder waits on the CPU if it must. Refused before loading if no picture fits.
+            quantize: ``int8`` rounds the weights of the blocks' linear layers to a byte each. It cannot be saved.
+            max_memory: bytes, or text such as ``8GB``, that drawing may need by prediction (docs/measured.md).
+            tensor_parallel: processes of torchrun that share the network's blocks (docs/devices.md).
             revision: of the network's repository, as in huggingface_hub.
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 
@@ -111,15 +118,12 @@ class Pipeline:
         check_settings(unknown, LOAD)
         chosen, place = parse(accelerator), read_device(device)
         where = Where(revision=revision, local_files_only=local_files_only, token=token)
-        options: dict[str, Any] = {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
-        options["quantize"] = read_quantize(quantize)
+        options: dict[str, Any] = {"weights": weights, "where": where, "quantize": read_quantize(quantize)}
+        options |= {"dtype": read_dtype(dtype, place), "device": place, "encoder": encoder}
         options |= {"text_encoder": text_encoder, "offload_text_encoder": offload_text_encoder}
         limit = read_amount(max_memory)
-        if limit is not None:
-            options["offload_text_encoder"] = offload_within(resolve(source, weights, where), limit, **options)
-        model = load(source, weights=weights, where=where, **options)
-        origin = {"source": str(source), "weights": None if weights is None else str(weights), "revision": revision}
-        return cls(model, chosen, origin, limit)
+        model, origin, group = loaded(source, limit, whole("tensor_parallel", tensor_parallel), **options)
+        return cls(model, chosen, origin, limit, group)
 
     def __call__(
         self,
@@ -237,6 +241,10 @@ class Pipeline:
             raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
         if output_type not in OUTPUT_TYPES:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
+        if self.group is not None:
+            seeds = self.group.same([request.seed for request in given])
+            given = [replace(request, seed=seed) for request, seed in zip(given, seeds, strict=True)]
+            cancelled = self.group.asked(cancelled)
         prepared = [self.prepare(request) for request in given]
         if self.max_memory is not None:
             alike = {(each.schedule, each.plan): each for each in prepared}
@@ -256,11 +264,7 @@ class Pipeline:
         return prepare(self.model, request, self.accelerator)
 
     def fit(self, prepared: Prepared, batch_size: int) -> Fit:
-        """How pictures like one are drawn within ``max_memory``.
-
-        Raises:
-            OptionError: not even one fits, or there is no limit.
-        """
+        """How pictures like one are drawn within ``max_memory``; OptionError if not even one fits, or without limit."""
         if self.max_memory is None:
             raise OptionError("there is no limit of memory; give max_memory when the model is loaded")
         key = prepared.schedule, prepared.plan, batch_size, self.max_memory, held_by(self.model)
@@ -290,8 +294,10 @@ class Pipeline:
         """Move the model, or change the compute dtype; returns the pipeline itself.
 
         Raises:
-            OptionError: no such device or dtype, or another dtype for int8 weights.
+            OptionError: no such device or dtype, other than int8's, or a model that several processes share.
         """
+        if self.group is not None:
+            raise OptionError("a pipeline with tensor_parallel stays where it is; load it with another device or dtype")
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         place = self.device if device is None else read_device(device)

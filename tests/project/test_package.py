@@ -31,7 +31,8 @@ ALLOWED = {
     "engine.plan": {"errors", "engine.grids"},
     "engine.loop": {"errors", "files", "engine.grids", "engine.contract", "engine.plan"},
     "families": {"errors", "untrusted", "quiet", "scenes", "engine.grids", "engine.contract"},
-    "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families"},
+    "parallel": {"errors", "engine.contract"},
+    "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families", "parallel"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
@@ -44,7 +45,8 @@ ALLOWED = {
 ALLOWED["prepared"] = {"errors", "engine", "accelerators", "registry", "request", "sizes"}
 ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "engine", "families", "loading", "request", "prepared"}
-ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing"}
+ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
+ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}

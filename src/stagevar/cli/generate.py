@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stagevar.cli.failure import explain
 from stagevar.cli.options import (
     AcceleratorOption,
     AspectOption,
@@ -21,6 +23,7 @@ from stagevar.cli.options import (
     ModelOption,
     OfflineOption,
     OffloadOption,
+    ParallelOption,
     Place,
     PromptsOption,
     QuantizeOption,
@@ -37,14 +40,12 @@ from stagevar.cli.options import (
     read_size,
 )
 from stagevar.errors import OptionError, PromptError
+from stagevar.parallel.ranks import portions
+from stagevar.parallel.team import team
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from stagevar.cli.pictures import Target
-    from stagevar.engine.loop.trace import Trace
-    from stagevar.pipeline import Pipeline
-    from stagevar.request import Request
     from stagevar.result import ScaleEvent
 
 
@@ -80,6 +81,7 @@ def generate(
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
     max_memory: MemoryOption = None,
+    tensor_parallel: ParallelOption = 1,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the pictures, a file such as star.png, or - for stdout.")
     ] = Path("out"),
@@ -91,9 +93,11 @@ def generate(
     from stagevar.calling import expand
     from stagevar.cli import show
     from stagevar.cli.pictures import Target
+    from stagevar.cli.work import Work
     from stagevar.drawing import read_prompts as read
 
-    texts = [*(prompts or []), *read_prompts(file)]
+    us = team()
+    texts = us.told("prompts", lambda: [*(prompts or []), *read_prompts(file)])
     if not texts:
         raise PromptError("there is no prompt; say what to draw, or give a file with --prompts")
     requests = expand(
@@ -109,52 +113,36 @@ def generate(
         accelerator=accelerator,
         seed=seed,
     )
+    seeds = us.told("seeds", lambda: [request.seed for request in requests])
+    requests = [replace(request, seed=own) for request, own in zip(requests, seeds, strict=True)]
+    _, replicas = us.ranks.replicas(tensor_parallel)
     target = Target.read(output, len(requests))
     record = None if trace is None else read_place(trace)
     if target.kind == "stream" and as_json:
         raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
-    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    place = Place(
+        model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory, tensor_parallel
+    )
+    us.told("files", lambda: place.fetch(requests))
     pipe = place.ready(requests)
-    requests = read(pipe.model, requests, 16)
+    read_requests = read(pipe.model, requests, 16)
+    work = Work(
+        pipe=pipe,
+        requests=read_requests,
+        numbers=us.told("names", lambda: target.numbers(requests)),
+        batches=portions(len(requests), batch_size, replicas),
+        target=target,
+        trace_file=record,
+    )
+    if not us.leads:
+        work.draw(show.Done(), quiet=True)
+        return
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
-        drawn(pipe, requests, batch_size, target, done, record, quiet=quiet)
+        with us.failing(explain):
+            work.draw(done, quiet=quiet)
         if not quiet:
             show.size(pipe.model, requests[0], aside=as_json or target.kind == "stream")
             show.fit(pipe, requests[0], min(batch_size, len(requests)), aside=as_json or target.kind == "stream")
-
-
-def drawn(
-    pipe: Pipeline,
-    requests: list[Request],
-    batch_size: int,
-    target: Target,
-    done: Any,
-    trace_file: Path | None,
-    *,
-    quiet: bool,
-) -> None:
-    """Draw batch by batch. Each batch is on disk, and noted in ``done``, before the next one begins."""
-    from stagevar.cli.progress import pictures
-    from stagevar.engine.loop.trace import write as write_traces
-
-    with pictures(len(requests), quiet=quiet) as watched:
-        for start in range(0, len(requests), batch_size):
-            result = None
-            for event in watched(pipe.events(requests[start : start + batch_size], batch_size=batch_size)):
-                result = event.result
-            assert result is not None
-            done.traces.append(result.trace)
-            for image, record in zip(result.images, records(result.trace), strict=True):
-                done.pictures.append({"file": target.write(image, record), **record})
-            if trace_file is not None:
-                write_traces(trace_file, done.traces)
-
-
-def records(trace: Trace) -> list[dict[str, Any]]:
-    """Per picture all that repeats it: model, origin, settings, dtype, rounding, and how many shared its batch."""
-    kept = {name: trace.machine[name] for name in ("dtype", "quantize", "stagevar", "torch")}
-    kept["batch"] = len(trace.pictures)
-    return [{"model": trace.model, "origin": trace.origin, **picture, **kept} for picture in trace.pictures]
 
 
 @app.command()
@@ -177,6 +165,7 @@ def again(
     from stagevar.cli import show
     from stagevar.cli.pictures import Target, read_record
     from stagevar.cli.progress import pictures
+    from stagevar.cli.work import records
     from stagevar.request import Request
 
     image, record = read_record(picture)
@@ -196,7 +185,7 @@ def again(
         with pictures(copies, quiet=quiet) as watched:
             *_, event = watched(pipe.events([request] * copies, batch_size=copies))
         assert event.result is not None
-        kept = records(event.result.trace)[0] | {"batch": record.get("batch", 1)}
+        kept = records(event.result.trace)[0]
         same = event.result.images[0].tobytes() == image.tobytes()
         done.traces.append(event.result.trace)
         done.pictures.append({"file": target.write(event.result.images[0], kept), **kept, "same": same})

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from stagevar import __version__
 from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError, quoted
+from stagevar.parallel.team import team
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from stagevar.loading.source import Source
     from stagevar.pipeline import Pipeline
     from stagevar.request import Request
+
+
+SHARED = ("generate",)
+"""Commands whose work the processes of torchrun share."""
 
 
 class Group(TyperGroup):
@@ -64,6 +69,9 @@ def options(
         os.environ["STAGEVAR_DEBUG"] = "1"
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif team().ranks.world > 1 and context.invoked_subcommand not in SHARED:
+        command = f"stagevar {context.invoked_subcommand}"
+        raise OptionError(f"{command} runs in one process; torchrun is for stagevar {', '.join(SHARED)}")
 
 
 ModelOption = Annotated[
@@ -76,6 +84,9 @@ RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit 
 OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Download nothing.")]
 OffloadOption = Annotated[
     bool, typer.Option("--offload-text-encoder", help="Keep its weights on the CPU between prompts.")
+]
+ParallelOption = Annotated[
+    int, typer.Option("--tensor-parallel", min=1, help="Processes of torchrun that share one network.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
@@ -119,6 +130,7 @@ class Place:
     offload_text_encoder: bool = False
     quantize: str | None = None
     max_memory: str | None = None
+    tensor_parallel: int = 1
 
     def resolve(self) -> Source:
         """What the model's name means; no weights are fetched."""
@@ -141,7 +153,18 @@ class Place:
             offload_text_encoder=self.offload_text_encoder,
             quantize=self.quantize,
             max_memory=self.max_memory,
+            tensor_parallel=self.tensor_parallel,
         )
+
+    def fetch(self, requests: Sequence[Request]) -> None:
+        """Check all that can be checked without the weights, and then download them.
+
+        Raises:
+            as ``ready``.
+        """
+        from stagevar.loading.sources import fetch
+
+        fetch(self._checked(requests)[0])
 
     def ready(self, requests: Sequence[Request], *, prompts: Sequence[str] = ()) -> Pipeline:
         """The loaded model, once all that can be checked without its weights has been checked.
@@ -154,17 +177,31 @@ class Place:
             RequestError and its kinds, MissingExtraError, MissingFileError
         """
         from stagevar.drawing import read_prompts
+        from stagevar.request import Request
+
+        pipe = self._checked(requests)[1].load()
+        read_prompts(pipe.model, [Request(prompt) for prompt in prompts], 16)
+        return pipe
+
+    def _checked(self, requests: Sequence[Request]) -> tuple[Source, Place]:
+        """What the model's name means, and where it is put within ``max_memory``, once all that can be checked without
+        its weights has been checked."""
         from stagevar.loading.available import check
         from stagevar.loading.place import read_device, read_dtype, read_quantize
         from stagevar.loading.sources import outline
         from stagevar.memory.limit import offload_within, read_amount
         from stagevar.prepared import prepare
-        from stagevar.request import Request
 
         read_quantize(self.quantize)
         limit, device = read_amount(self.max_memory), read_device(self.device)
         meant = self.resolve()
         model = outline(meant)
+        if self.tensor_parallel > 1:
+            from stagevar.loaded import check_alone
+            from stagevar.parallel.tensor import check_split
+
+            check_alone(quantize=self.quantize, max_memory=limit)
+            check_split(model, self.tensor_parallel)
         for request in requests:
             prepare(model, request)
         offload = self.offload_text_encoder
@@ -173,9 +210,7 @@ class Place:
             settings |= {"quantize": read_quantize(self.quantize), "offload_text_encoder": offload}
             offload = offload_within(meant, limit, requests, **settings)
         check(meant)
-        pipe = replace(self, offload_text_encoder=offload).load()
-        read_prompts(pipe.model, [Request(prompt) for prompt in prompts], 16)
-        return pipe
+        return meant, replace(self, offload_text_encoder=offload)
 
 
 def read_place(path: Path, *, folder: bool = False) -> Path:

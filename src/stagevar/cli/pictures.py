@@ -6,11 +6,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -18,7 +18,10 @@ from PIL.PngImagePlugin import PngInfo
 from stagevar import __version__
 from stagevar.calling import MAX_IMAGES
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError
-from stagevar.files import is_stdout, replacing, require_place, reserving, unwritable
+from stagevar.files import is_stdout, numbered, replacing, require_place, reserving, unwritable
+
+if TYPE_CHECKING:
+    from stagevar.request import Request
 
 SUFFIX = ".png"
 RECORD = "stagevar"
@@ -57,8 +60,24 @@ class Target:
             require_place(path, folder=target.kind == "folder")
         return target
 
-    def write(self, image: Image.Image, record: Mapping[str, Any]) -> str:
+    def numbers(self, requests: Sequence[Request]) -> list[int]:
+        """Which of the files of its stem each picture becomes, if they are written in this order."""
+        taken: set[Path] = set()
+        numbers = []
+        for request in requests:
+            name, number = stem(request.prompt, request.seed), 1
+            while (path := numbered(self.path, name, SUFFIX, number)) in taken or os.path.lexists(path):
+                number += 1
+            taken.add(path)
+            numbers.append(number)
+        return numbers
+
+    def write(self, image: Image.Image, record: Mapping[str, Any], number: int = 1) -> str:
         """Save a picture with its record.
+
+        Args:
+            image, record: what is saved.
+            number: the least that its name in a folder is counted up from.
 
         Returns:
             The path of the file; ``-`` for standard output.
@@ -78,8 +97,8 @@ class Target:
             with replacing(self.path) as temporary:
                 image.save(temporary, format="png", pnginfo=fields)
             return str(self.path)
-        stem = f"{slug(str(record['prompt']))}-{record['seed']}"
-        with reserving(self.path, stem, SUFFIX) as (path, temporary):
+        name = stem(str(record["prompt"]), record["seed"])
+        with reserving(self.path, name, SUFFIX, number) as (path, temporary):
             image.save(temporary, format="png", pnginfo=fields)
         return str(path)
 
@@ -91,6 +110,11 @@ def _repeats(record: Mapping[str, Any]) -> bool:
         return False
     texts = origin.get("source"), record.get("dtype"), origin.get("weights") or "", origin.get("revision") or ""
     return all(isinstance(text, str) for text in texts) and isinstance(batch, int) and 0 < batch <= MAX_IMAGES
+
+
+def stem(prompt: str, seed: int) -> str:
+    """The name of a picture's file, without suffix and number."""
+    return f"{slug(prompt)}-{seed}"
 
 
 def slug(prompt: str, longest: int = 80) -> str:

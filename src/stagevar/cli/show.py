@@ -79,7 +79,8 @@ def times(traces: Sequence[Trace]) -> None:
     network = sum(trace.network_milliseconds for trace in traces) / 1e3
     decoder = sum(trace.decode_milliseconds for trace in traces) / 1e3
     count, first = sum(len(trace.seeds) for trace in traces), traces[0]
-    seconds, place = text + network + decoder, f"{first.machine['device']}, {first.machine['dtype']}"
+    devices = " and ".join(dict.fromkeys(trace.machine["device"] for trace in traces))
+    seconds, place = text + network + decoder, f"{devices}, {first.machine['dtype']}"
     line(
         f"{count} picture{'s' * (count > 1)} of {first.model} in {seconds:.2f} s on {place}: "
         f"text {text:.2f} s, network {network:.2f} s, decoder {decoder:.2f} s"

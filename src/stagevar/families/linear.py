@@ -81,8 +81,14 @@ class Linear(nn.Linear):
 
 
 def packable(weight: Tensor) -> bool:
-    """Whether a weight rests on a CPU that multiplies its dtype by laid-out weights, and is not being trained."""
-    if weight.device.type != "cpu" or weight.requires_grad or not torch.backends.mkldnn.is_available():
+    """Whether a weight rests on a CPU that multiplies its dtype by laid-out weights, is not being trained and is whole,
+    not the share of one device (``DTensor``)."""
+    if (
+        hasattr(weight, "placements")
+        or weight.device.type != "cpu"
+        or weight.requires_grad
+        or not torch.backends.mkldnn.is_available()
+    ):
         return False
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -25,6 +25,7 @@ def fill(
     dtype: torch.dtype | None = None,
     keys: Mapping[str, str] | None = None,
     quantize: str = "",
+    as_stored: bool = False,
 ) -> None:
     """Give a network, which may be on the meta device, the tensors of a checkpoint; then freeze it.
 
@@ -36,6 +37,7 @@ def fill(
         source, keys: the file, and its own names of the tensors in ``state`` where they differ; errors quote them.
         dtype: of the parameters of ``blocks``, at any depth; all others, and all buffers of real numbers, are float32.
         quantize: ``int8`` rounds the weights of linear layers in ``blocks``, straight from the checkpoint's dtype.
+        as_stored: leave the parameters of ``blocks`` in the dtype of the checkpoint, for a caller who casts them.
 
     Raises:
         ForeignCheckpointError: tensors missing or left over.
@@ -63,7 +65,8 @@ def fill(
         if name in rounded:
             continue
         floating = expected[name].is_floating_point()
-        target = (dtype or torch.float32) if name in compute else torch.float32
+        inside = tensor.dtype if as_stored else dtype or torch.float32
+        target = inside if name in compute else torch.float32
         found[name] = tensor.to(target if floating else expected[name].dtype)
         if found[name] is not tensor:
             page_out(tensor)

@@ -100,8 +100,8 @@ def load_folder(folder: Path, family: Family, where: Where, place: Placement) ->
         )
     size = Size(model.config, text=text_repositories(folder, family))
     encoder = load_encoder(family, size, replace(where, folder=folder), place)
-    how: dict[str, Any] = {"source": folder, "dtype": place.dtype, "quantize": place.quantize}
-    fill(model, read_state(folder / WEIGHTS), reshape=_layout, **how)
+    how: dict[str, Any] = {"source": folder, "dtype": place.dtype, "as_stored": place.as_stored}
+    fill(model, read_state(folder / WEIGHTS), reshape=_layout, quantize=place.quantize, **how)
     model.quantized, model.text_encoder = place.quantize, encoder
     return model.to(place.device)
 

@@ -15,6 +15,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.errors import OptionError, quoted
 from stagevar.families.family import TextReader
 from stagevar.families.linear import unpack
+from stagevar.parallel.ranks import Ranks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZED = ("int8",)
@@ -34,6 +35,7 @@ class Placement:
         offload_text_encoder: whether its weights wait on the CPU between prompts.
         quantize: ``int8`` rounds the weights of the blocks' linear layers, see ``families.int8``; "" rounds nothing.
         encoder: whether the picture tokenizer has its encoder, where it can be left out.
+        as_stored: whether the blocks keep the dtype of their file, mapped to memory, for a caller who casts them.
     """
 
     dtype: torch.dtype = torch.float32
@@ -42,16 +44,21 @@ class Placement:
     offload_text_encoder: bool = False
     quantize: str = ""
     encoder: bool = False
+    as_stored: bool = False
 
 
 def read_device(device: str | torch.device) -> torch.device:
-    """The device that a user names; ``auto`` is CUDA if there is any.
+    """The device that a user names; ``auto`` is CUDA if there is any. Of the processes that torchrun started, each has
+    a CUDA device of its own.
 
     Raises:
         OptionError: it cannot be used.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    ranks = Ranks.here()
+    if ranks.world > 1 and str(device) == "cuda":
+        device = f"cuda:{ranks.local}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # names that torch has given up
         try:

@@ -77,8 +77,8 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
         tensors |= {file.prefix + key: tensor for key, tensor in nest.tensors.items()}
         keys |= {file.prefix + key: own for key, own in nest.keys.items()}
     names = expected.names
-    how: dict[str, Any] = {"source": path, "dtype": place.dtype, "keys": keys, "quantize": place.quantize}
-    fill(expected.model, tensors, names.rename, names.reshape, **how)
+    how: dict[str, Any] = {"source": path, "dtype": place.dtype, "as_stored": place.as_stored, "keys": keys}
+    fill(expected.model, tensors, names.rename, names.reshape, quantize=place.quantize, **how)
     expected.model.quantized, expected.model.text_encoder = place.quantize, encoder
     return expected.model.to(place.device)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.errors import CheckpointError, OutputError, first_line
+from stagevar.errors import CheckpointError, OptionError, OutputError, first_line
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.family import CONFIG, WEIGHTS, TextReader
 from stagevar.files import one_name, renewing, unwritable
@@ -38,7 +38,10 @@ def save_model(model: ScaleModel, folder: Path, dtype: torch.dtype | None = None
 
     Raises:
         OutputError: the folder cannot be written; it is left as it was.
+        OptionError: the network is on several devices.
     """
+    if any(hasattr(parameter, "placements") for parameter in model.parameters()):
+        raise OptionError(f"this process has only a part of model {model.name}; load it without tensor_parallel")
     config: dict[str, Any] = {
         "family": model.family,
         "name": model.name,

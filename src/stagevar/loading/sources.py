@@ -155,6 +155,21 @@ def outline(meant: Source) -> ScaleModel:
     return bare(meant.name)
 
 
+def fetch(meant: Source, *, text: bool = True) -> None:
+    """Download what ``load`` would, so that other processes find it on the disk.
+
+    Args:
+        meant: as ``resolve`` found it.
+        text: whether its text encoders are wanted.
+
+    Raises:
+        as ``available.check`` and ``download.locate``.
+    """
+    check(meant, text=text)
+    for origin, file, options in meant.places(text=text):
+        locate(origin, file, **options)
+
+
 def load(
     source: str | Path, *, weights: str | Path | None = None, where: Where | None = None, **place: Any
 ) -> ScaleModel:

@@ -6,6 +6,8 @@ As in ``families/blocks.py``, a part takes the residual stream (R, M, C) in floa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from stagevar.engine.contract.block import BlockContext
 from stagevar.families.blocks import layer_norm, merge_heads, rms_norm, rotate, split_heads
 from stagevar.families.linear import Linear
+
+AcrossHeads = Callable[[Tensor, float], Tensor]
+"""Norm of queries and keys over the channels of all heads: ``layer_norm`` unless the heads are on several devices."""
 
 QK_EPS = 1e-6
 """Epsilon of the norms of queries and keys. The other norms have ``SwittiConfig.eps``."""
@@ -28,6 +33,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
+        self.across_heads: AcrossHeads = layer_norm
         self.modulation = Linear(width, 6 * width)
         self.crop_gain = nn.Parameter(torch.zeros(width))
         self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
@@ -43,7 +49,7 @@ class SelfAttention(nn.Module):
         gain, _, scale, _, shift, _ = context.condition.modulation[context.layer].unbind(1)
         h = rms_norm(x, self.norm) * (1 + scale[:, None]) + shift[:, None]
         parts_RM3C = self.qkv(h.to(self.qkv.weight.dtype)).unflatten(-1, (3, -1))
-        qk = layer_norm(parts_RM3C[:, :, :2], QK_EPS).unflatten(-1, (self.heads, -1))
+        qk = self.across_heads(parts_RM3C[:, :, :2], QK_EPS).unflatten(-1, (self.heads, -1))
         if context.rope is not None:
             qk = rotate(qk, context.rope[..., None, None, :, :])
         q, k = qk.to(parts_RM3C.dtype).permute(2, 0, 3, 1, 4).unbind()
@@ -57,6 +63,7 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, text_channels: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
+        self.across_heads: AcrossHeads = layer_norm
         self.norm, self.norm_out = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
         self.norm_text = nn.RMSNorm(text_channels, eps)
         self.q = Linear(width, width)
@@ -66,10 +73,10 @@ class CrossAttention(nn.Module):
     def keys_values(self, text_RTC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, T, D) of text states (R, T, text channels)."""
         k, v = self.kv(rms_norm(text_RTC, self.norm_text).to(self.kv.weight.dtype)).chunk(2, -1)
-        return split_heads(layer_norm(k, QK_EPS).to(v.dtype), self.heads), split_heads(v, self.heads)
+        return split_heads(self.across_heads(k, QK_EPS).to(v.dtype), self.heads), split_heads(v, self.heads)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        q = layer_norm(self.q(rms_norm(x, self.norm).to(self.q.weight.dtype)), QK_EPS)
+        q = self.across_heads(self.q(rms_norm(x, self.norm).to(self.q.weight.dtype)), QK_EPS)
         k, v = context.condition.text_kv[context.layer]
         mask = context.condition.text_mask
         q = split_heads(q.to(v.dtype), self.heads)

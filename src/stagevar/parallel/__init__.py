@@ -1,0 +1,1 @@
+"""Several processes of one machine, each with a device of its own: they share pictures, or one network."""
