@@ -106,7 +106,7 @@ class Pipeline:
                 HART); drawing does not need it.
             offload_text_encoder: keep its weights on the CPU between prompts.
             quantize: ``int8`` rounds the weights of the blocks' linear layers to a byte each. It cannot be saved.
-            max_memory: bytes, or text such as ``8GB``, that drawing may need by prediction (docs/measured.md).
+            max_memory: bytes, or text such as ``8GB``, that drawing may need by prediction (docs/performance.md).
             tensor_parallel: processes of torchrun that share the network's blocks (docs/devices.md).
             revision: of the network's repository, as in huggingface_hub.
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
