@@ -14,6 +14,7 @@ from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.reads import Read
 
 
 @dataclass(slots=True)
@@ -91,7 +92,6 @@ def capacity(call: Call, image: int) -> int:
     return sum(call.model.rows(Scale(call.schedule, k)) for k in plan.executed[:-1] if plan[k].cache == "all")
 
 
-def after(plan: Plan, k: int) -> tuple[object, ...]:
-    """What the next scale that runs will want to find in memory; empty behind the last one."""
-    later = next((plan[j] for j in plan.executed if j > k), None)
-    return () if later is None else (later.run, later.tokens, any(plan[j].carry > 0 for j in plan.executed if j > k))
+def after(plan: Plan, k: int) -> frozenset[Read] | None:
+    """What later scales will want to find in memory; None if none runs."""
+    return plan.read_later(k) if plan.executed[-1] > k else None

@@ -20,8 +20,9 @@ from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.segments import segments
 from stagevar.engine.plan.memory import LAST, MapKind
 from stagevar.engine.plan.plan import ScalePlan
+from stagevar.engine.plan.reads import Read, guided
 from stagevar.engine.plan.signals import flipped
-from stagevar.engine.plan.tokens import Reduced, TokenContext, Tokens
+from stagevar.engine.plan.tokens import Reduced, TokenContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +77,25 @@ class Pass:
         """Whether no scale runs behind this one."""
         return not self.rest
 
-    @property
-    def next_tokens(self) -> Tokens | None:
-        """The next scale's reduction, if it restores from maps of this scale."""
-        tokens = self.rest[0].tokens if self.rest else None
-        return tokens if tokens is not None and tokens.needs else None
-
-    @property
-    def reused_next(self) -> bool:
-        """Whether the next scale reads this scale's last hidden states in place of a pass of its own."""
-        return bool(self.rest) and self.rest[0].run == "reuse"
+    @cached_property
+    def read_later(self) -> frozenset[Read]:
+        """What later scales read of this one and of those before it."""
+        return self.call.plans[self.cohort.images[0]].read_later(self.k)
 
     @cached_property
-    def carried_later(self) -> bool:
-        """Whether a later scale may carry this scale's guidance difference."""
-        return bool(self.rest) and (self.call.revised or any(scale.carry for scale in self.rest))
+    def written(self) -> frozenset[Read]:
+        """What later scales read of this one."""
+        return frozenset(read for read in self.read_later if read.scale == self.k)
+
+    @cached_property
+    def guided(self) -> int | None:
+        """The last scale so far whose guidance difference a scale with one branch may carry."""
+        return guided(self.call.plans[self.cohort.images[0]].scales, self.k)
+
+    def source(self, *kinds: MapKind) -> int:
+        """The scale whose maps of these kinds this one reads, -1 if it reads none."""
+        read = self.call.plans[self.cohort.images[0]].reads[self.k]
+        return next((each.scale for each in read if each.kind in kinds), -1)
 
     def drawing(self, index: Tensor | None) -> Drawing:
         """How codes are drawn from rows at the given positions."""
@@ -106,14 +111,14 @@ def forward(work: Pass) -> Output:
     """Logits of one cohort at one scale."""
     cohort, plan, grid = work.cohort, work.plan, work.at.grid
     if plan.run == "reuse":
-        x, index, row_layers = cohort.memory.get("hidden", LAST, grid), None, 0
+        x, index, row_layers = cohort.memory.get("hidden", LAST, work.source("hidden"), grid), None, 0
     else:
         x, index, row_layers = _blocks(work)
     n, both = len(cohort.images), plan.branch == "both"
-    if work.carried_later and both and index is None:
-        cohort.memory.put("guidance", LAST, x[:n] - x[n:], grid)
-    if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
-        x = x + _carried(work, index)
+    if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
+        cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], grid)
+    if any(each.carry for each in work.here) and work.guided is not None:
+        x = x + _carried(work, work.guided, index)
     logits = work.call.model.logits(x, cohort.condition, work.at)
     cohort.memory.keep_only(_kept_maps(work))
     temperatures = [each.temperature or 1.0 for each in work.here]
@@ -128,13 +133,11 @@ def forward(work: Pass) -> Output:
     return Output(x, logits, None if index is None else index[:n], row_layers, flips)
 
 
-def _kept_maps(work: Pass) -> set[MapKind]:
-    """Kinds of maps that later scales read."""
-    kept: set[MapKind] = set(work.next_tokens.needs) if work.next_tokens is not None else set()
-    if work.reused_next:
-        kept.add("hidden")
-    if work.carried_later:
-        kept.add("guidance")
+def _kept_maps(work: Pass) -> set[tuple[MapKind, int]]:
+    """Kind and scale of the maps that later scales read, or may read once their plans are revised."""
+    kept = {(read.kind, read.scale) for read in work.read_later}
+    if work.call.revised and work.guided is not None and not work.last:
+        kept.add(("guidance", work.guided))
     return kept
 
 
@@ -142,13 +145,14 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
     """The residual stream of the tokens behind the last block, their positions (None: all), and row-layers.
 
     Only tokens are reduced, restored and remembered, not the rows ahead of them."""
-    model, cohort, at, tokens, later = work.call.model, work.cohort, work.at, work.plan.tokens, work.next_tokens
+    model, cohort, at, tokens = work.call.model, work.cohort, work.at, work.plan.tokens
+    grouped = {read.kind: read.sites for read in work.written if read.sites is not None}
     x = model.embed(cohort.latent, cohort.condition, at)
     rope = model.rope(at, cohort.condition)
     ahead = model.rows(at) - at.tokens
     work.show("embed", x)
     index, row_layers = None, 0
-    for part in segments(model, tokens or later):
+    for part in segments(model, tokens or next(iter(grouped.values()), None)):
         before, reduced = x[:, ahead:], None
         if tokens is not None and part.reducible:
             context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
@@ -165,14 +169,13 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
         elif tokens is not None:
             restored = tokens.restore(before, y[:, ahead:], reduced, context)
             x = torch.cat([y[:, :ahead], restored], 1) if ahead else restored
-        if later is not None and part.reducible and index is None:
-            for kind in later.needs:
-                own = x[:, ahead:] if kind == "hidden" else x[:, ahead:] - before
-                cohort.memory.put(kind, part.group, own, at.grid)
+        for kind in grouped if part.reducible else ():
+            own = x[:, ahead:] if kind == "hidden" else x[:, ahead:] - before
+            cohort.memory.put(kind, part.group, work.k, own, at.grid)
         work.show(f"group.{part.group}", x)
     x = x[:, ahead:]
-    if work.reused_next:
-        cohort.memory.put("hidden", LAST, x, at.grid)
+    if Read("hidden", work.k) in work.written:
+        cohort.memory.put("hidden", LAST, work.k, x, at.grid)
     return x, index, row_layers
 
 
@@ -201,6 +204,7 @@ def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
         latent=cohort.latent,
         change=cohort.change,
         memory=cohort.memory,
+        source=work.source("hidden", "increment"),
     )
 
 
@@ -244,9 +248,9 @@ def _guide(rows: Tensor, here: Sequence[ScalePlan]) -> Tensor:
     return w * cond + (1 - w) * null
 
 
-def _carried(work: Pass, index: Tensor | None) -> Tensor:
-    """``(w - 1) * beta * d``: the guidance that the last two-branch scale showed, at this scale's positions."""
-    difference = work.cohort.memory.get("guidance", LAST, work.at.grid)
+def _carried(work: Pass, guided: int, index: Tensor | None) -> Tensor:
+    """``(w - 1) * beta * d``: the guidance that scale ``guided`` showed, at this scale's positions."""
+    difference = work.cohort.memory.get("guidance", LAST, guided, work.at.grid)
     if index is not None:
         difference = gather(difference, index)
     return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.engine.grids.rows import Branch
+from stagevar.engine.plan.reads import Read, Reads, reads
 from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
@@ -102,22 +102,22 @@ MOST_SCALES = 1000
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
-    """One ``ScalePlan`` per scale of the schedule."""
+    """One ``ScalePlan`` per scale of the schedule.
+
+    Attributes:
+        scales: first to last.
+        reads: per scale, the maps that it reads of earlier ones.
+    """
 
     scales: tuple[ScalePlan, ...]
+    reads: Reads = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.scales, tuple) or not all(isinstance(scale, ScalePlan) for scale in self.scales):
             raise OptionError("a Plan takes a tuple of ScalePlan, one per scale; Plan.uniform makes one of settings")
         if all(scale.run == "skip" for scale in self.scales):
             raise OptionError("the plan runs no scale at all; let at least one run")
-        if self.scales[self.executed[0]].run == "reuse":
-            raise OptionError(f"scale {self.executed[0]} cannot reuse anything, as no scale runs before it")
-        first = self.scales[self.executed[0]].tokens
-        if first is not None and first.needs:
-            raise OptionError(f"scale {self.executed[0]} cannot restore rows from a scale before it, as none runs")
-        for earlier, later in pairwise(self.executed):
-            _check_needs(self.scales[earlier], self.scales[later], later)
+        object.__setattr__(self, "reads", reads(self.scales))
         single: Branch | None = None
         for k, scale in enumerate(self.scales):
             if single is not None and scale.branch != single:
@@ -163,6 +163,10 @@ class Plan:
         """Indices of the scales that run."""
         return tuple(k for k, scale in enumerate(self.scales) if scale.run != "skip")
 
+    def read_later(self, k: int) -> frozenset[Read]:
+        """What scales behind k read of scale k and of those before it."""
+        return frozenset(read for later in self.reads[k + 1 :] for read in later if read.scale <= k)
+
     def __len__(self) -> int:
         return len(self.scales)
 
@@ -190,17 +194,3 @@ def _check_fields(names: Iterable[str]) -> None:
     known = [f.name for f in dataclass_fields(ScalePlan)]
     if unknown := [name for name in names if name not in known]:
         raise OptionError(f"a plan has no {unknown[0]}; its fields are {', '.join(known)}")
-
-
-def _check_needs(earlier: ScalePlan, later: ScalePlan, k: int) -> None:
-    """A scale that restores from the one before needs that one's full maps, in the same groups of blocks."""
-    if later.run == "reuse" and earlier.tokens is not None and earlier.tokens.final:
-        raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
-    if later.run != "full" or later.tokens is None or not later.tokens.needs:
-        return
-    if earlier.run == "reuse":
-        raise OptionError(f"scale {k} restores rows from the scale before it, which did not pass through the network")
-    if earlier.tokens is not None and (
-        earlier.tokens.final or (earlier.tokens.scope, earlier.tokens.dense) != (later.tokens.scope, later.tokens.dense)
-    ):
-        raise OptionError(f"scale {k} restores rows from the scale before it, whose tokens must be grouped alike")

@@ -42,7 +42,7 @@ class Select:
             before; ``hidden``: the group's hidden state at the scale before; ``nearest``: the increment of the nearest
             kept row; ``lowrank``: increments mixed by the least-squares weights that write the input rows in terms of
             the kept ones; ``zero_code``: nothing, they add no codes.
-        scope, dense: see ``Tokens``.
+        scope, dense, source: see ``Tokens``.
     """
 
     keep: float
@@ -50,6 +50,7 @@ class Select:
     restore_by: Restore = "increment"
     scope: Scope = "network"
     dense: tuple[float, float] = (0.0, 0.0)
+    source: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -93,9 +94,9 @@ class Select:
         if index.shape[1] == x_RMC.shape[1]:
             return y_RrC
         if self.restore_by == "hidden":
-            return scatter(context.memory.get("hidden", context.group, context.grid), index, y_RrC)
+            return scatter(context.earlier("hidden"), index, y_RrC)
         if self.restore_by == "increment":
-            return scatter(x_RMC + context.memory.get("increment", context.group, context.grid), index, y_RrC)
+            return scatter(x_RMC + context.earlier("increment"), index, y_RrC)
         if self.restore_by == "nearest":
             return scatter(x_RMC + gather(y_RrC - reduced.x, nearest(index, context.grid)), index, y_RrC)
         return scatter(x_RMC + least_squares(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)

@@ -221,6 +221,7 @@ class _Count:
             latent=self.latent,
             change=self.latent,
             memory=self._memory(k, group),
+            source=self._source(k),
         )
         with FlopCounterMode(display=False, custom_mapping=_SOLVING) as counter, torch.no_grad():
             reduced = tokens.reduce(x, context)
@@ -228,14 +229,17 @@ class _Count:
                 tokens.restore(x, reduced.x, reduced, context)
         return reduced.x.shape[1], counter.get_total_flops()
 
+    def _source(self, k: int) -> int:
+        """The scale whose maps a restoration at scale k reads."""
+        return next((read.scale for read in self.plan.reads[k] if read.sites is not None), -1)
+
     def _memory(self, k: int, group: int) -> Memory:
-        """The maps that a restoration reads, of the scale that ran before."""
-        memory, tokens = Memory(), self.plan[k].tokens
-        before = [j for j in self.plan.executed if j < k]
-        if tokens is not None and before:
-            last = Scale(self.schedule, before[-1])
-            for kind in tokens.needs:
-                memory.put(kind, group, torch.empty(1, last.tokens, self.width, device="meta"), last.grid)
+        """The maps that a restoration reads."""
+        memory = Memory()
+        for read in self.plan.reads[k]:
+            source = Scale(self.schedule, read.scale)
+            rows = torch.empty(1, source.tokens, self.width, device="meta")
+            memory.put(read.kind, group, read.scale, rows, source.grid)
         return memory
 
 
