@@ -1,5 +1,7 @@
 """Operations of plans: counted from shapes, compared with what torch counts while the loop runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -7,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.merge import Merge
+from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.errors import OptionError, UnknownModelError
@@ -39,6 +42,13 @@ TOKENS = {
     "dense ends": Select(0.4, restore_by="nearest", dense=(0.2, 0.2)),
     "zero_code": Select(0.4, restore_by="zero_code"),
     "merge": Merge(0.25),
+}
+
+
+PARTS = {
+    "all": (PartRows(0.4),),
+    "attention not run": (PartRows(1.0, ("attention",), (0.3, 1.0)), PartRows(0.5, fill="zero", score="contrast")),
+    "cross": (PartRows(0.7, ("cross",), score="change", mode="area"),),
 }
 
 
@@ -83,6 +93,16 @@ def test_reduced_plans_cost_what_torch_counts(family, tokens):
     close_to_torch(model, Plan.uniform(count).replace([count - 2], cache="none").replace([count - 1], tokens=tokens))
     if not tokens.final:
         close_to_torch(model, Plan.uniform(count).replace(range(2, count), tokens=tokens))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("rules", PARTS.values(), ids=PARTS)
+def test_parts_on_fewer_rows_cost_what_torch_counts(family, rules):
+    model = MODELS[family]
+    count = len(model.schedule())
+    close_to_torch(model, Plan.uniform(count).replace([count - 2, count - 1], parts=rules))
+    few = Plan.uniform(count).replace([count - 1], parts=tuple(replace(rule, source=1) for rule in rules))
+    close_to_torch(model, few.replace([count - 1], tokens=Select(0.5, restore_by="nearest")))
 
 
 def test_parts_follow_their_formulas():

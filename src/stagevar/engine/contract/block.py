@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from torch import Tensor, nn
+
+from stagevar.engine.grids.rows import Role
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class Block(nn.Module):
     @property
     def parts(self) -> tuple[Part, ...]:
         return tuple(self.children())
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What each part does: ``attention``, ``cross`` or ``feed_forward``, which is also its name."""
+        return cast(tuple[Role, ...], tuple(name for name, _ in self.named_children()))
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         for part in self.parts:

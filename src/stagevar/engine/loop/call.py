@@ -14,8 +14,9 @@ from stagevar.engine.plan.plan import Plan
 
 Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
-the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a
-group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``residual`` and ``latent``."""
+the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``part.N.ROLE`` (increment of
+a part of a block), ``reduced.G`` (rows before a group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``,
+``residual`` and ``latent``."""
 
 
 @dataclass(frozen=True, slots=True)

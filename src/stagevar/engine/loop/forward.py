@@ -17,10 +17,12 @@ from stagevar.engine.grids.rows import gather
 from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call
 from stagevar.engine.loop.cohort import Cohort
+from stagevar.engine.loop.parts import through
 from stagevar.engine.loop.segments import segments
 from stagevar.engine.plan.memory import LAST, MapKind
+from stagevar.engine.plan.parts import Rows
 from stagevar.engine.plan.plan import ScalePlan
-from stagevar.engine.plan.reads import Read, guided
+from stagevar.engine.plan.reads import Grouping, Read, guided
 from stagevar.engine.plan.signals import flipped
 from stagevar.engine.plan.tokens import Reduced, TokenContext
 
@@ -33,14 +35,14 @@ class Output:
         hidden: (R, r, C) states that the logits were made of.
         logits: (n, r, ...), guided and divided by the temperature.
         index: (n, r) positions of the rows, None meaning all.
-        row_layers: how many rows went through how many blocks, in sum.
+        processed: rows that the parts of all blocks have processed, in sum over parts.
         flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
     """
 
     hidden: Tensor
     logits: Tensor
     index: Tensor | None
-    row_layers: int
+    processed: int
     flips: Tensor | None
 
 
@@ -87,6 +89,11 @@ class Pass:
         """What later scales read of this one."""
         return frozenset(read for read in self.read_later if read.scale == self.k)
 
+    @property
+    def before(self) -> int:
+        """The scale that ran before this one, -1 if none did."""
+        return max((j for j in self.call.plans[self.cohort.images[0]].executed if j < self.k), default=-1)
+
     @cached_property
     def guided(self) -> int | None:
         """The last scale so far whose guidance difference a scale with one branch may carry."""
@@ -111,9 +118,9 @@ def forward(work: Pass) -> Output:
     """Logits of one cohort at one scale."""
     cohort, plan, grid = work.cohort, work.plan, work.at.grid
     if plan.run == "reuse":
-        x, index, row_layers = cohort.memory.get("hidden", LAST, work.source("hidden"), grid), None, 0
+        x, index, processed = cohort.memory.get("hidden", LAST, work.source("hidden"), grid), None, 0
     else:
-        x, index, row_layers = _blocks(work)
+        x, index, processed = _blocks(work)
     n, both = len(cohort.images), plan.branch == "both"
     if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
         cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], grid)
@@ -130,7 +137,7 @@ def forward(work: Pass) -> Output:
         flips = flipped(logits, cond) if work.call.revised else None
     elif both:
         logits = cond
-    return Output(x, logits, None if index is None else index[:n], row_layers, flips)
+    return Output(x, logits, None if index is None else index[:n], processed, flips)
 
 
 def _kept_maps(work: Pass) -> set[tuple[MapKind, int]]:
@@ -142,26 +149,28 @@ def _kept_maps(work: Pass) -> set[tuple[MapKind, int]]:
 
 
 def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
-    """The residual stream of the tokens behind the last block, their positions (None: all), and row-layers.
+    """The residual stream of the tokens behind the last block, their positions (None: all), and how many
+    rows the parts of all blocks have processed.
 
     Only tokens are reduced, restored and remembered, not the rows ahead of them."""
     model, cohort, at, tokens = work.call.model, work.cohort, work.at, work.plan.tokens
-    grouped = {read.kind: read.sites for read in work.written if read.sites is not None}
+    grouped = {read.kind: read.sites for read in work.written if isinstance(read.sites, Grouping)}
     x = model.embed(cohort.latent, cohort.condition, at)
     rope = model.rope(at, cohort.condition)
     ahead = model.rows(at) - at.tokens
     work.show("embed", x)
-    index, row_layers = None, 0
+    index, processed = None, 0
     for part in segments(model, tokens or next(iter(grouped.values()), None)):
         before, reduced = x[:, ahead:], None
         if tokens is not None and part.reducible:
             context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
             reduced = tokens.reduce(before, context)
             work.show(f"reduced.{part.group}", reduced.x)
-            y = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced), aligned=tokens.aligned)
+            rows = Rows(ahead, reduced.grid or at.grid, reduced.index)
+            y, count = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced), rows, aligned=tokens.aligned)
         else:
-            y = _layers(work, part.layers, x, rope)
-        row_layers += y.shape[0] * y.shape[1] * len(part.layers)
+            y, count = _layers(work, part.layers, x, rope, Rows(ahead, at.grid, index))
+        processed += count
         if reduced is None:
             x = y
         elif tokens is not None and tokens.final:
@@ -176,7 +185,7 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
     x = x[:, ahead:]
     if Read("hidden", work.k) in work.written:
         cohort.memory.put("hidden", LAST, work.k, x, at.grid)
-    return x, index, row_layers
+    return x, index, processed
 
 
 def _behind(ahead_RAC: Tensor, rope: Tensor | None, reduced: Reduced) -> tuple[Tensor, Tensor | None]:
@@ -208,9 +217,11 @@ def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
     )
 
 
-def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None, *, aligned: bool = True) -> Tensor:
-    """Run consecutive blocks over rows x."""
-    model, cohort, plan = work.call.model, work.cohort, work.plan
+def _layers(
+    work: Pass, layers: range, x: Tensor, rope: Tensor | None, rows: Rows, *, aligned: bool = True
+) -> tuple[Tensor, int]:
+    """The stream behind consecutive blocks over rows x, and how many rows their parts have processed in sum."""
+    model, cohort, plan, processed = work.call.model, work.cohort, work.plan, 0
     guide_behind = plan.guidance_layer if plan.branch == "both" else None
     if guide_behind is not None and guide_behind < 0:
         guide_behind += model.depth
@@ -218,12 +229,12 @@ def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None, *, aligne
     for layer in layers:
         attend = CachedAttention(work, cohort.cache if model.causal else None, layer)
         context = BlockContext(layer, cohort.condition, rope, attend, aligned)
-        for part in blocks[layer].parts:
-            x = x + part(x, context)
+        x, count = through(work, blocks[layer], x, rows, context)
+        processed += count
         if layer == guide_behind:
             x = _guide(x, work.here).repeat(2, 1, 1)
         work.show(f"block.{layer}", x)
-    return x
+    return x, processed
 
 
 class CachedAttention:

@@ -125,13 +125,13 @@ def _revised(plan: Plan, before: Plan, k: int) -> Plan:
 def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signals]]:
     """Run one scale for one cohort and add its codes to the latent; the record's time is for the caller to fill in."""
     model, cohort = work.call.model, work.cohort
-    cached, row_layers, signals = cohort.cache.length(0), 0, list[Signals]()
+    cached, processed, signals = cohort.cache.length(0), 0, list[Signals]()
     cohort.narrow(work.plan.branch)
     if work.plan.run != "skip":
         work.show("begin", cohort.latent)
         output = forward(work)
         work.show("logits", output.logits)
-        row_layers = output.row_layers
+        processed = output.processed
         if not bool(torch.isfinite(output.logits.sum())):
             raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
         drawing = work.drawing(output.index)
@@ -154,7 +154,7 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         images=cohort.images,
         run=work.plan.run,
         branch=cohort.branch,
-        rows=round(row_layers / model.depth),
+        rows=round(processed / (model.depth * len(model.layers[0].parts))),
         cached=cached,
         milliseconds=0.0,
     )

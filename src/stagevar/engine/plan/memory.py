@@ -12,9 +12,9 @@ from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import resize_rows
 from stagevar.errors import OptionError
 
-MapKind = Literal["hidden", "increment", "guidance"]
+MapKind = Literal["hidden", "increment", "guidance", "part"]
 """``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
-difference of the branches' last hidden states."""
+difference of the branches' last hidden states; ``part``: what one part of a block added."""
 
 Site = int | tuple[int, str]
 """Where in the network a map belongs: the index of a group of blocks, or a block and a name within it."""

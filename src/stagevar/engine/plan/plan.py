@@ -9,6 +9,7 @@ from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.engine.grids.rows import Branch
+from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.reads import Read, Reads, reads
 from stagevar.errors import OptionError, quoted
 
@@ -41,6 +42,7 @@ class ScalePlan:
         carry: with branch ``cond``, beta in ``head(x + (w - 1) * beta * upsampled(d))``, where d is the difference of
             the branches' last hidden states at the last scale where both ran; 0 carries nothing.
         tokens: how the rows of a scale are reduced; None processes all.
+        parts: rules for rows of single parts of blocks; of several that hold for a part the first counts.
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``).
             Nothing is ever kept at the last scale that runs.
         temperature: divisor of the logits; 0 takes the most likely code.
@@ -57,6 +59,7 @@ class ScalePlan:
     guidance_layer: int | None = None
     carry: float = field(default=0.0, metadata=PER_IMAGE)
     tokens: Tokens | None = None
+    parts: tuple[PartRows, ...] = ()
     cache: Keep = "all"
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
@@ -71,6 +74,8 @@ class ScalePlan:
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
         if self.cache not in ("all", "none"):
             raise OptionError(f"cache must be 'all' or 'none', not {self.cache!r}")
+        if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
+            raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
         for name in ("guidance", "carry", "temperature", "top_p"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):

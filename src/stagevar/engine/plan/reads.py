@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from stagevar.engine.plan.memory import MapKind
+from stagevar.engine.plan.parts import Sites
 from stagevar.errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ class Read:
     Attributes:
         kind: of the maps.
         scale: the scale that writes them.
-        sites: of which groups of blocks; None for the state behind the last block.
+        sites: of which groups of blocks, or of which of their parts; None for the state behind the last block.
     """
 
     kind: MapKind
     scale: int
-    sites: Grouping | None = None
+    sites: Grouping | Sites | None = None
 
 
 Reads = tuple[tuple[Read, ...], ...]
@@ -76,11 +77,17 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
     scale, tokens = scales[k], scales[k].tokens
     if scale.run == "reuse" and full is not None:
         yield Read("hidden", full)
-    elif tokens is not None and tokens.needs:
+    elif scale.run == "full" and tokens is not None and tokens.needs:
         source = ran if tokens.source is None else tokens.source
         if source is None:
             raise OptionError(f"scale {k} cannot restore rows from a scale before it, as none runs")
         yield from (Read(kind, source, Grouping(tokens.scope, tokens.dense)) for kind in tokens.needs)
+    for rule in scale.parts if scale.run == "full" else ():
+        if rule.reads:
+            source = ran if rule.source is None else rule.source
+            if source is None:
+                raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
+            yield Read("part", source, rule.sites)
     if scale.carry and (source := guided(scales, k)) is not None:
         yield Read("guidance", source)
 
@@ -98,6 +105,10 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
     if writer.run == "reuse":
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")
     own = writer.tokens
+    if isinstance(read.sites, Sites):
+        if own is not None:
+            raise OptionError(f"scale {k} reads parts of scale {read.scale}, whose rows are reduced")
+        return
     if own is not None and (own.final or Grouping(own.scope, own.dense) != read.sites):
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, whose tokens must be grouped alike")
 
@@ -107,5 +118,5 @@ def _check_groupings(found: Sequence[tuple[Read, ...]]) -> None:
     groupings: dict[int, Grouping] = {}
     for k, own in enumerate(found):
         for read in own:
-            if read.sites is not None and groupings.setdefault(read.scale, read.sites) != read.sites:
+            if isinstance(read.sites, Grouping) and groupings.setdefault(read.scale, read.sites) != read.sites:
                 raise OptionError(f"scale {k} and one before it read scale {read.scale} in other groups of blocks")

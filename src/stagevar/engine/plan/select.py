@@ -81,12 +81,7 @@ class Select:
 
     def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
         """(R, M), larger is more worth processing."""
-        if self.score == "norm":
-            return x_RMC.square().sum(-1)
-        if self.score == "distance":
-            return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
-        energy = contrast(context.latent) if self.score == "contrast" else context.change.square().sum(1, keepdim=True)
-        return resize(energy, context.grid, "area").flatten(1).repeat(len(x_RMC) // len(energy), 1)
+        return row_scores(self.score, x_RMC, context.grid, context.latent, context.change)
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
         index = reduced.index
@@ -100,6 +95,16 @@ class Select:
         if self.restore_by == "nearest":
             return scatter(x_RMC + gather(y_RrC - reduced.x, nearest(index, context.grid)), index, y_RrC)
         return scatter(x_RMC + least_squares(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
+
+
+def row_scores(score: Score, x_RMC: Tensor, grid: Grid, latent: Tensor, change: Tensor) -> Tensor:
+    """Scores (R, M), or those of all positions of ``grid`` where they do not depend on the rows; see ``Select``."""
+    if score == "norm":
+        return x_RMC.square().sum(-1)
+    if score == "distance":
+        return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
+    energy = contrast(latent) if score == "contrast" else change.square().sum(1, keepdim=True)
+    return resize(energy, grid, "area").flatten(1).repeat(len(x_RMC) // len(energy), 1)
 
 
 def highest(scores_RM: Tensor, count: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.grid import Grid
+from stagevar.engine.grids.rows import Role
 from stagevar.families.blocks import cosine_query, merge_heads, rms_norm, split_heads
 from stagevar.families.hart.residual import WAVES, waves
 from stagevar.families.linear import Linear
@@ -43,6 +44,10 @@ class HartBlock(Block):
     @property
     def parts(self) -> tuple[Part, ...]:
         return self.attend, self.feed
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return "attention", "feed_forward"
 
     def attend(self, x: Tensor, context: BlockContext) -> Tensor:
         return self._modulated(x, context, 0)

@@ -18,9 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from stagevar.engine.contract.block import Block
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule
+from stagevar.engine.grids.rows import Role
 from stagevar.engine.loop.segments import segments
 from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.parts import rule_at
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.reads import Grouping
 from stagevar.engine.plan.tokens import TokenContext
 
 
@@ -86,47 +89,41 @@ def operations(model: ScaleModel, schedule: Schedule, text_length: int) -> Calla
 def condition_flops(model: ScaleModel, text_length: int) -> int:
     """Operations spent once per image, on the prompt and the null text: the text's keys and values, and the vectors of
     adaptive norms."""
-    layers = [_Layer.of(block) for block in model.layers]
+    parts = [part for block in model.layers for part in _parts(block)]
     shared = sum(_weights(module) for name, module in model.named_children() if name == "modulation")
-    once = sum(layer.once_weights for layer in layers) + shared
-    return 2 * 2 * (sum(layer.text_weights for layer in layers) * text_length + once)
+    once = sum(part.once_weights for part in parts) + shared
+    return 2 * 2 * (sum(part.text_weights for part in parts) * text_length + once)
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
-    """Shapes of one block.
+class _Part:
+    """Shapes of one part of a block.
 
     Attributes:
         weights: weights of linear layers, applied to every row.
-        text_weights: weights applied to every text token, once per image (submodules named ``kv``).
-        once_weights: weights applied to one vector per image (submodules named ``modulation``).
-        self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
-        shared_weights, shared_width: part of ``weights`` and ``cross_width`` that one branch computes for both.
+        text_weights: weights applied to every text token, once per image (a submodule named ``kv``).
+        once_weights: weights applied to one vector per image (a submodule named ``modulation``).
+        width: channels of its attention, 0 if it has none.
+        shared: whether one branch computes it for both.
     """
 
+    role: Role
     weights: int
     text_weights: int
     once_weights: int
-    self_width: int
-    cross_width: int
-    shared_weights: int
-    shared_width: int
+    width: int
+    shared: bool
 
     @classmethod
-    def of(cls, block: Block) -> _Layer:
-        text, once, self_width, cross_width, shared_weights, shared_width = 0, 0, 0, 0, 0, 0
-        for part in block.children():
-            kv, modulation = getattr(part, "kv", None), getattr(part, "modulation", None)
-            once += 0 if modulation is None else _weights(modulation)
-            width = part.proj.in_features if hasattr(part, "heads") and isinstance(part.proj, nn.Linear) else 0
-            if kv is None:
-                self_width += width
-            else:
-                cross_width, text = cross_width + width, text + _weights(kv)
-            if kv is not None and getattr(part, "shared", False):
-                shared_weights, shared_width = shared_weights + _weights(part) - _weights(kv), shared_width + width
-        weights = _weights(block) - text - once
-        return cls(weights, text, once, self_width, cross_width, shared_weights, shared_width)
+    def of(cls, role: Role, part: nn.Module) -> _Part:
+        text, once = (_weights(getattr(part, name, None) or nn.Module()) for name in ("kv", "modulation"))
+        attention: Any = part
+        width = 0 if role == "feed_forward" else attention.proj.in_features
+        return cls(role, _weights(part) - text - once, text, once, width, getattr(part, "shared", False))
+
+
+def _parts(block: Block) -> tuple[_Part, ...]:
+    return tuple(_Part.of(role, block.get_submodule(role)) for role in block.roles)
 
 
 def _row(module: nn.Module, rows: int) -> int:
@@ -144,9 +141,9 @@ class _Count:
 
     def __init__(self, model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> None:
         self.model, self.schedule, self.plan, self.text_length = model, schedule, plan, text_length
-        self.layers = [_Layer.of(block) for block in model.layers]
+        self.layers = [_parts(block) for block in model.layers]
         self.cached = [0] * model.depth
-        self.width = self.layers[0].self_width
+        self.width = self.layers[0][0].width
         self.latent = torch.empty_like(model.empty_latent(1, schedule), device="meta")
         head = model.get_submodule("head")
         self.head_row = _weights(head)
@@ -161,26 +158,31 @@ class _Count:
         if here.run == "skip":
             return ScaleFlops(k, at.grid)
         branches = 2 if here.branch == "both" else 1
-        row_layers, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
+        processed, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
         for group, layers in self._segments(k):
             rows = count
             if group is not None:
                 rows, overhead = self._reduction(k, group)
                 tokens += overhead
-            spared = branches - 1 if group is None or here.tokens is None or here.tokens.aligned else 0
             for layer in layers:
-                shape, run = self.layers[layer], rows + ahead
-                row_layers += run
-                linear += 2 * run * (branches * shape.weights - spared * shape.shared_weights)
-                attention += 4 * run * self._keys(k, layer, run) * shape.self_width
-                cross += 4 * run * self.text_length * (branches * shape.cross_width - spared * shape.shared_width)
+                for part in self.layers[layer]:
+                    run, aligned = self._rows(k, layer, part.role, rows)
+                    run += ahead
+                    aligned &= group is None or here.tokens is None or here.tokens.aligned
+                    processed += run
+                    copies = 1 if part.shared and aligned else branches
+                    linear += 2 * run * copies * part.weights
+                    if part.role == "attention":
+                        attention += 4 * run * self._keys(k, layer, run) * part.width
+                    if part.role == "cross":
+                        cross += 4 * run * self.text_length * copies * part.width
         read = rows if here.tokens is not None and here.tokens.final else count
-        depth, finishing = self.model.depth, self.model.finishing(at)
+        finishing = self.model.finishing(at)
         return ScaleFlops(
             k,
             at.grid,
-            rows=round(branches * row_layers / depth),
-            share=row_layers / (depth * (count + ahead)),
+            rows=round(branches * processed / (self.model.depth * len(self.layers[0]))),
+            share=processed / (self.model.depth * len(self.layers[0]) * (count + ahead)),
             embed=2 * count * self.embed_row if k and here.run == "full" else 0,
             linear=linear,
             attention=branches * attention,
@@ -196,6 +198,12 @@ class _Count:
         if here.run == "full":
             for part in segments(self.model, here.tokens):
                 yield part.group if part.reducible else None, part.layers
+
+    def _rows(self, k: int, layer: int, role: Role, rows: int) -> tuple[int, bool]:
+        """Rows of ``rows`` that a part processes, and whether both branches process the same."""
+        rule = rule_at(self.plan[k].parts, layer, role, self.model.depth)
+        count = rows if rule is None else rule.count(rows)
+        return count, rule is None or rule.aligned or count == rows
 
     def _keys(self, k: int, layer: int, rows: int) -> int:
         """Positions that self-attention of a layer sees; the rows stay in its cache if the plan says so."""
@@ -231,7 +239,7 @@ class _Count:
 
     def _source(self, k: int) -> int:
         """The scale whose maps a restoration at scale k reads."""
-        return next((read.scale for read in self.plan.reads[k] if read.sites is not None), -1)
+        return next((read.scale for read in self.plan.reads[k] if isinstance(read.sites, Grouping)), -1)
 
     def _memory(self, k: int, group: int) -> Memory:
         """The maps that a restoration reads."""
