@@ -95,6 +95,11 @@ class Block(nn.Module):
         """What each part does: ``attention``, ``cross`` or ``feed_forward``, which is also its name."""
         return cast(tuple[Role, ...], tuple(name for name, _ in self.named_children()))
 
+    def queries(self, x_RmC: Tensor, context: BlockContext) -> Tensor:
+        """Queries (R, H, m, D) of rows: their projection by self-attention before bias, norm and rotation."""
+        attention = self.get_submodule("attention")
+        return cast(Tensor, cast(Any, attention).queries(x_RmC, context))
+
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         for part in self.parts:
             x = x + part(x, context)

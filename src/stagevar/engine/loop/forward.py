@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.engine.contract.block import Block, BlockContext
-from stagevar.engine.contract.drawing import Drawing
-from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
 from stagevar.engine.loop.cache import KVCache
-from stagevar.engine.loop.call import Call
-from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.parts import through
+from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.look import Look, joined, pattern_at
 from stagevar.engine.plan.memory import LAST, MapKind
 from stagevar.engine.plan.parts import Rows
 from stagevar.engine.plan.plan import ScalePlan
-from stagevar.engine.plan.reads import Grouping, Read, guided
+from stagevar.engine.plan.reads import Grouping, Read
 from stagevar.engine.plan.signals import flipped
 from stagevar.engine.plan.tokens import Reduced, TokenContext
 
@@ -44,74 +41,6 @@ class Output:
     index: Tensor | None
     processed: int
     flips: Tensor | None
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass of one cohort through the network at scale k."""
-
-    call: Call
-    cohort: Cohort
-    k: int
-
-    @cached_property
-    def at(self) -> Scale:
-        return Scale(self.call.schedule, self.k)
-
-    @cached_property
-    def here(self) -> list[ScalePlan]:
-        """Each image's plan at this scale."""
-        return [self.call.plans[image][self.k] for image in self.cohort.images]
-
-    @property
-    def plan(self) -> ScalePlan:
-        """The plan of the first image, for all that the images of a cohort have in common."""
-        return self.here[0]
-
-    @cached_property
-    def rest(self) -> list[ScalePlan]:
-        """The first image's plans of the scales that still run."""
-        plan = self.call.plans[self.cohort.images[0]]
-        return [plan[j] for j in plan.executed if j > self.k]
-
-    @property
-    def last(self) -> bool:
-        """Whether no scale runs behind this one."""
-        return not self.rest
-
-    @cached_property
-    def read_later(self) -> frozenset[Read]:
-        """What later scales read of this one and of those before it."""
-        return self.call.plans[self.cohort.images[0]].read_later(self.k)
-
-    @cached_property
-    def written(self) -> frozenset[Read]:
-        """What later scales read of this one."""
-        return frozenset(read for read in self.read_later if read.scale == self.k)
-
-    @property
-    def before(self) -> int:
-        """The scale that ran before this one, -1 if none did."""
-        return max((j for j in self.call.plans[self.cohort.images[0]].executed if j < self.k), default=-1)
-
-    @cached_property
-    def guided(self) -> int | None:
-        """The last scale so far whose guidance difference a scale with one branch may carry."""
-        return guided(self.call.plans[self.cohort.images[0]].scales, self.k)
-
-    def source(self, *kinds: MapKind) -> int:
-        """The scale whose maps of these kinds this one reads, -1 if it reads none."""
-        read = self.call.plans[self.cohort.images[0]].reads[self.k]
-        return next((each.scale for each in read if each.kind in kinds), -1)
-
-    def drawing(self, index: Tensor | None) -> Drawing:
-        """How codes are drawn from rows at the given positions."""
-        seeds = [self.call.seeds[image] for image in self.cohort.images]
-        return Drawing(self.at, self.cohort.condition, self.here, seeds, self.call.noise, index)
-
-    def show(self, name: str, tensor: Tensor) -> None:
-        if self.call.tap is not None:
-            self.call.tap(name, self.k, tensor)
 
 
 def forward(work: Pass) -> Output:
@@ -227,9 +156,8 @@ def _layers(
         guide_behind += model.depth
     blocks: list[Block] = model.layers
     for layer in layers:
-        attend = CachedAttention(work, cohort.cache if model.causal else None, layer)
-        context = BlockContext(layer, cohort.condition, rope, attend, aligned)
-        x, count = through(work, blocks[layer], x, rows, context)
+        attend = CachedAttention(work, cohort.cache if model.causal else None, layer, rows)
+        x, count = through(work, blocks[layer], x, rows, BlockContext(layer, cohort.condition, rope, attend, aligned))
         processed += count
         if layer == guide_behind:
             x = _guide(x, work.here).repeat(2, 1, 1)
@@ -237,19 +165,41 @@ def _layers(
     return x, processed
 
 
+@dataclass(frozen=True, slots=True)
 class CachedAttention:
-    """Self-attention of one layer at one scale over its history and itself."""
+    """Self-attention of one layer at one scale over its history and itself.
 
-    def __init__(self, work: Pass, cache: KVCache | None, layer: int) -> None:
-        self.work, self.cache, self.layer = work, cache, layer
+    Attributes:
+        work, cache, layer: of the pass; without a cache there is no history.
+        rows: of the stream.
+        chosen: (R, m) those of its rows that attend, None for all.
+    """
+
+    work: Pass
+    cache: KVCache | None
+    layer: int
+    rows: Rows
+    chosen: Tensor | None = None
 
     def __call__(self, q_RHMD: Tensor, k_RHMD: Tensor, v_RHMD: Tensor, /, *, scale: float) -> Tensor:
-        work = self.work
+        work, keep = self.work, not self.work.last and self.work.plan.cache != "none"
         if self.cache is not None:
-            keep = not work.last and work.plan.cache == "all"
             k_RHMD, v_RHMD = self.cache.extend(self.layer, k_RHMD, v_RHMD, keep=keep, release=work.last)
         work.show(f"attended.{self.layer}", k_RHMD)
+        if work.placed:
+            look = self.look(keep, q_RHMD.device)
+            pattern = pattern_at(work.plan.attend, self.layer, look.depth)
+            if pattern is not None:
+                return pattern(q_RHMD, k_RHMD, v_RHMD, scale=scale, look=look)
         return F.scaled_dot_product_attention(q_RHMD, k_RHMD, v_RHMD, scale=scale)
+
+    def look(self, keep: bool, device: torch.device) -> Look:
+        """Places of the rows that attend and of all keys, which are noted if the keys are kept."""
+        queries = self.work.row_places(self.rows, self.chosen, device)
+        places, keys = self.work.cohort.places, queries
+        if self.cache is not None:
+            keys = places.extend(self.layer, queries) if keep else joined(places.of(self.layer), queries)
+        return self.work.look(self.layer, queries, keys)
 
 
 def _guide(rows: Tensor, here: Sequence[ScalePlan]) -> Tensor:

@@ -17,8 +17,9 @@ from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.noise import Uniforms, uniforms
 from stagevar.engine.loop.call import Call, Tap
 from stagevar.engine.loop.cohort import Cohort
-from stagevar.engine.loop.forward import Output, Pass, forward
+from stagevar.engine.loop.forward import Output, forward
 from stagevar.engine.loop.sample import sample
+from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.trace import ScaleRecord
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals, measure
@@ -125,7 +126,7 @@ def _revised(plan: Plan, before: Plan, k: int) -> Plan:
 def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signals]]:
     """Run one scale for one cohort and add its codes to the latent; the record's time is for the caller to fill in."""
     model, cohort = work.call.model, work.cohort
-    cached, processed, signals = cohort.cache.length(0), 0, list[Signals]()
+    cached, processed, signals = cohort.cache.mean_length, 0, list[Signals]()
     cohort.narrow(work.plan.branch)
     if work.plan.run != "skip":
         work.show("begin", cohort.latent)

@@ -14,11 +14,14 @@ from stagevar.engine.plan.reads import Read, Reads, reads
 from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
+    from stagevar.engine.plan.look import Evict, Pattern
     from stagevar.engine.plan.tokens import Tokens
 
 
 Run = Literal["full", "skip", "reuse"]
 Keep = Literal["all", "none"]
+"""Whether self-attention keeps the processed rows of a scale or forgets them after it."""
+
 Stage = Literal["semantic", "structure", "fidelity"]
 STAGES: tuple[Stage, ...] = ("semantic", "structure", "fidelity")
 
@@ -43,8 +46,10 @@ class ScalePlan:
             the branches' last hidden states at the last scale where both ran; 0 carries nothing.
         tokens: how the rows of a scale are reduced; None processes all.
         parts: rules for rows of single parts of blocks; of several that hold for a part the first counts.
-        cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``).
-            Nothing is ever kept at the last scale that runs.
+        attend: patterns of self-attention; of several that hold for a block the first counts, and where none does every
+            row attends to all keys.
+        cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
+            which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
@@ -60,7 +65,8 @@ class ScalePlan:
     carry: float = field(default=0.0, metadata=PER_IMAGE)
     tokens: Tokens | None = None
     parts: tuple[PartRows, ...] = ()
-    cache: Keep = "all"
+    attend: tuple[Pattern, ...] = ()
+    cache: Keep | Evict = "all"
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
     top_p: float = field(default=1.0, metadata=PER_IMAGE)
@@ -72,8 +78,10 @@ class ScalePlan:
             raise OptionError(f"run must be 'full', 'skip' or 'reuse', not {self.run!r}")
         if self.branch not in ("both", "cond", "null"):
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
-        if self.cache not in ("all", "none"):
-            raise OptionError(f"cache must be 'all' or 'none', not {self.cache!r}")
+        if self.cache not in ("all", "none") and not hasattr(self.cache, "capacity"):
+            raise OptionError(f"cache must be 'all', 'none' or a rule such as WindowVotes, not {self.cache!r}")
+        if not isinstance(self.attend, tuple) or not all(hasattr(pattern, "products") for pattern in self.attend):
+            raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
             raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
         for name in ("guidance", "carry", "temperature", "top_p"):
@@ -162,6 +170,11 @@ class Plan:
                 raise OptionError(f"there is no scale {k}; the plan has {len(edited)}")
             edited[k] = replace(edited[k], **fields)
         return Plan(tuple(edited))
+
+    @property
+    def placed(self) -> bool:
+        """Whether a scale has a pattern or an eviction, so that the places of keys must be known."""
+        return any(scale.attend or not isinstance(scale.cache, str) for scale in self.scales)
 
     @property
     def executed(self) -> tuple[int, ...]:

@@ -119,9 +119,15 @@ def highest(scores_RM: Tensor, count: int) -> Tensor:
     """
     scores = scores_RM.float()
     lowest = scores.topk(count, dim=1).values[:, -1:]
-    margin = TIE * (lowest + FLOOR * scores.amax(1, keepdim=True))
+    return tied_top(scores, count, TIE * (lowest + FLOOR * scores.amax(1, keepdim=True)))
+
+
+def tied_top(scores: Tensor, count: int, margin: Tensor) -> Tensor:
+    """Positions (..., count) of the highest scores (..., M), ascending; scores within ``margin`` (..., 1) of the lowest
+    one taken tie with it, and of them the first win."""
+    lowest = scores.topk(count, dim=-1).values[..., -1:]
     rank = (scores > lowest + margin).int() + (scores >= lowest - margin).int()
-    return rank.sort(stable=True, dim=1, descending=True).indices[:, :count].sort(1).values
+    return rank.sort(stable=True, dim=-1, descending=True).indices[..., :count].sort(-1).values
 
 
 def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:

@@ -17,11 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.engine.contract.block import Block
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.grid import Grid, Scale, Schedule
+from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.rows import Role
+from stagevar.engine.loop.places import row_places
 from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.look import Look, Places, count, joined, pattern_at
 from stagevar.engine.plan.memory import Memory
-from stagevar.engine.plan.parts import rule_at
+from stagevar.engine.plan.parts import Rows, rule_at
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.reads import Grouping
 from stagevar.engine.plan.tokens import TokenContext
@@ -103,6 +105,7 @@ class _Part:
         weights: weights of linear layers, applied to every row.
         text_weights: weights applied to every text token, once per image (a submodule named ``kv``).
         once_weights: weights applied to one vector per image (a submodule named ``modulation``).
+        query_weights: weights that a row passes to become a query, key and value.
         width: channels of its attention, 0 if it has none.
         shared: whether one branch computes it for both.
     """
@@ -111,6 +114,7 @@ class _Part:
     weights: int
     text_weights: int
     once_weights: int
+    query_weights: int
     width: int
     shared: bool
 
@@ -119,7 +123,8 @@ class _Part:
         text, once = (_weights(getattr(part, name, None) or nn.Module()) for name in ("kv", "modulation"))
         attention: Any = part
         width = 0 if role == "feed_forward" else attention.proj.in_features
-        return cls(role, _weights(part) - text - once, text, once, width, getattr(part, "shared", False))
+        qkv = _weights(getattr(part, "qkv", None) or nn.Module())
+        return cls(role, _weights(part) - text - once, text, once, qkv, width, getattr(part, "shared", False))
 
 
 def _parts(block: Block) -> tuple[_Part, ...]:
@@ -142,7 +147,8 @@ class _Count:
     def __init__(self, model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> None:
         self.model, self.schedule, self.plan, self.text_length = model, schedule, plan, text_length
         self.layers = [_parts(block) for block in model.layers]
-        self.cached = [0] * model.depth
+        self.cached: list[Places] = [()] * model.depth
+        self.sequence = tuple(model.rows(at) for at in scales(schedule))
         self.width = self.layers[0][0].width
         self.latent = torch.empty_like(model.empty_latent(1, schedule), device="meta")
         head = model.get_submodule("head")
@@ -154,16 +160,16 @@ class _Count:
     def scale(self, k: int) -> ScaleFlops:
         """Operations of scale k, after those before it."""
         here, at = self.plan[k], Scale(self.schedule, k)
-        count, ahead = at.tokens, self.model.rows(at) - at.tokens
+        tokens, ahead = at.tokens, self.model.rows(at) - at.tokens
         if here.run == "skip":
             return ScaleFlops(k, at.grid)
         branches = 2 if here.branch == "both" else 1
-        processed, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
+        processed, linear, attention, cross, reducing, rows = 0, 0, 0, 0, 0, tokens
         for group, layers in self._segments(k):
-            rows = count
+            rows = tokens
             if group is not None:
                 rows, overhead = self._reduction(k, group)
-                tokens += overhead
+                reducing += overhead
             for layer in layers:
                 for part in self.layers[layer]:
                     run, aligned = self._rows(k, layer, part.role, rows)
@@ -172,22 +178,24 @@ class _Count:
                     processed += run
                     copies = 1 if part.shared and aligned else branches
                     linear += 2 * run * copies * part.weights
-                    if part.role == "attention":
-                        attention += 4 * run * self._keys(k, layer, run) * part.width
+                    if part.role == "attention" and run:
+                        products, votes = self._attention(k, layer, run, Rows(ahead, at.grid), run == tokens + ahead)
+                        attention += 2 * products * part.width
+                        linear += 2 * votes * branches * part.query_weights
                     if part.role == "cross":
                         cross += 4 * run * self.text_length * copies * part.width
-        read = rows if here.tokens is not None and here.tokens.final else count
+        read = rows if here.tokens is not None and here.tokens.final else tokens
         finishing = self.model.finishing(at)
         return ScaleFlops(
             k,
             at.grid,
             rows=round(branches * processed / (self.model.depth * len(self.layers[0]))),
-            share=processed / (self.model.depth * len(self.layers[0]) * (count + ahead)),
-            embed=2 * count * self.embed_row if k and here.run == "full" else 0,
+            share=processed / (self.model.depth * len(self.layers[0]) * (tokens + ahead)),
+            embed=2 * tokens * self.embed_row if k and here.run == "full" else 0,
             linear=linear,
             attention=branches * attention,
             cross=cross,
-            tokens=branches * tokens,
+            tokens=branches * reducing,
             head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once),
             finish=branches * read * sum(times * _row(module, read) for module, times in finishing),
         )
@@ -205,14 +213,28 @@ class _Count:
         count = rows if rule is None else rule.count(rows)
         return count, rule is None or rule.aligned or count == rows
 
-    def _keys(self, k: int, layer: int, rows: int) -> int:
-        """Positions that self-attention of a layer sees; the rows stay in its cache if the plan says so."""
-        if not self.model.causal:
-            return rows
-        keys = self.cached[layer] + rows
-        if self.plan[k].cache == "all":
-            self.cached[layer] = keys
-        return keys
+    def _attention(self, k: int, layer: int, run: int, rows: Rows, whole: bool) -> tuple[int, int]:
+        """Products of two vectors that a head takes in self-attention of ``run`` rows, which are all of the scale or
+        not, and in dropping what the plan drops of the cache; and rows whose queries are made for that."""
+        here, at, model = self.plan[k], Scale(self.schedule, k), self.model
+        queries: Places = torch.empty(1, 1, run, device="meta", dtype=torch.long)
+        if whole:
+            queries = row_places(rows, at.grid, sum(self.sequence[:k]), None, torch.device("meta"))
+        keys = joined(self.cached[layer], queries) if model.causal else queries
+        look = Look(at, layer, model.depth, self.sequence, queries, keys, Memory())
+        pattern = pattern_at(here.attend, layer, model.depth)
+        products = 2 * run * count(keys) if pattern is None else pattern.products(look)
+        if not model.causal or here.cache == "none":
+            return products, 0
+        self.cached[layer] = keys
+        if isinstance(here.cache, str) or k == self.plan.executed[-1]:
+            return products, 0
+        capacity = here.cache.capacity(at, self.sequence, layer)
+        if capacity >= count(keys):
+            return products, 0
+        self.cached[layer] = torch.empty(1, 1, capacity, device="meta", dtype=torch.long)
+        votes = len(here.cache.voters(look))
+        return products + (count(keys) if votes else 0), votes
 
     def _reduction(self, k: int, group: int) -> tuple[int, int]:
         """Rows that a group processes, and the operations of reducing to them and restoring from them."""
