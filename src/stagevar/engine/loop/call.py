@@ -15,8 +15,9 @@ from stagevar.engine.plan.plan import Plan
 Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
 the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``part.N.ROLE`` (increment of
-a part of a block), ``reduced.G`` (rows before a group), ``attended.N`` (keys of self-attention), ``kept.N`` (places of
-what stays in a layer's cache where something is dropped), ``logits``, ``codes``, ``residual`` and ``latent``."""
+a part of a block), ``chosen.N.ROLE`` (the rows that a part has processed where not all), ``reduced.G`` (rows before a
+group), ``attended.N`` (keys of self-attention), ``kept.N`` (places of what stays in a layer's cache where something is
+dropped), ``logits``, ``codes``, ``residual`` and ``latent``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ def through(work: Pass, block: Block, x: Tensor, rows: Rows, context: BlockConte
         else:
             increment, chosen = _partly(work, rule, role, part, x, rows, context)
             count = chosen.shape[1]
+            work.show(f"chosen.{layer}.{role}", chosen)
         if role == "attention" and count and not isinstance(work.plan.cache, str):
             queries = work.row_places(rows, chosen, x.device)
             _evict(work, block, x if chosen is None else gather(x, chosen), context, queries)

@@ -53,14 +53,18 @@ class WindowVotes:
         return tuple((2 * i + 1) * rows // (2 * few) for i in range(few))
 
     def keep(self, keys: Tensor, queries: Callable[[], Tensor], look: Look) -> Tensor:
-        length, rows = keys.shape[2], count(look.queries)
-        own = torch.tensor(self.voters(look), device=keys.device) + length - rows
-        votes = (keys.float() @ queries().float().sum(2)[..., None])[..., 0] * keys.shape[-1] ** -0.5
-        largest = votes.abs().amax(-1, keepdim=True)
+        votes = self.votes(keys, queries(), look)
+        largest = votes.masked_fill(votes == torch.inf, 0).abs().amax(-1, keepdim=True)
+        return tied_top(votes, self.capacities[look.layer], TIE * largest)
+
+    def votes(self, keys: Tensor, queries_RHwD: Tensor, look: Look) -> Tensor:
+        """(R, H, L), infinite for the window."""
+        own = torch.tensor(self.voters(look), device=keys.device) + keys.shape[2] - count(look.queries)
+        votes = (keys.float() @ queries_RHwD.float().sum(2)[..., None])[..., 0] * keys.shape[-1] ** -0.5
         votes[..., own] = -torch.inf
         votes = F.max_pool1d(votes, self.pool, 1, self.pool // 2)
         votes[..., own] = torch.inf
-        return tied_top(votes, self.capacities[look.layer], TIE * largest)
+        return votes
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ def as_tensor(places: Places, device: torch.device) -> Tensor:
 
 def joined(first: Places, second: Places) -> Places:
     """The places of the first rows, then those of the second."""
-    if not first or not second:
-        return second or first
+    if not count(first) or not count(second):
+        return first if count(first) else second
     if not isinstance(first, Tensor) and not isinstance(second, Tensor):
         if first[-1][1] == second[0][0]:
             return (*first[:-1], (first[-1][0], second[0][1]), *second[1:])
