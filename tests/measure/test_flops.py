@@ -8,6 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan.evict import Recent, WindowVotes
+from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
@@ -103,6 +105,27 @@ def test_parts_on_fewer_rows_cost_what_torch_counts(family, rules):
     close_to_torch(model, Plan.uniform(count).replace([count - 2, count - 1], parts=rules))
     few = Plan.uniform(count).replace([count - 1], parts=tuple(replace(rule, source=1) for rule in rules))
     close_to_torch(model, few.replace([count - 1], tokens=Select(0.5, restore_by="nearest")))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("rows", [{}, {"tokens": Select(0.5, restore_by="nearest")}, {"parts": (PartRows(0.4),)}])
+def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
+    model = MODELS[family]
+    count, votes = len(model.schedule()), WindowVotes((40,) * model.depth)
+    pattern = Local((1, 3), 1, 8, (0.3, 1.0))
+    plan = Plan.uniform(count).replace(range(2, count), cache=votes).replace([count - 1], attend=(pattern,), **rows)
+    close_to_torch(model, plan)
+    close_to_torch(model, Plan.uniform(count, cache=Recent(2, 1)).replace([count - 1, count - 2], attend=(pattern,)))
+
+
+def test_a_pattern_spares_what_it_does_not_show():
+    model, plain = MODELS["infinity"], Plan.uniform(len(MODELS["infinity"].schedule()))
+    schedule, last = model.schedule(), len(plain) - 1
+    whole, local = (
+        plan_flops(model, schedule, plain.replace([last], attend=attend), 7)[last].attention
+        for attend in ((), (Local((1,), 0, 16),))
+    )
+    assert local < 0.4 * whole
 
 
 def test_parts_follow_their_formulas():

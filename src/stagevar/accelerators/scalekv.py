@@ -73,9 +73,7 @@ class ScaleKV(Accelerator):
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         if not facts.causal:
-            raise OptionError(
-                "scalekv drops what is cached, but this model attends within a scale only and caches nothing"
-            )
+            raise OptionError("scalekv drops cached keys, but this model attends within a scale only and caches none")
         if any(len(row) != facts.depth for row in self.table):
             raise OptionError(f"scalekv: the table must have one number for each of the {facts.depth} blocks")
         held = tuple(accumulate(at.tokens for at in scales(schedule)))
