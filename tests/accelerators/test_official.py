@@ -122,7 +122,7 @@ def test_a_mixture_is_the_projection_of_all_rows():
 
 def test_a_sketch_is_written_over_the_drawn_rows_of_the_scale_before():
     memory, before = Memory(), torch.randn(1, 12, 4)
-    memory.put("hidden", 0, before, (3, 4))
+    memory.put("hidden", 0, -1, before, (3, 4))
     latent = torch.zeros(1, 5, 3, 4)
     at = TokenContext(3, (3, 4), 0, 1, None, [0], latent, latent, memory)
     x, y = torch.randn(1, 12, 4), torch.randn(1, 4, 4)

@@ -78,8 +78,8 @@ def test_nearest_adds_the_increment_and_keeps_each_row():
 
 def test_a_map_of_the_scale_before_is_interpolated_linearly():
     memory = Memory()
-    memory.put("increment", 0, torch.tensor([[[0.0], [4.0]]]), (1, 2))
-    assert memory.get("increment", 0, (1, 4)).flatten().tolist() == [0, 1, 3, 4]
+    memory.put("increment", 0, 2, torch.tensor([[[0.0], [4.0]]]), (1, 2))
+    assert memory.get("increment", 0, 2, (1, 4)).flatten().tolist() == [0, 1, 3, 4]
 
 
 @pytest.mark.parametrize("field", [{"cache": "none"}, {"tokens": Select(0.5)}])

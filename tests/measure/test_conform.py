@@ -24,14 +24,14 @@ from stagevar.measure.conform.precise import SPREAD, in_float64
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDED = GOLDEN / "infinity_patchify"
-CHECKED = ("var", "infinity", "star", "switti", "hart", "acc_plain", "acc_stagevar", "acc_skipvar")
+CHECKED = ("var", "infinity", "star", "switti", "hart", "acc_")
 SETS = [
     folder
     for root in (GOLDEN, Path(os.environ.get("STAGEVAR_GOLDEN") or GOLDEN))
     for folder in sorted(root.iterdir())
     if folder.name.startswith(CHECKED)
 ]
-SLOW = ("acc_plain", "acc_stagevar_all", "acc_skipvar")
+SLOW = ("acc_plain", "acc_stagevar_all", "acc_skipvar", "acc_scalekv", "acc_sparvar")
 """They take up to ten seconds each."""
 
 

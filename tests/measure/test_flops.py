@@ -1,12 +1,17 @@
 """Operations of plans: counted from shapes, compared with what torch counts while the loop runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan.evict import Recent, WindowVotes
+from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.merge import Merge
+from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.errors import OptionError, UnknownModelError
@@ -39,6 +44,13 @@ TOKENS = {
     "dense ends": Select(0.4, restore_by="nearest", dense=(0.2, 0.2)),
     "zero_code": Select(0.4, restore_by="zero_code"),
     "merge": Merge(0.25),
+}
+
+
+PARTS = {
+    "all": (PartRows(0.4),),
+    "attention not run": (PartRows(1.0, ("attention",), (0.3, 1.0)), PartRows(0.5, fill="zero", score="contrast")),
+    "cross": (PartRows(0.7, ("cross",), score="change", mode="area"),),
 }
 
 
@@ -83,6 +95,37 @@ def test_reduced_plans_cost_what_torch_counts(family, tokens):
     close_to_torch(model, Plan.uniform(count).replace([count - 2], cache="none").replace([count - 1], tokens=tokens))
     if not tokens.final:
         close_to_torch(model, Plan.uniform(count).replace(range(2, count), tokens=tokens))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("rules", PARTS.values(), ids=PARTS)
+def test_parts_on_fewer_rows_cost_what_torch_counts(family, rules):
+    model = MODELS[family]
+    count = len(model.schedule())
+    close_to_torch(model, Plan.uniform(count).replace([count - 2, count - 1], parts=rules))
+    few = Plan.uniform(count).replace([count - 1], parts=tuple(replace(rule, source=1) for rule in rules))
+    close_to_torch(model, few.replace([count - 1], tokens=Select(0.5, restore_by="nearest")))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("rows", [{}, {"tokens": Select(0.5, restore_by="nearest")}, {"parts": (PartRows(0.4),)}])
+def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
+    model = MODELS[family]
+    count, votes = len(model.schedule()), WindowVotes((40,) * model.depth)
+    pattern = Local((1, 3), 1, 8, (0.3, 1.0))
+    plan = Plan.uniform(count).replace(range(2, count), cache=votes).replace([count - 1], attend=(pattern,), **rows)
+    close_to_torch(model, plan)
+    close_to_torch(model, Plan.uniform(count, cache=Recent(2, 1)).replace([count - 1, count - 2], attend=(pattern,)))
+
+
+def test_a_pattern_spares_what_it_does_not_show():
+    model, plain = MODELS["infinity"], Plan.uniform(len(MODELS["infinity"].schedule()))
+    schedule, last = model.schedule(), len(plain) - 1
+    whole, local = (
+        plan_flops(model, schedule, plain.replace([last], attend=attend), 7)[last].attention
+        for attend in ((), (Local((1,), 0, 16),))
+    )
+    assert local < 0.4 * whole
 
 
 def test_parts_follow_their_formulas():

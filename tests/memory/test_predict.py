@@ -14,6 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan.evict import WindowVotes
+from stagevar.engine.plan.local import Local
+from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.stand_ins import noise_text
@@ -66,6 +69,40 @@ def test_the_prediction_is_what_pytorch_allocates(family: str, batch: int) -> No
 
     predicted = run_bytes(model, model.schedule(), plan, batch, text_length=WORDS)
     assert predicted.peak == pytest.approx(allocated(work), rel=0.1)
+
+
+AXES: dict[str, Callable[[int], dict[str, object]]] = {
+    "parts": lambda depth: {"parts": (PartRows(0.5, source=2),)},
+    "pattern": lambda depth: {"attend": (Local((1, 3), 1, 8),)},
+    "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
+}
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("family", ["infinity", "hart", "star"])
+def test_the_prediction_holds_for_plans_with_other_axes(family: str, axis: str) -> None:
+    model, plan = prepared(family)
+    plan = plan.replace(range(3, len(plan)), **AXES[axis](model.depth))
+
+    def work() -> None:
+        with torch.inference_mode():
+            condition = model.condition(model.encode_text(["a red circle"] * 2))
+        for step in run(model, condition, model.schedule(), [plan] * 2, [0, 1]):
+            latent = step.latent
+        del step, condition
+        with torch.inference_mode():
+            model.decode(latent)
+
+    predicted = run_bytes(model, model.schedule(), plan, 2, text_length=WORDS)
+    assert predicted.peak == pytest.approx(allocated(work), rel=0.1)
+
+
+def test_the_cache_of_a_plan_that_drops_entries_is_what_stays() -> None:
+    model, plan = prepared("infinity")
+    schedule, last = model.schedule(), len(plan) - 2
+    dropped = plan.replace(range(3, len(plan)), cache=WindowVotes((24,) * model.depth))
+    predicted = run_bytes(model, schedule, dropped, 1).scales[last].cache
+    assert predicted == 2 * 2 * model.depth * 24 * model.config.width * 4
 
 
 @pytest.mark.parametrize("family", ["infinity", "var"])

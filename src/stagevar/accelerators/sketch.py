@@ -69,7 +69,7 @@ class Sketch:
         ratios: share of the rows per group.
         rotary: positions of the mixtures, those of the scale's ``first`` r tokens or of the ``drawn`` rows I.
         draws: source of random numbers.
-        scope, dense, needs, final, aligned: see ``stagevar.engine.plan.tokens.Tokens``.
+        scope, dense, needs, source, final, aligned: see ``stagevar.engine.plan.tokens.Tokens``.
     """
 
     ratios: tuple[float, ...]
@@ -78,6 +78,7 @@ class Sketch:
     scope: Scope = "group"
     dense: tuple[float, float] = (0.0, 0.0)
     needs: tuple[MapKind, ...] = ("hidden",)
+    source: int | None = None
     final: bool = False
     aligned: bool = True
 
@@ -96,4 +97,4 @@ class Sketch:
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
         assert reduced.index is not None
-        return scatter(context.memory.get("hidden", context.group, context.grid, "area"), reduced.index, y_RrC)
+        return scatter(context.earlier("hidden", "area"), reduced.index, y_RrC)

@@ -164,6 +164,11 @@ class SelfAttention(nn.Module):
         increment: Tensor = self.proj(merge_heads(out))
         return increment if gain is None else gain.to(v.dtype) * increment
 
+    def queries(self, x: Tensor, context: BlockContext) -> Tensor:
+        """See ``Block.queries``."""
+        h, _ = adapted(x, context, 0, self.eps, self.qkv.weight.dtype)
+        return split_heads(self.qkv(h).chunk(3, -1)[0], self.heads)
+
 
 class CrossAttention(nn.Module):
     """Attention to the text, with plain softmax and without a gate.

@@ -136,11 +136,14 @@ def _measured(
     text_length: int,
     quantize: str = "",
 ) -> RunBytes:
-    ledger, scales, keys = Ledger(), [], dict[int, int]()
+    ledger, scales, keys, entry = Ledger(), [], dict[str, int](), dict[str, int]()
 
     def look(name: str, k: int, tensor: Tensor) -> None:
-        if name.startswith("attended."):
-            keys[k] = keys.get(k, 0) + 2 * tensor.nbytes
+        kind, _, layer = name.partition(".")
+        if kind == "attended":
+            entry[layer], keys[layer] = 2 * tensor.nbytes // tensor.shape[2], 2 * tensor.nbytes
+        elif kind == "kept":
+            keys[layer] = entry[layer] * tensor.shape[2]
 
     with FakeTensorMode(allow_non_fake_inputs=True), _shadow(model, dtype, text_length, quantize) as ghost:
         text = ghost.encode_text([""] * batch)
@@ -151,8 +154,8 @@ def _measured(
             latent, cache = None, 0
             for step in steps:
                 k = step.scale
-                if model.causal and plan[k].run == "full" and plan[k].cache == "all" and k != plan.executed[-1]:
-                    cache = keys[k]
+                if model.causal and plan[k].run == "full" and plan[k].cache != "none" and k != plan.executed[-1]:
+                    cache = sum(keys.values())
                 scales.append(ScaleBytes(k, schedule[k], cache, ledger.lap()))
                 latent = step.latent
             del step, steps, condition

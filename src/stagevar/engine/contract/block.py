@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from stagevar.engine.grids.rows import Role
 from stagevar.engine.grids.sent import sent
 
 
@@ -92,6 +93,16 @@ class Block(nn.Module):
     @property
     def parts(self) -> tuple[Part, ...]:
         return tuple(self.children())
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What each part does: ``attention``, ``cross`` or ``feed_forward``, which is also its name."""
+        return cast(tuple[Role, ...], tuple(name for name, _ in self.named_children()))
+
+    def queries(self, x_RmC: Tensor, context: BlockContext) -> Tensor:
+        """Queries (R, H, m, D) of rows: their projection by self-attention before bias, norm and rotation."""
+        attention = self.get_submodule("attention")
+        return cast(Tensor, cast(Any, attention).queries(x_RmC, context))
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         for part in self.parts:

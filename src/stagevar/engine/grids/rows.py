@@ -42,6 +42,8 @@ def resize_rows(rows_RMC: Tensor, grid: Grid, to: Grid, mode: Mode) -> Tensor:
 
 
 Branch = Literal["both", "cond", "null"]
+Role = Literal["attention", "cross", "feed_forward"]
+"""What a residual part of a block does: self-attention, attention to the text, or a perceptron."""
 
 
 def gather(x_RMC: Tensor, index_Rr: Tensor) -> Tensor:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of R rows (one row per image and branch) in up to ``capacity`` positions.
+    """Keys and values of R rows (one row per image and branch) in up to ``capacity`` positions: one number, or one per
+    layer.
 
     Storage is made at the first ``extend`` of a layer in the dtype of what arrives, and grows only if a plan
     turns out longer than announced. Nothing is ever modified in place once written.
     """
 
-    def __init__(self, depth: int, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, depth: int, capacity: int | Sequence[int]) -> None:
+        self.capacities = [capacity] * depth if isinstance(capacity, int) else list(capacity)
         self._stores: list[tuple[Tensor, Tensor] | None] = [None] * depth
         self._lengths = [0] * depth
 
     def length(self, layer: int) -> int:
         """Positions held by ``layer``."""
         return self._lengths[layer]
+
+    @property
+    def mean_length(self) -> int:
+        """Positions held, a mean over the layers."""
+        return round(sum(self._lengths) / len(self._lengths))
 
     @property
     def rows(self) -> int:
@@ -52,26 +60,43 @@ class KVCache:
 
     def _grow(self, layer: int, k_RHMD: Tensor, v_RHMD: Tensor, end: int) -> tuple[Tensor, Tensor]:
         old, length = self._stores[layer], self._lengths[layer]
-        self.capacity = max(self.capacity, end)
+        self.capacities[layer] = max(self.capacities[layer], end)
         R, H, _, D = k_RHMD.shape
-        new = k_RHMD.new_empty(R, H, self.capacity, D), v_RHMD.new_empty(R, H, self.capacity, D)
+        room = R, H, self.capacities[layer], D
+        new = k_RHMD.new_empty(room), v_RHMD.new_empty(room)
         if old is not None:
             new[0][:, :, :length], new[1][:, :, :length] = old[0][:, :, :length], old[1][:, :, :length]
         self._stores[layer] = new
         return new
 
-    def take(self, rows: Tensor, capacity: int | None = None) -> KVCache:
+    def keys(self, layer: int) -> Tensor:
+        """The keys that ``layer`` holds, (R, H, length, D)."""
+        store = self._stores[layer]
+        assert store is not None
+        return store[0][:, :, : self._lengths[layer]]
+
+    def evict(self, layer: int, slots_RHl: Tensor) -> None:
+        """Keep the given entries only, in new storage."""
+        store, length = self._stores[layer], slots_RHl.shape[-1]
+        assert store is not None
+        shape = (*store[0].shape[:2], max(self.capacities[layer], length), store[0].shape[3])
+        kept = store[0].new_empty(shape), store[1].new_empty(shape)
+        for new, old in zip(kept, store, strict=True):
+            new[:, :, :length] = old.gather(2, slots_RHl[..., None].expand(-1, -1, -1, old.shape[3]))
+        self._stores[layer], self._lengths[layer] = kept, length
+
+    def take(self, rows: Tensor, capacity: Sequence[int] | None = None) -> KVCache:
         """A cache of the given rows only, in storage of its own."""
-        taken = KVCache(len(self._stores), self.capacity if capacity is None else capacity)
+        taken = KVCache(len(self._stores), self.capacities if capacity is None else capacity)
         for layer, length in enumerate(self._lengths):
-            taken._stores[layer] = self._copied(layer, rows, max(taken.capacity, length))
+            taken._stores[layer] = self._copied(layer, rows, max(taken.capacities[layer], length))
             taken._lengths[layer] = length
         return taken
 
     def narrow(self, rows: Tensor) -> None:
         """Keep only the given rows and free the others at once, one layer after the other."""
         for layer in range(len(self._stores)):
-            self._stores[layer] = self._copied(layer, rows, self.capacity)
+            self._stores[layer] = self._copied(layer, rows, self.capacities[layer])
 
     def _copied(self, layer: int, rows: Tensor, room: int) -> tuple[Tensor, Tensor] | None:
         """The filled positions of the given rows, in new storage of ``room`` positions."""

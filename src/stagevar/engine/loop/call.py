@@ -15,8 +15,10 @@ from stagevar.engine.plan.plan import Plan
 
 Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
-the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``reduced.G`` (rows before a
-group), ``attended.N`` (keys of self-attention), ``logits``, ``codes``, ``residual`` and ``latent``."""
+the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``part.N.ROLE`` (increment of
+a part of a block), ``chosen.N.ROLE`` (the rows that a part has processed where not all), ``reduced.G`` (rows before a
+group), ``attended.N`` (keys of self-attention), ``kept.N`` (places of what stays in a layer's cache where something is
+dropped), ``logits``, ``codes``, ``residual`` and ``latent``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,13 @@ class Scored:
         hidden: (R, r, C) states that the logits were made of.
         logits: (R, r, ...) of each row.
         index: (R, r) positions of the rows, None meaning all.
-        row_layers: how many rows went through how many blocks, in sum.
+        processed: rows that the parts of all blocks have processed, in sum over parts.
     """
 
     hidden: Tensor
     logits: Tensor
     index: Tensor | None
-    row_layers: int
+    processed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import Condition
-from stagevar.engine.grids.grid import Scale
+from stagevar.engine.grids.grid import Scale, scales
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call
+from stagevar.engine.loop.places import KeyPlaces
 from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.parts import rule_at
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.reads import Read
 
 
 @dataclass(slots=True)
@@ -24,7 +27,7 @@ class Cohort:
     Attributes:
         images: indices within the call.
         branch: whose rows are alive; both means the prompts' rows before the null rows.
-        condition, cache: of these rows.
+        condition, cache, places: of these rows.
         memory: maps of earlier scales that a later one needs.
         latent: (n, D, H, W).
         change: (n, D, H, W), what the last scale that ran added to it.
@@ -34,6 +37,7 @@ class Cohort:
     branch: Branch
     condition: Condition
     cache: KVCache
+    places: KeyPlaces
     memory: Memory
     latent: Tensor
     change: Tensor
@@ -43,8 +47,8 @@ class Cohort:
         """All images of a call, both branches."""
         images = tuple(range(len(call.plans)))
         latent = call.model.empty_latent(len(images), call.schedule)
-        cache = KVCache(call.model.depth, capacity(call, images[0]))
-        return cls(images, "both", condition, cache, Memory(), latent, latent)
+        cache = KVCache(call.model.depth, capacities(call, images[0]))
+        return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
         """Regroup by the shape of the images' plans at scale k."""
@@ -65,7 +69,8 @@ class Cohort:
             images,
             self.branch,
             self.condition.take(kept),
-            self.cache.take(rows, capacity(call, images[0])),
+            self.cache.take(rows, capacities(call, images[0])),
+            self.places.take(rows),
             self.memory.take(rows, at),
             self.latent[at],
             self.change[at],
@@ -81,20 +86,32 @@ class Cohort:
         rows = images + first
         self.condition = self.condition.take(range(first, first + n))
         self.cache.narrow(rows)
+        self.places = self.places.take(rows)
         self.memory = self.memory.take(rows, images)
         self.branch = branch
 
 
-def capacity(call: Call, image: int) -> int:
-    """Cache length to preallocate for a cohort with this image: every scale of its plan that caches its rows except the
-    last executed one. Images share what they cache until they part; then each part has storage of its own."""
-    if not call.model.causal:
-        return 0
-    plan = call.plans[image]
-    return sum(call.model.rows(Scale(call.schedule, k)) for k in plan.executed[:-1] if plan[k].cache == "all")
+def capacities(call: Call, image: int) -> list[int]:
+    """Cache length to preallocate per layer for a cohort with this image: the most that its plan holds at once, of all
+    scales that cache rows except the last executed one. Images share what they cache until they part; then each part
+    has storage of its own."""
+    model, plan = call.model, call.plans[image]
+    most = [0] * model.depth
+    rows = tuple(model.rows(at) for at in scales(call.schedule))
+    for layer in range(model.depth if model.causal else 0):
+        held = 0
+        for k in plan.executed[:-1]:
+            at, rule = Scale(call.schedule, k), rule_at(plan[k].parts, layer, "attention", model.depth)
+            kept = plan[k].cache
+            if kept == "none":
+                continue
+            held += rows[k] if rule is None else rows[k] - at.tokens + rule.count(at.tokens)
+            most[layer] = max(most[layer], held)
+            if not isinstance(kept, str):
+                held = min(held, kept.capacity(at, rows, layer))
+    return most
 
 
-def after(plan: Plan, k: int) -> tuple[object, ...]:
-    """What the next scale that runs will want to find in memory; empty behind the last one."""
-    later = next((plan[j] for j in plan.executed if j > k), None)
-    return () if later is None else (later.run, later.tokens, any(plan[j].carry > 0 for j in plan.executed if j > k))
+def after(plan: Plan, k: int) -> tuple[frozenset[Read], bool] | None:
+    """What later scales will want to find: maps in memory, and whether the places of keys; None if none runs."""
+    return (plan.read_later(k), plan.placed) if plan.executed[-1] > k else None

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.engine.contract.block import Block, BlockContext
-from stagevar.engine.contract.drawing import Drawing
-from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
 from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
-from stagevar.engine.loop.call import Call, Scored
-from stagevar.engine.loop.cohort import Cohort
+from stagevar.engine.loop.call import Scored
+from stagevar.engine.loop.parts import through
+from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.look import Look, joined, pattern_at
 from stagevar.engine.plan.memory import LAST, MapKind
+from stagevar.engine.plan.parts import Rows
 from stagevar.engine.plan.plan import ScalePlan
+from stagevar.engine.plan.reads import Grouping, Read
 from stagevar.engine.plan.signals import flipped
-from stagevar.engine.plan.tokens import Reduced, TokenContext, Tokens
+from stagevar.engine.plan.tokens import Reduced, TokenContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,82 +34,23 @@ class Output:
         hidden: (R, r, C) states that the logits were made of.
         logits: (n, r, ...), guided and divided by the temperature.
         index: (n, r) positions of the rows, None meaning all.
-        row_layers: how many rows went through how many blocks, in sum.
+        processed: rows that the parts of all blocks have processed, in sum over parts.
         flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
     """
 
     hidden: Tensor
     logits: Tensor
     index: Tensor | None
-    row_layers: int
+    processed: int
     flips: Tensor | None
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass of one cohort through the network at scale k."""
-
-    call: Call
-    cohort: Cohort
-    k: int
-
-    @cached_property
-    def at(self) -> Scale:
-        return Scale(self.call.schedule, self.k)
-
-    @cached_property
-    def here(self) -> list[ScalePlan]:
-        """Each image's plan at this scale."""
-        return [self.call.plans[image][self.k] for image in self.cohort.images]
-
-    @property
-    def plan(self) -> ScalePlan:
-        """The plan of the first image, for all that the images of a cohort have in common."""
-        return self.here[0]
-
-    @cached_property
-    def rest(self) -> list[ScalePlan]:
-        """The first image's plans of the scales that still run."""
-        plan = self.call.plans[self.cohort.images[0]]
-        return [plan[j] for j in plan.executed if j > self.k]
-
-    @property
-    def last(self) -> bool:
-        """Whether no scale runs behind this one."""
-        return not self.rest
-
-    @property
-    def next_tokens(self) -> Tokens | None:
-        """The next scale's reduction, if it restores from maps of this scale."""
-        tokens = self.rest[0].tokens if self.rest else None
-        return tokens if tokens is not None and tokens.needs else None
-
-    @property
-    def reused_next(self) -> bool:
-        """Whether the next scale reads this scale's last hidden states in place of a pass of its own."""
-        return bool(self.rest) and self.rest[0].run == "reuse"
-
-    @cached_property
-    def carried_later(self) -> bool:
-        """Whether a later scale may carry this scale's guidance difference."""
-        return bool(self.rest) and (self.call.revised or any(scale.carry for scale in self.rest))
-
-    def drawing(self, index: Tensor | None) -> Drawing:
-        """How codes are drawn from rows at the given positions."""
-        seeds = [self.call.seeds[image] for image in self.cohort.images]
-        return Drawing(self.at, self.cohort.condition, self.here, seeds, self.call.noise, index)
-
-    def show(self, name: str, tensor: Tensor) -> None:
-        if self.call.tap is not None:
-            self.call.tap(name, self.k, tensor)
 
 
 def forward(work: Pass) -> Output:
     """Logits of one cohort at one scale, guided."""
     cohort, found = work.cohort, work.call.replay(work) or scored(work)
     n, both, x, logits, index = len(cohort.images), work.plan.branch == "both", found.hidden, found.logits, found.index
-    if work.carried_later and both and index is None:
-        cohort.memory.put("guidance", LAST, x[:n] - x[n:], work.at.grid)
+    if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
+        cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], work.at.grid)
     cohort.memory.keep_only(_kept_maps(work))
     temperatures = [each.temperature or 1.0 for each in work.here]
     if set(temperatures) != {1.0}:
@@ -119,51 +61,52 @@ def forward(work: Pass) -> Output:
         flips = flipped(logits, cond) if work.call.revised else None
     elif both:
         logits = cond
-    return Output(x, logits, None if index is None else index[:n], found.row_layers, flips)
+    return Output(x, logits, None if index is None else index[:n], found.processed, flips)
 
 
 def scored(work: Pass) -> Scored:
     """Blocks and head of one cohort at one scale."""
     cohort = work.cohort
     if work.plan.run == "reuse":
-        x, index, row_layers = cohort.memory.get("hidden", LAST, work.at.grid), None, 0
+        x, index, processed = cohort.memory.get("hidden", LAST, work.source("hidden"), work.at.grid), None, 0
     else:
-        x, index, row_layers = _blocks(work)
-    if any(each.carry for each in work.here) and cohort.memory.holds("guidance", LAST):
-        x = x + _carried(work, index)
-    return Scored(x, work.call.model.logits(x, cohort.condition, work.at), index, row_layers)
+        x, index, processed = _blocks(work)
+    if any(each.carry for each in work.here) and work.guided is not None:
+        x = x + _carried(work, work.guided, index)
+    return Scored(x, work.call.model.logits(x, cohort.condition, work.at), index, processed)
 
 
-def _kept_maps(work: Pass) -> set[MapKind]:
-    """Kinds of maps that later scales read."""
-    kept: set[MapKind] = set(work.next_tokens.needs) if work.next_tokens is not None else set()
-    if work.reused_next:
-        kept.add("hidden")
-    if work.carried_later:
-        kept.add("guidance")
+def _kept_maps(work: Pass) -> set[tuple[MapKind, int]]:
+    """Kind and scale of the maps that later scales read, or may read once their plans are revised."""
+    kept = {(read.kind, read.scale) for read in work.read_later}
+    if work.call.revised and work.guided is not None and not work.last:
+        kept.add(("guidance", work.guided))
     return kept
 
 
 def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
-    """The residual stream of the tokens behind the last block, their positions (None: all), and row-layers.
+    """The residual stream of the tokens behind the last block, their positions (None: all), and how many
+    rows the parts of all blocks have processed.
 
     Only tokens are reduced, restored and remembered, not the rows ahead of them."""
-    model, cohort, at, tokens, later = work.call.model, work.cohort, work.at, work.plan.tokens, work.next_tokens
+    model, cohort, at, tokens = work.call.model, work.cohort, work.at, work.plan.tokens
+    grouped = {read.kind: read.sites for read in work.written if isinstance(read.sites, Grouping)}
     x = model.embed(cohort.latent, cohort.condition, at)
     rope = model.rope(at, cohort.condition)
     ahead = model.rows(at) - at.tokens
     work.show("embed", x)
-    index, row_layers = None, 0
-    for part in segments(model, tokens or later):
+    index, processed = None, 0
+    for part in segments(model, tokens or next(iter(grouped.values()), None)):
         before, reduced = x[:, ahead:], None
         if tokens is not None and part.reducible:
             context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
             reduced = tokens.reduce(before, context)
             work.show(f"reduced.{part.group}", reduced.x)
-            y = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced), aligned=tokens.aligned)
+            rows = Rows(ahead, reduced.grid or at.grid, reduced.index)
+            y, count = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced), rows, aligned=tokens.aligned)
         else:
-            y = _layers(work, part.layers, x, rope)
-        row_layers += y.shape[0] * y.shape[1] * len(part.layers)
+            y, count = _layers(work, part.layers, x, rope, Rows(ahead, at.grid, index))
+        processed += count
         if reduced is None:
             x = y
         elif tokens is not None and tokens.final:
@@ -171,15 +114,14 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
         elif tokens is not None:
             restored = tokens.restore(before, y[:, ahead:], reduced, context)
             x = torch.cat([y[:, :ahead], restored], 1) if ahead else restored
-        if later is not None and part.reducible and index is None:
-            for kind in later.needs:
-                own = x[:, ahead:] if kind == "hidden" else x[:, ahead:] - before
-                cohort.memory.put(kind, part.group, own, at.grid)
+        for kind in grouped if part.reducible else ():
+            own = x[:, ahead:] if kind == "hidden" else x[:, ahead:] - before
+            cohort.memory.put(kind, part.group, work.k, own, at.grid)
         work.show(f"group.{part.group}", x)
     x = x[:, ahead:]
-    if work.reused_next:
-        cohort.memory.put("hidden", LAST, x, at.grid)
-    return x, index, row_layers
+    if Read("hidden", work.k) in work.written:
+        cohort.memory.put("hidden", LAST, work.k, x, at.grid)
+    return x, index, processed
 
 
 def _behind(ahead_RAC: Tensor, rope: Tensor | None, reduced: Reduced) -> tuple[Tensor, Tensor | None]:
@@ -207,40 +149,64 @@ def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
         latent=cohort.latent,
         change=cohort.change,
         memory=cohort.memory,
+        source=work.source("hidden", "increment"),
     )
 
 
-def _layers(work: Pass, layers: range, x: Tensor, rope: Tensor | None, *, aligned: bool = True) -> Tensor:
-    """Run consecutive blocks over rows x."""
-    model, cohort, plan = work.call.model, work.cohort, work.plan
+def _layers(
+    work: Pass, layers: range, x: Tensor, rope: Tensor | None, rows: Rows, *, aligned: bool = True
+) -> tuple[Tensor, int]:
+    """The stream behind consecutive blocks over rows x, and how many rows their parts have processed in sum."""
+    model, cohort, plan, processed = work.call.model, work.cohort, work.plan, 0
     guide_behind = plan.guidance_layer if plan.branch == "both" else None
     if guide_behind is not None and guide_behind < 0:
         guide_behind += model.depth
     blocks: list[Block] = model.layers
     for layer in layers:
-        attend = CachedAttention(work, cohort.cache if model.causal else None, layer)
-        context = BlockContext(layer, cohort.condition, rope, attend, aligned)
-        for part in blocks[layer].parts:
-            x = x + part(x, context)
+        attend = CachedAttention(work, cohort.cache if model.causal else None, layer, rows)
+        x, count = through(work, blocks[layer], x, rows, BlockContext(layer, cohort.condition, rope, attend, aligned))
+        processed += count
         if layer == guide_behind:
             x = _guide(x, work.here).repeat(2, 1, 1)
         work.show(f"block.{layer}", x)
-    return x
+    return x, processed
 
 
+@dataclass(frozen=True, slots=True)
 class CachedAttention:
-    """Self-attention of one layer at one scale over its history and itself."""
+    """Self-attention of one layer at one scale over its history and itself.
 
-    def __init__(self, work: Pass, cache: KVCache | None, layer: int) -> None:
-        self.work, self.cache, self.layer = work, cache, layer
+    Attributes:
+        work, cache, layer: of the pass; without a cache there is no history.
+        rows: of the stream.
+        chosen: (R, m) those of its rows that attend, None for all.
+    """
+
+    work: Pass
+    cache: KVCache | None
+    layer: int
+    rows: Rows
+    chosen: Tensor | None = None
 
     def __call__(self, q_RHMD: Tensor, k_RHMD: Tensor, v_RHMD: Tensor, /, *, scale: float) -> Tensor:
-        work = self.work
+        work, keep = self.work, not self.work.last and self.work.plan.cache != "none"
         if self.cache is not None:
-            keep = not work.last and work.plan.cache == "all"
             k_RHMD, v_RHMD = self.cache.extend(self.layer, k_RHMD, v_RHMD, keep=keep, release=work.last)
         work.show(f"attended.{self.layer}", k_RHMD)
+        if work.placed:
+            look = self.look(keep, q_RHMD.device)
+            pattern = pattern_at(work.plan.attend, self.layer, look.depth)
+            if pattern is not None:
+                return pattern(q_RHMD, k_RHMD, v_RHMD, scale=scale, look=look)
         return F.scaled_dot_product_attention(q_RHMD, k_RHMD, v_RHMD, scale=scale)
+
+    def look(self, keep: bool, device: torch.device) -> Look:
+        """Places of the rows that attend and of all keys, which are noted if the keys are kept."""
+        queries = self.work.row_places(self.rows, self.chosen, device)
+        places, keys = self.work.cohort.places, queries
+        if self.cache is not None:
+            keys = places.extend(self.layer, queries) if keep else joined(places.of(self.layer), queries)
+        return self.work.look(self.layer, queries, keys)
 
 
 def _guide(rows: Tensor, here: Sequence[ScalePlan]) -> Tensor:
@@ -250,9 +216,9 @@ def _guide(rows: Tensor, here: Sequence[ScalePlan]) -> Tensor:
     return w * cond + (1 - w) * null
 
 
-def _carried(work: Pass, index: Tensor | None) -> Tensor:
-    """``(w - 1) * beta * d``: the guidance that the last two-branch scale showed, at this scale's positions."""
-    difference = work.cohort.memory.get("guidance", LAST, work.at.grid)
+def _carried(work: Pass, guided: int, index: Tensor | None) -> Tensor:
+    """``(w - 1) * beta * d``: the guidance that scale ``guided`` showed, at this scale's positions."""
+    difference = work.cohort.memory.get("guidance", LAST, guided, work.at.grid)
     if index is not None:
         difference = gather(difference, index)
     return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference

@@ -25,8 +25,10 @@ from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call, Scored
-from stagevar.engine.loop.cohort import Cohort, after, capacity
-from stagevar.engine.loop.forward import Pass, scored
+from stagevar.engine.loop.cohort import Cohort, after, capacities
+from stagevar.engine.loop.forward import scored
+from stagevar.engine.loop.places import KeyPlaces
+from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan, ScalePlan
 
@@ -73,8 +75,10 @@ class Graphs:
     @contextmanager
     def lent(self, call: Call, condition: Condition) -> Iterator[Replays | None]:
         """The replays for a batch, until its run ends. None if plans may be revised or part, if the prompts' rows go
-        before the null rows, if someone watches the tensors, or if another run has the replays."""
+        before the null rows, if patterns or evictions need the places of keys, if someone watches the tensors, or if
+        another run has the replays."""
         static = not call.revised and call.tap is None and len({_shapes(plan) for plan in call.plans}) == 1
+        static = static and not call.plans[0].placed
         single = any(scale.branch == "null" for scale in call.plans[0])
         if not static or single or not self._lent.acquire(blocking=False):
             yield None
@@ -103,7 +107,7 @@ class Replays:
         self._inputs = {branch: _part(condition, branch) for branch in {scale.branch for scale in call.plans[0]}}
         self._inputs["both"] = _part(condition, "both")
         self._latent = call.model.empty_latent(n, call.schedule)
-        self._cache = HeldCache(call.model.depth, capacity(call, 0))
+        self._cache = HeldCache(call.model.depth, capacities(call, 0))
         self._before: dict[int, list[int]] = {}
         self._captured: dict[int, _Captured] = {}
 
@@ -121,12 +125,16 @@ class Replays:
             self._cache.restart(self._before[k])
             if branch != "both":
                 self._cache.narrow(images)
-            cohort = Cohort(images, branch, self._inputs[branch], self._cache, Memory(), self._latent, self._latent)
+            cohort = self._cohort(call, branch, self._latent)
             graph, result = self._capture(partial(scored, Pass(call, cohort, k)))
             self._captured[k] = _Captured(graph, result, self._cache.lengths)
         self._cache.restart()
-        latent = call.model.empty_latent(len(images), call.schedule)
-        return Cohort(images, "both", self._inputs["both"], self._cache, Memory(), latent, latent)
+        return self._cohort(call, "both", call.model.empty_latent(len(images), call.schedule))
+
+    def _cohort(self, call: Call, branch: Branch, latent: Tensor) -> Cohort:
+        """All images of a batch over the held inputs and cache."""
+        images, places = tuple(range(len(call.plans))), KeyPlaces(call.model.depth)
+        return Cohort(images, branch, self._inputs[branch], self._cache, places, Memory(), latent, latent)
 
     def replay(self, work: Pass) -> Scored | None:
         """What ``scored`` returns, by the scale's graph; None if it has none. The next replay overwrites it."""
@@ -206,7 +214,7 @@ def _plain(work: Pass) -> bool:
     """Whether a scale runs in full, and leaves and reads no maps of its blocks."""
     run = [replace(each, branch="both", carry=0.0, smooth=None) for each in work.here]
     full = all(each.shape == ScalePlan().shape for each in run) and not any(each.carry for each in work.here)
-    return full and work.next_tokens is None and not work.reused_next
+    return full and all(read.kind == "guidance" for read in work.written)
 
 
 def _kind(call: Call, condition: Condition) -> object:

@@ -19,9 +19,10 @@ from stagevar.engine.grids.noise import Uniforms, uniforms
 from stagevar.engine.loop.attention import fastest_attention
 from stagevar.engine.loop.call import Call, Tap
 from stagevar.engine.loop.cohort import Cohort
-from stagevar.engine.loop.forward import Output, Pass, forward
+from stagevar.engine.loop.forward import Output, forward
 from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.sample import sample
+from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.trace import ScaleRecord
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals, readings, told
@@ -143,13 +144,13 @@ def _revised(plan: Plan, before: Plan, k: int) -> Plan:
 def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signals]]:
     """Run one scale for one cohort and add its codes to the latent; the record's time is for the caller to fill in."""
     model, cohort = work.call.model, work.cohort
-    cached, row_layers, signals = cohort.cache.length(0), 0, list[Signals]()
+    cached, processed, signals = cohort.cache.mean_length, 0, list[Signals]()
     cohort.narrow(work.plan.branch)
     if work.plan.run != "skip":
         work.show("begin", cohort.latent)
         output = forward(work)
         work.show("logits", output.logits)
-        row_layers = output.row_layers
+        processed = output.processed
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
@@ -167,7 +168,7 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         images=cohort.images,
         run=work.plan.run,
         branch=cohort.branch,
-        rows=round(row_layers / model.depth),
+        rows=round(processed / (model.depth * len(model.layers[0].parts))),
         cached=cached,
         milliseconds=0.0,
     )

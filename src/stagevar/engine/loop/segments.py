@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.plan.memory import LAST
+from stagevar.engine.plan.reads import Grouping
 from stagevar.engine.plan.tokens import Tokens
 
 
@@ -20,7 +21,7 @@ class Segment:
     reducible: bool
 
 
-def segments(model: ScaleModel, tokens: Tokens | None) -> Iterator[Segment]:
+def segments(model: ScaleModel, tokens: Tokens | Grouping | None) -> Iterator[Segment]:
     """The blocks in groups: one if nothing is reduced; else the dense ends, and between them one or all groups."""
     depth = model.depth
     if tokens is None:

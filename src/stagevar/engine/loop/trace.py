@@ -27,7 +27,7 @@ class ScaleRecord:
         run: what the plan asked for.
         branch: the branches that ran.
         rows: token rows that went through the network, over all images and branches.
-        cached: positions per row that self-attention saw before this scale.
+        cached: positions per row in the cache before this scale, a mean over layers.
         milliseconds: wall-clock time of the pass, device work, regrouping and revised plans included.
     """
 

@@ -12,39 +12,40 @@ from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import resize_rows
 from stagevar.errors import OptionError
 
-MapKind = Literal["hidden", "increment", "guidance"]
+MapKind = Literal["hidden", "increment", "guidance", "part"]
 """``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
-difference of the branches' last hidden states."""
+difference of the branches' last hidden states; ``part``: what one part of a block added."""
+
+Site = int | tuple[int, str]
+"""Where in the network a map belongs: the index of a group of blocks, or a block and a name within it."""
+
+LAST = -1
+"""Group under which memory holds the hidden state behind the last block."""
 
 
 class Memory:
-    """The latest map of each kind and group of blocks. A map replaces its predecessor; nothing is changed in place."""
+    """Maps of earlier scales by kind, site and the scale that wrote them. Nothing is changed in place."""
 
     def __init__(self) -> None:
-        self._maps: dict[tuple[MapKind, int], tuple[Tensor, Grid]] = {}
+        self._maps: dict[tuple[MapKind, Site, int], tuple[Tensor, Grid]] = {}
 
-    def put(self, kind: MapKind, group: int, rows_RMC: Tensor, grid: Grid) -> None:
-        self._maps[kind, group] = rows_RMC, grid
+    def put(self, kind: MapKind, site: Site, scale: int, rows_RMC: Tensor, grid: Grid) -> None:
+        self._maps[kind, site, scale] = rows_RMC, grid
 
-    def get(self, kind: MapKind, group: int, grid: Grid, mode: Mode = "bilinear") -> Tensor:
-        """The map (R, M, C) resampled to ``grid``.
+    def get(self, kind: MapKind, site: Site, scale: int, grid: Grid, mode: Mode = "bilinear") -> Tensor:
+        """The map (R, M, C) that ``scale`` wrote, resampled to ``grid``.
 
         Raises:
-            OptionError: nothing of that kind was kept, since the plan came to need it after the scale had run.
+            OptionError: it was not kept, since the plan came to need it after the scale had run.
         """
-        if (kind, group) not in self._maps:
-            raise OptionError(
-                f"no {kind} map was kept at the scale before; a plan that needs it must say so beforehand"
-            )
-        rows, own = self._maps[kind, group]
+        if (kind, site, scale) not in self._maps:
+            raise OptionError(f"no {kind} map of scale {scale} was kept; a plan that needs it must say so beforehand")
+        rows, own = self._maps[kind, site, scale]
         return resize_rows(rows, own, grid, mode)
 
-    def holds(self, kind: MapKind, group: int = 0) -> bool:
-        return (kind, group) in self._maps
-
-    def keep_only(self, kinds: Collection[MapKind]) -> None:
-        """Release the maps of all other kinds."""
-        self._maps = {key: value for key, value in self._maps.items() if key[0] in kinds}
+    def keep_only(self, read: Collection[tuple[MapKind, int]]) -> None:
+        """Release all maps but those of the given kinds and scales."""
+        self._maps = {key: value for key, value in self._maps.items() if (key[0], key[2]) in read}
 
     def take(self, rows: Tensor, images: Tensor) -> Memory:
         """The given rows only; ``images`` indexes what is kept per image and not per row (guidance differences)."""
@@ -53,7 +54,3 @@ class Memory:
             key: (value[images if key[0] == "guidance" else rows], grid) for key, (value, grid) in self._maps.items()
         }
         return taken
-
-
-LAST = -1
-"""Group under which memory holds the hidden state behind the last block."""

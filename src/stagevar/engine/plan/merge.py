@@ -36,6 +36,10 @@ class Merge:
         return ()
 
     @property
+    def source(self) -> int | None:
+        return None
+
+    @property
     def final(self) -> bool:
         return False
 

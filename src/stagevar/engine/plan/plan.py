@@ -6,18 +6,22 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.engine.grids.rows import Branch
+from stagevar.engine.plan.parts import PartRows
+from stagevar.engine.plan.reads import Read, Reads, reads
 from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
+    from stagevar.engine.plan.look import Evict, Pattern
     from stagevar.engine.plan.tokens import Tokens
 
 
 Run = Literal["full", "skip", "reuse"]
 Keep = Literal["all", "none"]
+"""Whether self-attention keeps the processed rows of a scale or forgets them after it."""
+
 Stage = Literal["semantic", "structure", "fidelity"]
 STAGES: tuple[Stage, ...] = ("semantic", "structure", "fidelity")
 
@@ -41,8 +45,11 @@ class ScalePlan:
         carry: with branch ``cond``, beta in ``head(x + (w - 1) * beta * upsampled(d))``, where d is the difference of
             the branches' last hidden states at the last scale where both ran; 0 carries nothing.
         tokens: how the rows of a scale are reduced; None processes all.
-        cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``).
-            Nothing is ever kept at the last scale that runs.
+        parts: rules for rows of single parts of blocks; of several that hold for a part the first counts.
+        attend: patterns of self-attention; of several that hold for a block the first counts, and where none does every
+            row attends to all keys.
+        cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
+            which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
@@ -57,7 +64,9 @@ class ScalePlan:
     guidance_layer: int | None = None
     carry: float = field(default=0.0, metadata=PER_IMAGE)
     tokens: Tokens | None = None
-    cache: Keep = "all"
+    parts: tuple[PartRows, ...] = ()
+    attend: tuple[Pattern, ...] = ()
+    cache: Keep | Evict = "all"
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
     top_p: float = field(default=1.0, metadata=PER_IMAGE)
@@ -69,8 +78,12 @@ class ScalePlan:
             raise OptionError(f"run must be 'full', 'skip' or 'reuse', not {self.run!r}")
         if self.branch not in ("both", "cond", "null"):
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
-        if self.cache not in ("all", "none"):
-            raise OptionError(f"cache must be 'all' or 'none', not {self.cache!r}")
+        if self.cache not in ("all", "none") and not hasattr(self.cache, "capacity"):
+            raise OptionError(f"cache must be 'all', 'none' or a rule such as WindowVotes, not {self.cache!r}")
+        if not isinstance(self.attend, tuple) or not all(hasattr(pattern, "products") for pattern in self.attend):
+            raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
+        if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
+            raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
         for name in ("guidance", "carry", "temperature", "top_p"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -102,22 +115,22 @@ MOST_SCALES = 1000
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
-    """One ``ScalePlan`` per scale of the schedule."""
+    """One ``ScalePlan`` per scale of the schedule.
+
+    Attributes:
+        scales: first to last.
+        reads: per scale, the maps that it reads of earlier ones.
+    """
 
     scales: tuple[ScalePlan, ...]
+    reads: Reads = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.scales, tuple) or not all(isinstance(scale, ScalePlan) for scale in self.scales):
             raise OptionError("a Plan takes a tuple of ScalePlan, one per scale; Plan.uniform makes one of settings")
         if all(scale.run == "skip" for scale in self.scales):
             raise OptionError("the plan runs no scale at all; let at least one run")
-        if self.scales[self.executed[0]].run == "reuse":
-            raise OptionError(f"scale {self.executed[0]} cannot reuse anything, as no scale runs before it")
-        first = self.scales[self.executed[0]].tokens
-        if first is not None and first.needs:
-            raise OptionError(f"scale {self.executed[0]} cannot restore rows from a scale before it, as none runs")
-        for earlier, later in pairwise(self.executed):
-            _check_needs(self.scales[earlier], self.scales[later], later)
+        object.__setattr__(self, "reads", reads(self.scales))
         single: Branch | None = None
         for k, scale in enumerate(self.scales):
             if single is not None and scale.branch != single:
@@ -159,9 +172,18 @@ class Plan:
         return Plan(tuple(edited))
 
     @property
+    def placed(self) -> bool:
+        """Whether a scale has a pattern or an eviction, so that the places of keys must be known."""
+        return any(scale.attend or not isinstance(scale.cache, str) for scale in self.scales)
+
+    @property
     def executed(self) -> tuple[int, ...]:
         """Indices of the scales that run."""
         return tuple(k for k, scale in enumerate(self.scales) if scale.run != "skip")
+
+    def read_later(self, k: int) -> frozenset[Read]:
+        """What scales behind k read of scale k and of those before it."""
+        return frozenset(read for later in self.reads[k + 1 :] for read in later if read.scale <= k)
 
     def __len__(self) -> int:
         return len(self.scales)
@@ -190,17 +212,3 @@ def _check_fields(names: Iterable[str]) -> None:
     known = [f.name for f in dataclass_fields(ScalePlan)]
     if unknown := [name for name in names if name not in known]:
         raise OptionError(f"a plan has no {unknown[0]}; its fields are {', '.join(known)}")
-
-
-def _check_needs(earlier: ScalePlan, later: ScalePlan, k: int) -> None:
-    """A scale that restores from the one before needs that one's full maps, in the same groups of blocks."""
-    if later.run == "reuse" and earlier.tokens is not None and earlier.tokens.final:
-        raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
-    if later.run != "full" or later.tokens is None or not later.tokens.needs:
-        return
-    if earlier.run == "reuse":
-        raise OptionError(f"scale {k} restores rows from the scale before it, which did not pass through the network")
-    if earlier.tokens is not None and (
-        earlier.tokens.final or (earlier.tokens.scope, earlier.tokens.dense) != (later.tokens.scope, later.tokens.dense)
-    ):
-        raise OptionError(f"scale {k} restores rows from the scale before it, whose tokens must be grouped alike")

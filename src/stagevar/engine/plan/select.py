@@ -42,7 +42,7 @@ class Select:
             before; ``hidden``: the group's hidden state at the scale before; ``nearest``: the increment of the nearest
             kept row; ``lowrank``: increments mixed by the least-squares weights that write the input rows in terms of
             the kept ones; ``zero_code``: nothing, they add no codes.
-        scope, dense: see ``Tokens``.
+        scope, dense, source: see ``Tokens``.
     """
 
     keep: float
@@ -50,6 +50,7 @@ class Select:
     restore_by: Restore = "increment"
     scope: Scope = "network"
     dense: tuple[float, float] = (0.0, 0.0)
+    source: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -80,12 +81,7 @@ class Select:
 
     def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
         """(R, M), larger is more worth processing."""
-        if self.score == "norm":
-            return x_RMC.square().sum(-1)
-        if self.score == "distance":
-            return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
-        energy = contrast(context.latent) if self.score == "contrast" else context.change.square().sum(1, keepdim=True)
-        return resize(energy, context.grid, "area").flatten(1).repeat(len(x_RMC) // len(energy), 1)
+        return row_scores(self.score, x_RMC, context.grid, context.latent, context.change)
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
         index = reduced.index
@@ -93,12 +89,22 @@ class Select:
         if index.shape[1] == x_RMC.shape[1]:
             return y_RrC
         if self.restore_by == "hidden":
-            return scatter(context.memory.get("hidden", context.group, context.grid), index, y_RrC)
+            return scatter(context.earlier("hidden"), index, y_RrC)
         if self.restore_by == "increment":
-            return scatter(x_RMC + context.memory.get("increment", context.group, context.grid), index, y_RrC)
+            return scatter(x_RMC + context.earlier("increment"), index, y_RrC)
         if self.restore_by == "nearest":
             return scatter(x_RMC + gather(y_RrC - reduced.x, nearest(index, context.grid)), index, y_RrC)
         return scatter(x_RMC + least_squares(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
+
+
+def row_scores(score: Score, x_RMC: Tensor, grid: Grid, latent: Tensor, change: Tensor) -> Tensor:
+    """Scores (R, M), or those of all positions of ``grid`` where they do not depend on the rows; see ``Select``."""
+    if score == "norm":
+        return x_RMC.square().sum(-1)
+    if score == "distance":
+        return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
+    energy = contrast(latent) if score == "contrast" else change.square().sum(1, keepdim=True)
+    return resize(energy, grid, "area").flatten(1).repeat(len(x_RMC) // len(energy), 1)
 
 
 def highest(scores_RM: Tensor, count: int) -> Tensor:
@@ -113,9 +119,15 @@ def highest(scores_RM: Tensor, count: int) -> Tensor:
     """
     scores = scores_RM.float()
     lowest = scores.topk(count, dim=1).values[:, -1:]
-    margin = TIE * (lowest + FLOOR * scores.amax(1, keepdim=True))
+    return tied_top(scores, count, TIE * (lowest + FLOOR * scores.amax(1, keepdim=True)))
+
+
+def tied_top(scores: Tensor, count: int, margin: Tensor) -> Tensor:
+    """Positions (..., count) of the highest scores (..., M), ascending; scores within ``margin`` (..., 1) of the lowest
+    one taken tie with it, and of them the first win."""
+    lowest = scores.topk(count, dim=-1).values[..., -1:]
     rank = (scores > lowest + margin).int() + (scores >= lowest - margin).int()
-    return rank.sort(stable=True, dim=1, descending=True).indices[:, :count].sort(1).values
+    return rank.sort(stable=True, dim=-1, descending=True).indices[..., :count].sort(-1).values
 
 
 def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:

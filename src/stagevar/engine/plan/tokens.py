@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from stagevar.engine.grids.grid import Grid
+from stagevar.engine.grids.latent import Mode
 from stagevar.engine.plan.memory import MapKind, Memory
 
 Scope = Literal["network", "group"]
@@ -29,7 +30,8 @@ class TokenContext:
         seeds: per row of the residual stream.
         latent: (n, D, H, W) of the n images; their R rows are one branch after the other.
         change: (n, D, H, W) what the last scale that ran added to it.
-        memory: maps of the scale that ran before.
+        memory: maps of earlier scales.
+        source: the scale whose maps restore the rows, -1 if none is read.
     """
 
     scale: int
@@ -41,6 +43,11 @@ class TokenContext:
     latent: Tensor
     change: Tensor
     memory: Memory
+    source: int = -1
+
+    def earlier(self, kind: MapKind, mode: Mode = "bilinear") -> Tensor:
+        """The group's map (R, M, C) of the source, on this scale's grid."""
+        return self.memory.get(kind, self.group, self.source, self.grid, mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,8 @@ class Tokens(Protocol):
     Attributes:
         scope: ``group`` reduces and restores around each group of blocks, ``network`` once.
         dense: share of the layers at the start and at the end that process all rows.
-        needs: maps of the scale before that ``restore`` reads.
+        needs: maps of an earlier scale that ``restore`` reads.
+        source: index of that scale; None means the one that ran before.
         final: if True, nothing is restored: only the processed rows reach the head, and the other positions add no
             codes.
         aligned: whether row i of an image's branches stands for the same positions; scores may differ between branches.
@@ -78,6 +86,8 @@ class Tokens(Protocol):
     def dense(self) -> tuple[float, float]: ...
     @property
     def needs(self) -> tuple[MapKind, ...]: ...
+    @property
+    def source(self) -> int | None: ...
     @property
     def final(self) -> bool: ...
     @property

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.grid import Grid
+from stagevar.engine.grids.rows import Role
 from stagevar.families.blocks import cosine_query, merge_heads, rms_norm, split_heads
 from stagevar.families.hart.residual import WAVES, waves
 from stagevar.families.linear import Linear
@@ -44,20 +45,32 @@ class HartBlock(Block):
     def parts(self) -> tuple[Part, ...]:
         return self.attend, self.feed
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return "attention", "feed_forward"
+
     def attend(self, x: Tensor, context: BlockContext) -> Tensor:
         return self._modulated(x, context, 0)
 
     def feed(self, x: Tensor, context: BlockContext) -> Tensor:
         return self._modulated(x, context, 1)
 
+    def queries(self, x_RmC: Tensor, context: BlockContext) -> Tensor:
+        h, _ = self._adapted(x_RmC, context, 0)
+        return self.attention.queries(h)
+
     def _modulated(self, x: Tensor, context: BlockContext, which: int) -> Tensor:
-        part = (self.attention, self.feed_forward)[which]
+        h, gain = self._adapted(x, context, which)
+        out = (self.attention, self.feed_forward)[which](h, context)
+        return out if gain is None else gain.to(out.dtype) * out
+
+    def _adapted(self, x: Tensor, context: BlockContext, which: int) -> tuple[Tensor, Tensor | None]:
+        """Input of attention or perceptron, and its gain (R, 1, C)."""
         h = rms_norm(x, self.norm)
         if not context.condition.modulation:
-            return part(h, context)
+            return h, None
         gain, scale, shift = context.condition.modulation[context.layer][:, which::2, None].unbind(1)
-        out = part(h * (1 + scale) + shift, context)
-        return gain.to(out.dtype) * out
+        return h * (1 + scale) + shift, gain
 
 
 class SelfAttention(nn.Module):
@@ -87,6 +100,10 @@ class SelfAttention(nn.Module):
         q, k = mix_halves(q, context.rope), mix_halves(k, context.rope)
         out = context.attend(q.to(v.dtype), k.to(v.dtype), v, scale=scale)
         return self.proj(merge_heads(out))
+
+    def queries(self, h: Tensor) -> Tensor:
+        """See ``Block.queries``; of input that the block has normalised."""
+        return split_heads(self.qkv(h.to(self.qkv.weight.dtype)).chunk(3, -1)[0], self.heads)
 
 
 class GatedFeedForward(nn.Module):

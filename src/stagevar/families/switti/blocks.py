@@ -46,15 +46,25 @@ class SelfAttention(nn.Module):
         return self.modulation(condition.to(self.modulation.weight.dtype)).float().unflatten(-1, (6, -1))
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        gain, _, scale, _, shift, _ = context.condition.modulation[context.layer].unbind(1)
-        h = rms_norm(x, self.norm) * (1 + scale[:, None]) + shift[:, None]
-        parts_RM3C = self.qkv(h.to(self.qkv.weight.dtype)).unflatten(-1, (3, -1))
+        gain = context.condition.modulation[context.layer][:, 0]
+        parts_RM3C = self.qkv(self.adapted(x, context)).unflatten(-1, (3, -1))
         qk = self.across_heads(parts_RM3C[:, :, :2], QK_EPS).unflatten(-1, (self.heads, -1))
         if context.rope is not None:
             qk = rotate(qk, context.rope[..., None, None, :, :])
         q, k = qk.to(parts_RM3C.dtype).permute(2, 0, 3, 1, 4).unbind()
         out = context.attend(q, k, split_heads(parts_RM3C[:, :, 2], self.heads), scale=q.shape[-1] ** -0.5)
         return gain[:, None] * rms_norm(self.proj(merge_heads(out)), self.norm_out)
+
+    def adapted(self, x: Tensor, context: BlockContext) -> Tensor:
+        """The normalised and modulated input in the dtype of the weights."""
+        vectors_R6C = context.condition.modulation[context.layer]
+        h = rms_norm(x, self.norm) * (1 + vectors_R6C[:, 2, None]) + vectors_R6C[:, 4, None]
+        return h.to(self.qkv.weight.dtype)
+
+    def queries(self, x: Tensor, context: BlockContext) -> Tensor:
+        """See ``Block.queries``."""
+        bare = self.qkv(self.adapted(x, context), torch.zeros_like(self.qkv.bias))
+        return split_heads(bare.chunk(3, -1)[0], self.heads)
 
 
 class CrossAttention(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,11 +12,15 @@ from torch import Tensor
 
 from stagevar.accelerators.base import Accelerator, Facts, Nothing
 from stagevar.accelerators.baselines import DropLast, GuidanceOff
+from stagevar.accelerators.fastvar import FastVAR
+from stagevar.accelerators.scalekv import ScaleKV
 from stagevar.accelerators.sketch import Sketch
+from stagevar.accelerators.sparvar import SparVAR
 from stagevar.accelerators.stagevar_official import StageVARPaper, StageVARReleased
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.latent import resize
+from stagevar.engine.loop.call import Tap
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.tokens import TokenContext
@@ -25,6 +30,7 @@ from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.loading.fill import fill
 from stagevar.measure.conform.conform import Probe, reading_config, require
 from stagevar.measure.conform.infinity import greedy_plan
+from stagevar.measure.conform.rivals import Chosen, Dropped, compare_patterns
 
 SHOWN = 64
 """Positions of a scale at which sets store logits and group outputs."""
@@ -43,11 +49,20 @@ def check(probe: Probe) -> None:
     probe.exact("low_margin", torch.zeros(0, 3))
     seen = Observed(probe, model, schedule)
     condition = model.condition(Text((probe.input("text.feat"),)))
-    for step in run(model, condition, schedule, [plan], [0], tap=seen):
+    dropped = Dropped(probe, model, condition, schedule)
+    taps: tuple[Tap, ...] = (seen, Chosen(probe), dropped)
+    compare_patterns(probe, schedule, plan)
+
+    def tap(name: str, k: int, tensor: Tensor) -> None:
+        for each in taps:
+            each(name, k, tensor)
+
+    for step in run(model, condition, schedule, [plan], [0], tap=tap):
         if probe.holds("decision.") and step.scale in (8, 9):
             name = {8: "decision.latent_old", 9: "decision.latent_new"}[step.scale]
             probe.numbers(name, resize(step.latent, schedule[4], "bilinear"), 2e-5)
     probe.numbers("latent_final", step.latent, 2e-5)
+    seen.lengths |= dropped.lengths
     lengths = torch.tensor([[seen.lengths.get((k, layer), 0) for layer in range(model.depth)] for k in executed])
     rows = torch.tensor([[seen.rows.get((k, layer), 0) for layer in range(model.depth)] for k in executed])
     probe.exact("kv_len", lengths)
@@ -98,7 +113,47 @@ def accelerator_of(config: dict[str, Any]) -> Accelerator:
         return DropLast(skipped) if skipped else GuidanceOff(single)
     if method == "stagevar":
         return StageVARReleased(skip=skipped) if skipped else StageVARPaper()
+    if method in ("fastvar", "sparvar_csla", "scalekv"):
+        return {"fastvar": _fastvar, "sparvar_csla": _sparvar, "scalekv": _scalekv}[method](config, skipped)
     raise OptionError(f"no accelerator here reproduces sets with method = {method!r} yet")
+
+
+def _fastvar(config: dict[str, Any], skipped: int) -> FastVAR:
+    own, depth = config["fastvar"], config["transformer"]["depth"]
+    sides, layers = sorted(map(int, own["prune_ratio"])), own["pruned_layers"]
+    prune = tuple(own["prune_ratio"][str(side)] for side in sides)
+    accelerator = FastVAR(skipped, prune, layers[0] / depth, (layers[-1] + 1) / depth)
+    executed, last = config["executed_sides"], len(prune)
+    if executed[-last:] != sides or executed[-last - 1] != own["cache_side"]:
+        raise OptionError("fastvar here prunes the last scales that run and fills from the one before them")
+    return accelerator
+
+
+def _sparvar(config: dict[str, Any], skipped: int) -> Accelerator:
+    own, depth = config["csla"], config["transformer"]["depth"]
+    final = config["scale_schedule"][-1][1]
+    pattern = SparVAR(
+        (min(own["sparse_sides"]) - 0.5) / final,
+        own["first_sparse_layer"] / depth,
+        tuple(own["window_by_key_scale"]),
+        own["sink_scales"],
+        own["block_size"],
+    )
+    return pattern + DropLast(skipped) if skipped else pattern
+
+
+def _scalekv(config: dict[str, Any], skipped: int) -> Accelerator:
+    own, depth, count = config["scalekv"], config["transformer"]["depth"], len(config["scale_schedule"])
+    after = {int(k): row for k, row in own["capacity_after_scale"].items()}
+    table = tuple(
+        tuple(row["drafter"] if layer in row["drafter_layers"] else row["refiner"] for layer in range(depth))
+        for _, row in sorted(after.items())
+    )
+    if sorted(after) != list(range(count - len(after), count)):
+        raise OptionError("scalekv here takes capacities of the last scales")
+    cells = math.isqrt(own["window_size"])
+    votes = ScaleKV(after=own["first_eviction_length"], table=table, cells=cells, pool=own["pool_kernel"])
+    return votes + DropLast(skipped) if skipped else votes
 
 
 def with_stored_draws(plan: Plan, probe: Probe, schedule: Schedule) -> Plan:

@@ -167,11 +167,13 @@ class Probe:
         else:
             self.numbers(name, found, absolute)
 
-    def exact(self, name: str, found: Tensor, share: float = 0.0) -> None:
-        """Compare bits or indices if the set stores ``name``; at most ``share`` of them may differ."""
+    def exact(self, name: str, found: Tensor, share: float = 0.0, *, ordered: bool = True) -> None:
+        """Compare bits or indices if the set stores ``name``; at most ``share`` of them may differ. Not ``ordered``,
+        those of the last axis are compared as sets, of which ``found`` is ascending."""
         if name not in self.stored:
             return
         want = self.stored[name].long()
+        want = want if ordered else want.sort(-1).values
         if found.shape != want.shape:
             self.rows.append(Row(name, math.inf, share))
             return

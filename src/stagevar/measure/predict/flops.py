@@ -17,10 +17,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.engine.contract.block import Block
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.grid import Grid, Scale, Schedule
+from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
+from stagevar.engine.grids.rows import Role
+from stagevar.engine.loop.places import row_places
 from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.look import Look, Places, count, joined, pattern_at
 from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.parts import Rows, rule_at
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.reads import Grouping
 from stagevar.engine.plan.tokens import TokenContext
 
 
@@ -85,47 +90,44 @@ def operations(model: ScaleModel, schedule: Schedule, text_length: int) -> Calla
 def condition_flops(model: ScaleModel, text_length: int) -> int:
     """Operations spent once per image, on the prompt and the null text: the text's keys and values, and the vectors of
     adaptive norms."""
-    layers = [_Layer.of(block) for block in model.layers]
+    parts = [part for block in model.layers for part in _parts(block)]
     shared = sum(_weights(module) for name, module in model.named_children() if name == "modulation")
-    once = sum(layer.once_weights for layer in layers) + shared
-    return 2 * 2 * (sum(layer.text_weights for layer in layers) * text_length + once)
+    once = sum(part.once_weights for part in parts) + shared
+    return 2 * 2 * (sum(part.text_weights for part in parts) * text_length + once)
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
-    """Shapes of one block.
+class _Part:
+    """Shapes of one part of a block.
 
     Attributes:
         weights: weights of linear layers, applied to every row.
-        text_weights: weights applied to every text token, once per image (submodules named ``kv``).
-        once_weights: weights applied to one vector per image (submodules named ``modulation``).
-        self_width, cross_width: channels of its attentions; a part with a ``kv`` of its own attends to the text.
-        shared_weights, shared_width: part of ``weights`` and ``cross_width`` that one branch computes for both.
+        text_weights: weights applied to every text token, once per image (a submodule named ``kv``).
+        once_weights: weights applied to one vector per image (a submodule named ``modulation``).
+        query_weights: weights that a row passes to become a query, key and value.
+        width: channels of its attention, 0 if it has none.
+        shared: whether one branch computes it for both.
     """
 
+    role: Role
     weights: int
     text_weights: int
     once_weights: int
-    self_width: int
-    cross_width: int
-    shared_weights: int
-    shared_width: int
+    query_weights: int
+    width: int
+    shared: bool
 
     @classmethod
-    def of(cls, block: Block) -> _Layer:
-        text, once, self_width, cross_width, shared_weights, shared_width = 0, 0, 0, 0, 0, 0
-        for part in block.children():
-            kv, modulation = getattr(part, "kv", None), getattr(part, "modulation", None)
-            once += 0 if modulation is None else _weights(modulation)
-            width = part.proj.in_features if hasattr(part, "heads") and isinstance(part.proj, nn.Linear) else 0
-            if kv is None:
-                self_width += width
-            else:
-                cross_width, text = cross_width + width, text + _weights(kv)
-            if kv is not None and getattr(part, "shared", False):
-                shared_weights, shared_width = shared_weights + _weights(part) - _weights(kv), shared_width + width
-        weights = _weights(block) - text - once
-        return cls(weights, text, once, self_width, cross_width, shared_weights, shared_width)
+    def of(cls, role: Role, part: nn.Module) -> _Part:
+        text, once = (_weights(getattr(part, name, None) or nn.Module()) for name in ("kv", "modulation"))
+        attention: Any = part
+        width = 0 if role == "feed_forward" else attention.proj.in_features
+        qkv = _weights(getattr(part, "qkv", None) or nn.Module())
+        return cls(role, _weights(part) - text - once, text, once, qkv, width, getattr(part, "shared", False))
+
+
+def _parts(block: Block) -> tuple[_Part, ...]:
+    return tuple(_Part.of(role, block.get_submodule(role)) for role in block.roles)
 
 
 def _row(module: nn.Module, rows: int) -> int:
@@ -143,9 +145,10 @@ class _Count:
 
     def __init__(self, model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> None:
         self.model, self.schedule, self.plan, self.text_length = model, schedule, plan, text_length
-        self.layers = [_Layer.of(block) for block in model.layers]
-        self.cached = [0] * model.depth
-        self.width = self.layers[0].self_width
+        self.layers = [_parts(block) for block in model.layers]
+        self.cached: list[Places] = [()] * model.depth
+        self.sequence = tuple(model.rows(at) for at in scales(schedule))
+        self.width = self.layers[0][0].width
         self.latent = torch.empty_like(model.empty_latent(1, schedule), device="meta")
         head = model.get_submodule("head")
         self.head_row = _weights(head)
@@ -156,35 +159,42 @@ class _Count:
     def scale(self, k: int) -> ScaleFlops:
         """Operations of scale k, after those before it."""
         here, at = self.plan[k], Scale(self.schedule, k)
-        count, ahead = at.tokens, self.model.rows(at) - at.tokens
+        tokens, ahead = at.tokens, self.model.rows(at) - at.tokens
         if here.run == "skip":
             return ScaleFlops(k, at.grid)
         branches = 2 if here.branch == "both" else 1
-        row_layers, linear, attention, cross, tokens, rows = 0, 0, 0, 0, 0, count
+        processed, linear, attention, cross, reducing, rows = 0, 0, 0, 0, 0, tokens
         for group, layers in self._segments(k):
-            rows = count
+            rows = tokens
             if group is not None:
                 rows, overhead = self._reduction(k, group)
-                tokens += overhead
-            spared = branches - 1 if group is None or here.tokens is None or here.tokens.aligned else 0
+                reducing += overhead
             for layer in layers:
-                shape, run = self.layers[layer], rows + ahead
-                row_layers += run
-                linear += 2 * run * (branches * shape.weights - spared * shape.shared_weights)
-                attention += 4 * run * self._keys(k, layer, run) * shape.self_width
-                cross += 4 * run * self.text_length * (branches * shape.cross_width - spared * shape.shared_width)
-        read = rows if here.tokens is not None and here.tokens.final else count
-        depth, finishing = self.model.depth, self.model.finishing(at)
+                for part in self.layers[layer]:
+                    run, aligned = self._rows(k, layer, part.role, rows)
+                    run += ahead
+                    aligned &= group is None or here.tokens is None or here.tokens.aligned
+                    processed += run
+                    copies = 1 if part.shared and aligned else branches
+                    linear += 2 * run * copies * part.weights
+                    if part.role == "attention" and run:
+                        products, votes = self._attention(k, layer, run, Rows(ahead, at.grid), run == tokens + ahead)
+                        attention += 2 * products * part.width
+                        linear += 2 * votes * branches * part.query_weights
+                    if part.role == "cross":
+                        cross += 4 * run * self.text_length * copies * part.width
+        read = rows if here.tokens is not None and here.tokens.final else tokens
+        finishing = self.model.finishing(at)
         return ScaleFlops(
             k,
             at.grid,
-            rows=round(branches * row_layers / depth),
-            share=row_layers / (depth * (count + ahead)),
-            embed=2 * count * self.embed_row if k and here.run == "full" else 0,
+            rows=round(branches * processed / (self.model.depth * len(self.layers[0]))),
+            share=processed / (self.model.depth * len(self.layers[0]) * (tokens + ahead)),
+            embed=2 * tokens * self.embed_row if k and here.run == "full" else 0,
             linear=linear,
             attention=branches * attention,
             cross=cross,
-            tokens=branches * tokens,
+            tokens=branches * reducing,
             head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once),
             finish=branches * read * sum(times * _row(module, read) for module, times in finishing),
         )
@@ -196,14 +206,34 @@ class _Count:
             for part in segments(self.model, here.tokens):
                 yield part.group if part.reducible else None, part.layers
 
-    def _keys(self, k: int, layer: int, rows: int) -> int:
-        """Positions that self-attention of a layer sees; the rows stay in its cache if the plan says so."""
-        if not self.model.causal:
-            return rows
-        keys = self.cached[layer] + rows
-        if self.plan[k].cache == "all":
-            self.cached[layer] = keys
-        return keys
+    def _rows(self, k: int, layer: int, role: Role, rows: int) -> tuple[int, bool]:
+        """Rows of ``rows`` that a part processes, and whether both branches process the same."""
+        rule = rule_at(self.plan[k].parts, layer, role, self.model.depth)
+        count = rows if rule is None else rule.count(rows)
+        return count, rule is None or rule.aligned or count == rows
+
+    def _attention(self, k: int, layer: int, run: int, rows: Rows, whole: bool) -> tuple[int, int]:
+        """Products of two vectors that a head takes in self-attention of ``run`` rows, which are all of the scale or
+        not, and in dropping what the plan drops of the cache; and rows whose queries are made for that."""
+        here, at, model = self.plan[k], Scale(self.schedule, k), self.model
+        queries: Places = torch.empty(1, 1, run, device="meta", dtype=torch.long)
+        if whole:
+            queries = row_places(rows, at.grid, sum(self.sequence[:k]), None, torch.device("meta"))
+        keys = joined(self.cached[layer], queries) if model.causal else queries
+        look = Look(at, layer, model.depth, self.sequence, queries, keys, Memory())
+        pattern = pattern_at(here.attend, layer, model.depth)
+        products = 2 * run * count(keys) if pattern is None else pattern.products(look)
+        if not model.causal or here.cache == "none":
+            return products, 0
+        self.cached[layer] = keys
+        if isinstance(here.cache, str) or k == self.plan.executed[-1]:
+            return products, 0
+        capacity = here.cache.capacity(at, self.sequence, layer)
+        if capacity >= count(keys):
+            return products, 0
+        self.cached[layer] = torch.empty(1, 1, capacity, device="meta", dtype=torch.long)
+        votes = len(here.cache.voters(look))
+        return products + (count(keys) if votes else 0), votes
 
     def _reduction(self, k: int, group: int) -> tuple[int, int]:
         """Rows that a group processes, and the operations of reducing to them and restoring from them."""
@@ -220,6 +250,7 @@ class _Count:
             latent=self.latent,
             change=self.latent,
             memory=self._memory(k, group),
+            source=self._source(k),
         )
         with FlopCounterMode(display=False, custom_mapping=_SOLVING) as counter, torch.no_grad():
             reduced = tokens.reduce(x, context)
@@ -227,14 +258,17 @@ class _Count:
                 tokens.restore(x, reduced.x, reduced, context)
         return reduced.x.shape[1], counter.get_total_flops()
 
+    def _source(self, k: int) -> int:
+        """The scale whose maps a restoration at scale k reads."""
+        return next((read.scale for read in self.plan.reads[k] if isinstance(read.sites, Grouping)), -1)
+
     def _memory(self, k: int, group: int) -> Memory:
-        """The maps that a restoration reads, of the scale that ran before."""
-        memory, tokens = Memory(), self.plan[k].tokens
-        before = [j for j in self.plan.executed if j < k]
-        if tokens is not None and before:
-            last = Scale(self.schedule, before[-1])
-            for kind in tokens.needs:
-                memory.put(kind, group, torch.empty(1, last.tokens, self.width, device="meta"), last.grid)
+        """The maps that a restoration reads."""
+        memory = Memory()
+        for read in self.plan.reads[k]:
+            source = Scale(self.schedule, read.scale)
+            rows = torch.empty(1, source.tokens, self.width, device="meta")
+            memory.put(read.kind, group, read.scale, rows, source.grid)
         return memory
 
 

@@ -1,0 +1,141 @@
+"""Process fewer rows of single parts of blocks; the other rows get the part's increment at an earlier scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from stagevar.engine.grids.grid import Grid
+from stagevar.engine.grids.latent import Mode
+from stagevar.engine.grids.rows import Role, gather
+from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.select import Score, highest, row_scores
+from stagevar.errors import OptionError
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+Layers = tuple[float, float]
+"""Consecutive blocks as shares of the depth, from the first to behind the last, rounded to whole blocks."""
+
+EVERY: Layers = (0.0, 1.0)
+
+Fill = Literal["part", "zero"]
+
+
+def blocks(layers: Layers, depth: int) -> range:
+    """The blocks that shares of the depth stand for."""
+    return range(round(layers[0] * depth), round(layers[1] * depth))
+
+
+def check_layers(layers: Layers) -> None:
+    """Raises OptionError: no rising pair of shares."""
+    if not (len(layers) == 2 and 0 <= layers[0] < layers[1] <= 1):
+        raise OptionError(f"layers must be two rising shares of the depth in [0, 1], not {layers}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """Parts of the network: those of some roles in some blocks."""
+
+    roles: tuple[Role, ...] = ROLES
+    layers: Layers = EVERY
+
+    def has(self, layer: int, role: Role, depth: int) -> bool:
+        return role in self.roles and layer in blocks(self.layers, depth)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a residual stream.
+
+    Attributes:
+        ahead: how many lie ahead of the tokens.
+        grid: what the tokens fill, or what ``index`` counts in.
+        index: (R, r) raster positions of the tokens, None for all of the grid.
+    """
+
+    ahead: int
+    grid: Grid
+    index: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartRows:
+    """Which rows some parts process, and what the others get.
+
+    Attributes:
+        prune: share of the rows that a part does not process, in [0, 1]; at 1 the part is not run.
+        roles, layers: the parts.
+        score: rows of highest score are processed, as in ``Select``.
+        fill: the others get the same part's increment at ``source`` (``part``) or none (``zero``).
+        source: index of an earlier scale; None means the one that ran before.
+        mode: how the increment is resampled.
+    """
+
+    prune: float = 1.0
+    roles: tuple[Role, ...] = ROLES
+    layers: Layers = EVERY
+    score: Score = "distance"
+    fill: Fill = "part"
+    source: int | None = None
+    mode: Mode = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prune <= 1:
+            raise OptionError(f"prune must lie in [0, 1], not {self.prune}")
+        if not self.roles or not set(self.roles) <= set(ROLES):
+            raise OptionError(f"roles must be some of {', '.join(ROLES)}, not {self.roles}")
+        check_layers(self.layers)
+        for name, choices in (("score", get_args(Score)), ("fill", get_args(Fill)), ("mode", get_args(Mode))):
+            if getattr(self, name) not in choices:
+                raise OptionError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+
+    @property
+    def sites(self) -> Sites:
+        return Sites(self.roles, self.layers)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the part's increment at an earlier scale is needed."""
+        return self.fill == "part" and self.prune > 0
+
+    @property
+    def aligned(self) -> bool:
+        """Whether both branches process the same positions."""
+        return self.score in ("contrast", "change")
+
+    def count(self, rows: int) -> int:
+        """How many of the rows a part processes."""
+        return rows - math.floor(rows * self.prune)
+
+    def choose(self, x_RrC: Tensor, rows: Rows, latent: Tensor, change: Tensor) -> Tensor:
+        """Rows (R, count) that are processed, ascending.
+
+        Args:
+            x_RrC: the tokens' rows.
+            rows: what they stand for.
+            latent, change: as in ``TokenContext``.
+        """
+        count = self.count(x_RrC.shape[1])
+        if not count:
+            return torch.empty(len(x_RrC), 0, dtype=torch.long, device=x_RrC.device)
+        scores = row_scores(self.score, x_RrC, rows.grid, latent, change)
+        if rows.index is not None and self.aligned:
+            scores = scores.gather(1, rows.index)
+        return highest(scores, count)
+
+    def others(self, x_RrC: Tensor, rows: Rows, memory: Memory, site: tuple[int, Role], source: int) -> Tensor:
+        """What rows get that the part does not process: (R, r, C)."""
+        if self.fill == "zero":
+            return torch.zeros_like(x_RrC)
+        earlier = memory.get("part", site, source, rows.grid, self.mode)
+        return earlier if rows.index is None else gather(earlier, rows.index)
+
+
+def rule_at(rules: tuple[PartRows, ...], layer: int, role: Role, depth: int) -> PartRows | None:
+    """The first rule that holds for a part."""
+    return next((rule for rule in rules if rule.sites.has(layer, role, depth)), None)

@@ -1,0 +1,122 @@
+"""What the scales of a plan read of earlier ones, and the check that every read has a writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from stagevar.engine.plan.memory import MapKind
+from stagevar.engine.plan.parts import Sites
+from stagevar.errors import OptionError
+
+if TYPE_CHECKING:
+    from stagevar.engine.plan.plan import ScalePlan
+    from stagevar.engine.plan.tokens import Scope
+
+
+class Grouping(NamedTuple):
+    """How blocks are grouped, as ``Tokens`` says it."""
+
+    scope: Scope
+    dense: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Maps that one scale reads of an earlier one.
+
+    Attributes:
+        kind: of the maps.
+        scale: the scale that writes them.
+        sites: of which groups of blocks, or of which of their parts; None for the state behind the last block.
+    """
+
+    kind: MapKind
+    scale: int
+    sites: Grouping | Sites | None = None
+
+
+Reads = tuple[tuple[Read, ...], ...]
+
+
+def reads(scales: Sequence[ScalePlan]) -> Reads:
+    """Per scale, what it reads of earlier ones.
+
+    Raises:
+        OptionError: a map that nothing writes; names the scale.
+    """
+    found: list[tuple[Read, ...]] = []
+    ran: int | None = None
+    full: int | None = None
+    for k, scale in enumerate(scales):
+        if scale.run == "skip":
+            found.append(())
+            continue
+        if ran is None and scale.run == "reuse":
+            raise OptionError(f"scale {k} cannot reuse anything, as no scale runs before it")
+        found.append(tuple(_of(scales, k, ran, full)))
+        for read in found[-1]:
+            _check(scales, k, read)
+        ran, full = k, k if scale.run == "full" else full
+    _check_groupings(found)
+    return tuple(found)
+
+
+def guided(scales: Sequence[ScalePlan], k: int) -> int | None:
+    """The last scale up to k that ran both branches at all positions: its guidance can be carried."""
+    for j in range(k, -1, -1):
+        scale = scales[j]
+        if scale.run != "skip" and scale.branch == "both" and (scale.tokens is None or not scale.tokens.final):
+            return j
+    return None
+
+
+def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) -> Iterator[Read]:
+    """What scale k reads, where ``ran`` is the last scale that ran and ``full`` the last that passed the network."""
+    scale, tokens = scales[k], scales[k].tokens
+    if scale.run == "reuse" and full is not None:
+        yield Read("hidden", full)
+    elif scale.run == "full" and tokens is not None and tokens.needs:
+        source = ran if tokens.source is None else tokens.source
+        if source is None:
+            raise OptionError(f"scale {k} cannot restore rows from a scale before it, as none runs")
+        yield from (Read(kind, source, Grouping(tokens.scope, tokens.dense)) for kind in tokens.needs)
+    for rule in scale.parts if scale.run == "full" else ():
+        if rule.reads:
+            source = ran if rule.source is None else rule.source
+            if source is None:
+                raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
+            yield Read("part", source, rule.sites)
+    if scale.carry and (source := guided(scales, k)) is not None:
+        yield Read("guidance", source)
+
+
+def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
+    if not 0 <= read.scale < k or scales[read.scale].run == "skip":
+        raise OptionError(f"scale {k} reads maps of scale {read.scale}, which does not run before it")
+    writer = scales[read.scale]
+    if read.kind == "guidance":
+        return
+    if read.sites is None:
+        if writer.tokens is not None and writer.tokens.final:
+            raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
+        return
+    if writer.run == "reuse":
+        raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")
+    own = writer.tokens
+    if isinstance(read.sites, Sites):
+        if own is not None:
+            raise OptionError(f"scale {k} reads parts of scale {read.scale}, whose rows are reduced")
+        return
+    if own is not None and (own.final or Grouping(own.scope, own.dense) != read.sites):
+        raise OptionError(f"scale {k} restores rows from scale {read.scale}, whose tokens must be grouped alike")
+
+
+def _check_groupings(found: Sequence[tuple[Read, ...]]) -> None:
+    """The blocks of a scale are grouped in one way."""
+    groupings: dict[int, Grouping] = {}
+    for k, own in enumerate(found):
+        for read in own:
+            if isinstance(read.sites, Grouping) and groupings.setdefault(read.scale, read.sites) != read.sites:
+                raise OptionError(f"scale {k} and one before it read scale {read.scale} in other groups of blocks")
