@@ -35,6 +35,15 @@ def test_fastvar_runs_what_its_code_runs():
     assert list(blocks(rule.layers, 32)) == list(range(3, 28))
 
 
+def test_fastvar_fills_from_a_scale_further_back():
+    plan = FastVAR(1, (0.4, 0.0), lag=2, roles=("attention",)).plan(PLAIN, SQUARE, FACTS)
+    assert [plan[k].parts[0].source for k in (10, 11)] == [8, 8] and plan[11].parts[0].count(9) == 9
+    assert plan[10].parts[0].roles == ("attention",)
+    for lag in (0, 10):
+        with pytest.raises(OptionError, match="9 scales run before the first that prunes"):
+            FastVAR(lag=lag).plan(PLAIN, SQUARE, FACTS)
+
+
 def thin(depth):
     """A network of one megapixel, as deep as asked and very narrow."""
     tokenizer = TokenizerConfig(bits=4, encoder=None, decoder=None)
@@ -119,6 +128,7 @@ def test_scalekv_says_before_drawing_that_a_model_caches_nothing():
         ("fastvar(prune=('a',))", "shares"),
         ("fastvar(first=0.9)", "layers"),
         ("fastvar(skip=99)", "scales"),
+        ("fastvar(roles=('head',))", "roles"),
         ("fastvar+drop_last(1)", "both decide the axis 'run'"),
         ("sparvar(windows=())", "window"),
         ("sparvar(windows=('a',))", "whole numbers"),

@@ -24,7 +24,8 @@ from typing import ClassVar
 
 from stagevar.accelerators.base import Accelerator, Facts, last_executed
 from stagevar.engine.grids.grid import Schedule
-from stagevar.engine.plan.parts import PartRows
+from stagevar.engine.grids.rows import Role
+from stagevar.engine.plan.parts import ROLES, PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError
 
@@ -39,6 +40,8 @@ class FastVAR(Accelerator):
         skip: scales at the end that are not run.
         prune: share of the rows that is not processed at the last scales that run, first to last.
         first, end: blocks that prune, as shares of the depth: the first and the one behind the last.
+        lag: the others take the outputs of the scale that runs so many scales before the first that prunes.
+        roles: parts of a block that prune.
     """
 
     name: ClassVar[str] = "fastvar"
@@ -47,18 +50,24 @@ class FastVAR(Accelerator):
     prune: tuple[float, ...] = (0.4, 0.5)
     first: float = 3 / 32
     end: float = 28 / 32
+    lag: int = 1
+    roles: tuple[Role, ...] = ROLES
 
     def __post_init__(self) -> None:
         if not all(isinstance(share, int | float) for share in self.prune):
             raise OptionError(f"fastvar: prune must be a tuple of shares, not {self.prune}")
         for share in self.prune:
-            PartRows(share, layers=(self.first, self.end))
+            PartRows(share, self.roles, (self.first, self.end))
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         plan = plan.replace(last_executed(plan, self.skip, self), run="skip")
         scales = last_executed(plan, len(self.prune), self)
-        source = max((k for k in plan.executed if k < min(scales, default=0)), default=0)
+        if not scales:
+            return plan
+        before = [k for k in plan.executed if k < scales[0]]
+        if not 1 <= self.lag <= len(before):
+            raise OptionError(f"{self}: {len(before)} scales run before the first that prunes, so lag is 1 to that")
         for k, share in zip(scales, self.prune, strict=True):
-            rule = PartRows(share, layers=(self.first, self.end), source=source, mode="area")
+            rule = PartRows(share, self.roles, (self.first, self.end), source=before[-self.lag], mode="area")
             plan = plan.replace([k], parts=(rule,))
         return plan

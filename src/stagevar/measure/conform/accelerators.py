@@ -30,10 +30,14 @@ from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.loading.fill import fill
 from stagevar.measure.conform.conform import Probe, reading_config, require
 from stagevar.measure.conform.infinity import greedy_plan
-from stagevar.measure.conform.rivals import Chosen, Dropped, compare_patterns
+from stagevar.measure.conform.rivals import NAMES, Chosen, Dropped, compare_patterns
 
 SHOWN = 64
 """Positions of a scale at which sets store logits and group outputs."""
+
+
+EVERYTHING = 10**9
+"""Entries of a cache that nothing is dropped of."""
 
 
 def check(probe: Probe) -> None:
@@ -119,19 +123,24 @@ def accelerator_of(config: dict[str, Any]) -> Accelerator:
 
 
 def _fastvar(config: dict[str, Any], skipped: int) -> FastVAR:
-    own, depth = config["fastvar"], config["transformer"]["depth"]
-    sides, layers = sorted(map(int, own["prune_ratio"])), own["pruned_layers"]
-    prune = tuple(own["prune_ratio"][str(side)] for side in sides)
-    accelerator = FastVAR(skipped, prune, layers[0] / depth, (layers[-1] + 1) / depth)
-    executed, last = config["executed_sides"], len(prune)
-    if executed[-last:] != sides or executed[-last - 1] != own["cache_side"]:
-        raise OptionError("fastvar here prunes the last scales that run and fills from the one before them")
-    return accelerator
+    own, depth, executed = config["fastvar"], config["transformer"]["depth"], config["executed_sides"]
+    ratios = {int(side): ratio for side, ratio in own["prune_ratio"].items()}
+    first, layers = executed.index(min(ratios)), own["pruned_layers"]
+    return FastVAR(
+        skipped,
+        tuple(ratios.get(side, 0.0) for side in executed[first:]),
+        layers[0] / depth,
+        (layers[-1] + 1) / depth,
+        first - executed.index(own["cache_side"]),
+        tuple(NAMES[name] for name in own["sublayers"]),
+    )
 
 
 def _sparvar(config: dict[str, Any], skipped: int) -> Accelerator:
     own, depth = config["csla"], config["transformer"]["depth"]
-    final = config["scale_schedule"][-1][1]
+    final, sides = config["scale_schedule"][-1][1], [h for _, h, _ in config["scale_schedule"]]
+    if own["other_layers"] != "dense" or own["sparse_sides"] != sides[-len(own["sparse_sides"]) :]:
+        raise OptionError("sparvar here is sparse at the last scales, in the last blocks, and dense elsewhere")
     pattern = SparVAR(
         (min(own["sparse_sides"]) - 0.5) / final,
         own["first_sparse_layer"] / depth,
@@ -145,12 +154,11 @@ def _sparvar(config: dict[str, Any], skipped: int) -> Accelerator:
 def _scalekv(config: dict[str, Any], skipped: int) -> Accelerator:
     own, depth, count = config["scalekv"], config["transformer"]["depth"], len(config["scale_schedule"])
     after = {int(k): row for k, row in own["capacity_after_scale"].items()}
+    rows = [after.get(k, {"drafter_layers": (), "refiner": EVERYTHING}) for k in range(min(after), count)]
     table = tuple(
         tuple(row["drafter"] if layer in row["drafter_layers"] else row["refiner"] for layer in range(depth))
-        for _, row in sorted(after.items())
+        for row in rows
     )
-    if sorted(after) != list(range(count - len(after), count)):
-        raise OptionError("scalekv here takes capacities of the last scales")
     cells = math.isqrt(own["window_size"])
     votes = ScaleKV(after=own["first_eviction_length"], table=table, cells=cells, pool=own["pool_kernel"])
     return votes + DropLast(skipped) if skipped else votes

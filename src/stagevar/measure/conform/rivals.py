@@ -27,7 +27,8 @@ class Chosen:
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
-        self.layers = probe.config["fastvar"]["pruned_layers"] if "fastvar" in probe.config else []
+        own = probe.config.get("fastvar", {"pruned_layers": (), "sublayers": ()})
+        self.shape = len(own["pruned_layers"]), len(own["sublayers"])
         self.stream = torch.empty(0)
         self.rows: list[Tensor] = []
         self.gaps: list[Tensor] = []
@@ -39,7 +40,7 @@ class Chosen:
             self.stream = tensor
         elif kind == "chosen":
             self.note(tensor)
-            if len(self.rows) == len(self.layers) * len(NAMES):
+            if len(self.rows) == self.shape[0] * self.shape[1]:
                 self.compare(k)
         elif kind == "part":
             self.stream = self.stream + tensor
@@ -55,7 +56,7 @@ class Chosen:
         self.gaps.append((least - distance.masked_fill(~left, 0).amax(1)) / least)
 
     def compare(self, k: int) -> None:
-        shape = len(self.layers), len(NAMES), len(self.rows[0])
+        shape = *self.shape, len(self.rows[0])
         self.probe.exact(f"keep.{k}", torch.stack(self.rows).view(*shape, -1), ordered=False)
         self.probe.numbers(f"keep_gap.{k}", torch.stack(self.gaps).view(shape), 2e-5)
         self.rows, self.gaps = [], []
@@ -124,7 +125,7 @@ class Dropped:
         slots = rule.keep(keys, lambda: queries, look)
         self.evicting.append(layer)
         self.note(rule.votes(keys, queries, look), slots)
-        if k == len(self.schedule) - 1:
+        if k == self.probe.config["executed_scales"][-1]:
             places = self.places[layer]
             assert isinstance(places, Tensor)
             self.kept(k, layer, places.expand(*slots.shape[:2], -1).gather(2, slots))
