@@ -262,6 +262,16 @@ def busy(report: Row) -> str:
     )
 
 
+def shares(report: Row) -> str:
+    """Time outside matrix products and attention, at the first and at the last scales."""
+    rows = []
+    for row in report["rows"]:
+        first, last = row["outside"][:3], row["outside"][-3:]
+        rows.append([row["model"], row["dtype"], *(f"{100 * share:.0f}%" for share in (*first, *last))])
+    head = ["model", "dtype", "scale 1", "2", "3", "third from the end", "second", "last"]
+    return f"Batch 1, {report['threads']} threads, torch {report['torch']}.\n\n{table(head, rows)}"
+
+
 BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "targets": ("front", targets),
     "front": ("front", front),
@@ -271,6 +281,7 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "stages": ("stages", stages),
     "plain": ("plain", plain),
     "busy": ("busy", busy),
+    "shares": ("shares", shares),
     "memory": ("memory", memory),
     "whole": ("whole", memory),
     "loading": ("loading", loading),
