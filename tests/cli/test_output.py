@@ -104,7 +104,7 @@ def test_every_command_checks_its_place_before_anything_is_loaded(
     command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     Path("file").touch()
-    monkeypatch.setattr("stagevar.pipeline.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("stagevar.loaded.load", lambda *_, **__: pytest.fail("loaded"))
     assert "cannot write" in failure(command(*arguments), 6)
     assert files(Path()) == ["file"]
 
@@ -122,7 +122,7 @@ def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_loaded(
     command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("file").touch()
-    monkeypatch.setattr("stagevar.pipeline.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("stagevar.loaded.load", lambda *_, **__: pytest.fail("loaded"))
     assert "cannot write" in failure(command("generate", "a star", "-o", "file/out"), 6)
 
 
@@ -138,7 +138,7 @@ def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_loaded(
 def test_what_can_be_checked_is_checked_before_anything_is_loaded(
     command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
 ) -> None:
-    monkeypatch.setattr("stagevar.pipeline.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("stagevar.loaded.load", lambda *_, **__: pytest.fail("loaded"))
     failure(command("generate", *arguments), code)
 
 
