@@ -12,7 +12,7 @@ from stagevar.engine.loop.run import run
 from stagevar.engine.loop.segments import Segment, segments
 from stagevar.engine.plan.memory import LAST, Memory
 from stagevar.engine.plan.merge import Merge, centres
-from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.select import TIE, Select, highest, kept, least_squares, nearest
 from stagevar.engine.plan.tokens import TokenContext
 from stagevar.errors import OptionError
@@ -225,6 +225,30 @@ def test_guidance_is_carried_past_a_scale_that_leaves_rows_out():
         carried = plan.replace([3, 4], branch="cond", carry=carry)
         generate("scenes", [carried], tap=lambda name, k, x: logits.append(x) if (name, k) == ("logits", 3) else None)
     assert not torch.allclose(*logits)
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [
+        (ScalePlan(run="reuse"), ScalePlan()),
+        (ScalePlan(tokens=Select(0.5, restore_by="zero_code")), ScalePlan(run="reuse")),
+        (ScalePlan(tokens=Select(0.5, restore_by="zero_code")), ScalePlan(tokens=Select(0.5))),
+        (ScalePlan(tokens=Select(0.5, scope="group")), ScalePlan(tokens=Select(0.5))),
+        (ScalePlan(), ScalePlan(run="reuse"), ScalePlan(tokens=Select(0.5))),
+        (ScalePlan(tokens=Select(0.5)), ScalePlan()),
+    ],
+)
+def test_plans_whose_restoration_finds_nothing_are_refused(scales):
+    with pytest.raises(OptionError, match="scale"):
+        Plan(scales)
+
+
+@pytest.mark.parametrize("fields", [{"scope": "group"}, {"dense": (0.25, 0.0)}], ids=str)
+def test_a_scale_restores_from_one_that_is_grouped_alike(fields):
+    earlier = Select(0.5, **fields)
+    Plan((ScalePlan(), ScalePlan(tokens=earlier), ScalePlan(tokens=Select(0.3, **fields))))
+    with pytest.raises(OptionError, match=r"scale 2 restores rows .* grouped alike"):
+        Plan((ScalePlan(), ScalePlan(tokens=earlier), ScalePlan(tokens=Select(0.5))))
 
 
 @pytest.mark.parametrize(

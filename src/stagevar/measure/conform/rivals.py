@@ -36,6 +36,8 @@ class Chosen:
     def __call__(self, name: str, k: int, tensor: Tensor) -> None:
         kind, _, rest = name.partition(".")
         layer, _, role = rest.partition(".")
+        if not self.shape[0]:
+            return
         if kind in ("embed", "block"):
             self.stream = tensor
         elif kind == "chosen":

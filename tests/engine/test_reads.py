@@ -1,4 +1,4 @@
-"""Maps of earlier scales: who reads which, what is kept for whom, and plans whose reads nobody has written."""
+"""Maps that scales read of earlier ones: every read has a writer, and a map goes behind its last reader."""
 
 import pytest
 
@@ -24,30 +24,6 @@ def generate(family, plans, tap=None):
 
 def reduced(tokens, scales):
     return Plan.uniform(SCALES, guidance=2.0, temperature=0.8).replace(scales, tokens=tokens)
-
-
-@pytest.mark.parametrize(
-    "scales",
-    [
-        (ScalePlan(run="reuse"), ScalePlan()),
-        (ScalePlan(tokens=Select(0.5, restore_by="zero_code")), ScalePlan(run="reuse")),
-        (ScalePlan(tokens=Select(0.5, restore_by="zero_code")), ScalePlan(tokens=Select(0.5))),
-        (ScalePlan(tokens=Select(0.5, scope="group")), ScalePlan(tokens=Select(0.5))),
-        (ScalePlan(), ScalePlan(run="reuse"), ScalePlan(tokens=Select(0.5))),
-        (ScalePlan(tokens=Select(0.5)), ScalePlan()),
-    ],
-)
-def test_plans_whose_restoration_finds_nothing_are_refused(scales):
-    with pytest.raises(OptionError, match="scale"):
-        Plan(scales)
-
-
-@pytest.mark.parametrize("fields", [{"scope": "group"}, {"dense": (0.25, 0.0)}], ids=str)
-def test_a_scale_restores_from_one_that_is_grouped_alike(fields):
-    earlier = Select(0.5, **fields)
-    Plan((ScalePlan(), ScalePlan(tokens=earlier), ScalePlan(tokens=Select(0.3, **fields))))
-    with pytest.raises(OptionError, match=r"scale 2 restores rows .* grouped alike"):
-        Plan((ScalePlan(), ScalePlan(tokens=earlier), ScalePlan(tokens=Select(0.5))))
 
 
 @pytest.mark.parametrize(
