@@ -38,8 +38,8 @@ families = pytest.mark.parametrize("family", list(MODELS))
 def generate(family, plans, seeds=(1, 2, 3), first=0, tap=None):
     model = MODELS[family]
     condition = model.condition(model.encode_text([*"378"] if model.family == "var" else PROMPTS))
-    rows = torch.arange(first, first + len(plans))
-    condition = condition.take(torch.cat([rows, rows + 3]))
+    rows = range(first, first + len(plans))
+    condition = condition.take([*rows, *(row + 3 for row in rows)])
     return list(run(model, condition, model.schedule()[:SCALES], plans, seeds[: len(plans)], tap=tap))
 
 

@@ -34,8 +34,8 @@ def condition_of(model, images):
 def generate(family, plans, seeds=(1, 2, 3), first=0, tap=None):
     model = MODELS[family]
     condition = condition_of(model, 3)
-    rows = torch.arange(first, first + len(plans))
-    condition = condition.take(torch.cat([rows, rows + 3]))
+    rows = range(first, first + len(plans))
+    condition = condition.take([*rows, *(row + 3 for row in rows)])
     return list(run(model, condition, model.schedule()[:SCALES], plans, seeds[: len(plans)], tap=tap))
 
 
@@ -115,7 +115,7 @@ def test_parts_on_fewer_rows_equal_their_twin(family, rules):
     plan = plan_with(*rules)
     generate(family, [plan], tap=lambda name, k, x: seen.__setitem__((name, k), x))
     latents = [seen["begin", k] for k in range(SCALES)]
-    condition = condition_of(model, 3).take(torch.tensor([0, 3]))
+    condition = condition_of(model, 3).take([0, 3])
     with torch.inference_mode():
         streams = twin(model, condition, plan, latents)
     for (k, layer), stream in streams.items():
