@@ -111,9 +111,10 @@ class Upsample(nn.Module):
         """The doubled map of all rows but the ``beside`` first and last ones (0, or 1 for rows of a larger map)."""
         n, _, h, w = x_nChw.shape
         h -= 2 * beside
-        kernels, bias = four_kernels(self.conv.weight), self.conv.bias
+        kernels, bias = four_kernels(self.conv.weight).flatten(0, 2), self.conv.bias
         assert bias is not None
-        found = F.conv2d(x_nChw, kernels.flatten(0, 2), bias.repeat(4), padding=(1 - beside, 1))
+        kernels = kernels.contiguous(memory_format=torch.channels_last)
+        found = F.conv2d(x_nChw, kernels, bias.repeat(4), padding=(1 - beside, 1))
         found = found.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))
         out = found.new_empty(n, h, 2, w, 2, found.shape[-1])
         for i in (0, 1):
