@@ -123,7 +123,8 @@ def generate(
     place = Place(
         model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory, tensor_parallel
     )
-    us.told("files", lambda: place.fetch(requests))
+    if us.ranks.world > 1:  # one process downloads; alone, ``ready`` checks and loads
+        us.told("files", lambda: place.fetch(requests))
     pipe = place.ready(requests)
     read_requests = read(pipe.model, requests, 16)
     work = Work(
