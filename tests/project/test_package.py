@@ -24,6 +24,7 @@ ALLOWED = {
     "quiet": set(),
     "threads": set(),
     "files": {"errors"},
+    "failure": {"errors"},
     "untrusted": {"errors", "files"},
     "scenes": {"errors"},
     "engine.grids": {"errors"},
@@ -49,7 +50,8 @@ ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
-ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
+ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
+ALLOWED["cli"] = {"ui", *ALLOWED["ui"]}
 """The rooms that each room may import."""
 
 

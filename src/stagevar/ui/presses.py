@@ -1,0 +1,75 @@
+"""What the buttons of the page do: Draw shows a comparison step by step, Stop ends it before its next scale."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from stagevar.errors import UnknownModelError, quoted
+from stagevar.failure import explain
+from stagevar.pipeline import Pipeline
+from stagevar.ui.asked import read
+from stagevar.ui.comparison import Comparison
+from stagevar.ui.pictures import difference, enlarged, mean_share, shaded
+from stagevar.ui.report import failure, plan_in_words, progress, verdict
+from stagevar.ui.table import table
+
+Shown = tuple[Any, ...]
+"""Words, both pictures, their difference, where rows ran, table, plan and seed; ``gr.skip()`` leaves one as it is."""
+
+log = logging.getLogger(__name__)
+
+
+class Presses:
+    """The buttons of all open pages.
+
+    Args:
+        models: that the page offers, by name.
+    """
+
+    def __init__(self, models: Mapping[str, Pipeline]) -> None:
+        self.models = models
+        self._stopped: set[str] = set()
+
+    def draw(
+        self,
+        model: str,
+        prompt: str,
+        size: str,
+        seed: str,
+        accelerator: str,
+        quality: float,
+        session: gr.Request,
+    ) -> Iterator[Shown]:
+        """What the page shows, step by step; of a failure its sentence."""
+        name = str(session.session_hash)
+        self._stopped.discard(name)
+        try:
+            if model not in self.models:
+                raise UnknownModelError(f"the page has no model {quoted(model)}; it has {', '.join(self.models)}")
+            pipeline = self.models[model]
+            request = read(pipeline.model, prompt, size, seed, accelerator, quality)
+            yield from _shown(Comparison(pipeline, request, lambda: name in self._stopped))
+        except Exception as error:
+            log.info("shown on the page", exc_info=True)
+            yield failure(explain(error)[1]), *[gr.skip()] * 6
+        finally:
+            self._stopped.discard(name)
+
+    def stop(self, session: gr.Request) -> None:
+        """End the run of one page."""
+        self._stopped.add(str(session.session_hash))
+
+
+def _shown(comparison: Comparison) -> Iterator[Shown]:
+    plain, own, seed = comparison.plain.previews, comparison.accelerated.previews, str(comparison.request.seed)
+    yield progress("Reading the prompt"), None, None, None, table(comparison), "", seed
+    for step in comparison.draw():
+        both = enlarged(plain[-1]), enlarged((own or plain)[-1])
+        yield progress(step), both, gr.skip(), gr.skip(), table(comparison), gr.skip(), gr.skip()
+    apart = enlarged(difference(plain[-1], own[-1]))
+    ran = enlarged(shaded(own[-1], mean_share(comparison.shares)))
+    yield verdict(comparison), both, apart, ran, table(comparison), plan_in_words(comparison), seed
