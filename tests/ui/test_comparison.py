@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -17,17 +19,21 @@ from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.ui import comparison as module
 from stagevar.ui.comparison import Comparison
-from stagevar.ui.pictures import SHADE, STRONG, difference, enlarged, mean_share, shaded
+from stagevar.ui.front import done, drawing, nothing
+from stagevar.ui.pictures import SHADE, STRONG, data_url, difference, mean_share, shaded
 from stagevar.ui.report import failure, plan_in_words, verdict
 from stagevar.ui.table import table
 
 PROMPT = "a red circle to the left of a blue square"
 
 
-def compared(accelerator: str) -> Comparison:
+def compared(accelerator: str, repeating: float = 0.0) -> Comparison:
+    """Both runs, repeated while that takes less than these seconds."""
     comparison = Comparison(Pipeline(tiny("scenes")), Request(PROMPT, seed=5, accelerator=accelerator))
-    for _ in comparison.draw():
-        pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "REPEATING", repeating)
+        for _ in comparison.draw():
+            pass
     return comparison
 
 
@@ -45,7 +51,8 @@ def test_both_pictures_are_those_of_the_pipeline(drawn: Comparison) -> None:
         assert run.trace.pictures == alone.trace.pictures
 
 
-def test_every_step_is_told() -> None:
+def test_every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REPEATING", 0.0)
     comparison = Comparison(Pipeline(tiny("scenes")), Request(PROMPT, accelerator="drop_last"))
     told = list(comparison.draw())
     scales = len(comparison.schedule)
@@ -62,9 +69,8 @@ def test_what_cannot_be_drawn_is_found_before_a_scale_runs() -> None:
         next(comparison.draw())
 
 
-def test_quick_runs_are_repeated_and_the_first_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REPEATING", 1e9)
-    comparison = compared("drop_last")
+def test_quick_runs_are_repeated_and_the_first_does_not_count() -> None:
+    comparison = compared("drop_last", 1e9)
     for run in (comparison.plain, comparison.accelerated):
         assert len(run.traces) == 1 + module.MOST_REPEATS
         times = [trace.network_milliseconds for trace in run.traces[1:]]
@@ -72,8 +78,7 @@ def test_quick_runs_are_repeated_and_the_first_does_not_count(monkeypatch: pytes
     assert f"(median of {module.MOST_REPEATS}, " in verdict(comparison)
 
 
-def test_slow_runs_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REPEATING", 0.0)
+def test_slow_runs_are_not_repeated() -> None:
     comparison = compared("none")
     assert len(comparison.plain.traces) == 1 and comparison.plain.trace is comparison.plain.traces[0]
     assert "(one run)" in verdict(comparison)
@@ -155,9 +160,26 @@ def test_mean_shares_are_weighted_by_tokens() -> None:
     assert mean.flatten().tolist() == pytest.approx([1.0, 0.2, 0.2, 0.2])
 
 
-def test_small_pictures_are_enlarged_by_whole_pixels_and_large_ones_left() -> None:
-    assert enlarged(flat((1, 2, 3), (64, 48))).size == (512, 384)
-    assert enlarged(flat((1, 2, 3), (600, 400))).size == (600, 400)
+def test_pictures_reach_the_page_as_they_are_and_large_ones_reduced() -> None:
+    for image, side, size in ((flat((1, 2, 3), (64, 48)), 96, (64, 48)), (flat((1, 2, 3), (600, 400)), 96, (96, 64))):
+        kind, text = data_url(image, side).split(",")
+        read = Image.open(BytesIO(b64decode(text)))
+        assert kind == "data:image/png;base64" and read.size == size and read.getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_the_right_picture_is_the_plain_one_until_the_accelerated_run_has_begun() -> None:
+    comparison = Comparison(Pipeline(tiny("scenes")), Request(PROMPT, accelerator="drop_last"))
+    for told in comparison.draw():
+        left, right = re.findall(r'src="([^"]+)"', drawing(comparison))
+        assert (left == right) == told.startswith("plain")
+        if not told.startswith("plain"):
+            break
+
+
+def test_the_finished_front_has_both_pictures_their_difference_and_where_rows_ran(drawn: Comparison) -> None:
+    names = re.findall(r'alt="([^"]+)"', done(drawn))
+    assert names == ["plain run", "accelerated run", "difference", "rows that ran"]
+    assert "<img" not in nothing()
 
 
 def test_a_comparison_can_be_left_at_any_scale(drawn: Any) -> None:

@@ -111,18 +111,16 @@ def test_a_click_draws_both_pictures_and_the_table(opened: Callable[..., Page]) 
     assert (
         re.search(r"[\d.]+x faster, [\d.]+x fewer operations, SSIM 0\.\d+", said) and "scenes, 64 x 64, seed 1" in said
     )
-    sides = page.evaluate("[...document.querySelectorAll('#pictures img')].map(each => each.naturalWidth)")
-    assert sides == [512, 512]
+    sides = page.evaluate("[...document.querySelectorAll('#front img')].map(each => each.naturalWidth)")
+    assert sides == [64] * 4
     assert page.locator("#scales tr").count() == 7 and page.locator("#scales img").count() == 3 * 10
     green = page.evaluate(
-        """() => { const from = document.querySelector('#pictures img'), to = document.createElement('canvas');
-        to.width = to.height = 512; const pen = to.getContext('2d'); pen.drawImage(from, 0, 0);
-        const data = pen.getImageData(0, 0, 512, 512).data; let count = 0;
+        """() => { const from = document.querySelector('#front img'), to = document.createElement('canvas');
+        to.width = to.height = 64; const pen = to.getContext('2d'); pen.drawImage(from, 0, 0);
+        const data = pen.getImageData(0, 0, 64, 64).data; let count = 0;
         for (let i = 0; i < data.length; i += 4) count += data[i + 1] > 120 && data[i] < 110; return count; }"""
     )
-    assert green > 3000  # the stars that were asked for
-    for picture in ("#difference img", "#ran img"):
-        assert page.evaluate(f"document.querySelector('{picture}').naturalWidth") == 512
+    assert green > 60  # the stars that were asked for
 
 
 def test_the_keyboard_draws_and_moves_the_divider(opened: Callable[..., Page]) -> None:
@@ -130,13 +128,12 @@ def test_the_keyboard_draws_and_moves_the_divider(opened: Callable[..., Page]) -
     page.focus("#prompt textarea")
     page.keyboard.press("Enter")
     finished(page)
-    clip = "document.querySelectorAll('#pictures img')[1].style.clipPath"
-    before = page.evaluate(clip)
-    page.focus("#divider input[type=range]")
+    clip = "getComputedStyle(document.querySelectorAll('.compared img')[1]).clipPath"
+    assert "50%" in page.evaluate(clip)
+    page.focus(".compared input")
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"{clip} != '{before}'")
-    assert "50%" in before and "70%" in page.evaluate(clip)
+    assert "54%" in page.evaluate(clip)
     page.focus("#prompt textarea")
     reached = []
     for _ in range(25):
@@ -151,7 +148,7 @@ def test_a_narrow_screen_shows_everything_without_scrolling_sideways(opened: Cal
     page.click("#draw")
     finished(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for part in ("#verdict", "#pictures img", "#difference img", "#ran img", "#scales .scales", "#plan li"):
+    for part in ("#verdict", ".compared img", ".frame img", "#scales .scales", "#plan li"):
         box = page.locator(part).first.bounding_box()
         assert box is not None and box["width"] > 100 and box["height"] > 20, part
     ink = page.evaluate("getComputedStyle(document.querySelector('#plan li')).color")
@@ -197,7 +194,7 @@ def test_stop_ends_the_run_at_the_next_scale(opened: Callable[..., Page]) -> Non
     page.click("#draw")
     page.wait_for_selector("#scales img")
     page.click("#stop")
-    assert failure(page) == "stopped"
+    assert re.fullmatch(r"cancelled before scale \d+ of 10", failure(page))
     page.click("#draw")
     finished(page)
 

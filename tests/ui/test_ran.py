@@ -8,15 +8,10 @@ from stagevar.engine.grids.grid import Scale
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
-from stagevar.registry import known
 from stagevar.request import Request
 from stagevar.ui.ran import RowsRan
 
-ACCELERATORS = [
-    *(name for name in known() if name != "scalekv"),
-    "fastvar(skip=0, prune=(0.4, 0.5, 0.7))",
-    "stagevar(0.0)",
-]
+ACCELERATORS = "drop_last", "reuse_last", "fastvar(skip=0, prune=(0.4, 0.5, 0.7))", "stagevar(0.0)", "stagevar_paper"
 
 
 @pytest.mark.parametrize("family", [name for name, row in FAMILIES.items() if row.tiny is not None])

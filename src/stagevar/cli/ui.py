@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -45,14 +46,14 @@ def ui(
     """
     if len(models) > 1 and (weights is not None or revision is not None):
         raise OptionError("--weights and --revision are of one model; give one --model with them")
-    try:
-        import uvicorn
-        from fastapi import FastAPI
-
-        from stagevar.ui.page import mount
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "gradio", "ui") from None
+    if find_spec("gradio") is None:
+        raise MissingExtraError("gradio", "ui")
     listening = _listen(host, port)
+    import uvicorn
+    from fastapi import FastAPI
+
+    from stagevar.ui.page import mount
+
     settings: dict[str, Any] = {"offload_text_encoder": offload, "quantize": quantize, "max_memory": max_memory}
     places = [Place(model, weights, device, dtype, revision, local_files_only, **settings) for model in models]
     application = FastAPI(openapi_url=None)

@@ -13,23 +13,15 @@ from stagevar.errors import OptionError
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known
 from stagevar.ui.asked import LONGEST_PROMPT, has_dial, shown
-from stagevar.ui.pictures import STRONGEST
+from stagevar.ui.front import nothing
 from stagevar.ui.presses import Presses
-from stagevar.ui.report import progress
 
 ABOUT = (
     "A picture is drawn as a sequence of grids, from 1x1 tokens to the full size. An **accelerator** does less work at "
     "some of them. Both pictures below have the same prompt and seed: what differs is its doing."
 )
-LEGEND = (
-    f"<small><b>Difference</b>: the brighter, the larger; yellow is {STRONGEST} of 255 or more. <b>Rows that ran</b>: "
-    "in colour where the network worked at all scales, grey and dark where it left work out.</small>"
-)
 SAMPLES = 4
 """Prompts that the page suggests."""
-
-KEPT = 3600
-"""Seconds that a picture lies on disk for the browser; all go when the server stops."""
 
 
 def blocks(*pipelines: Pipeline) -> gr.Blocks:
@@ -43,8 +35,7 @@ def blocks(*pipelines: Pipeline) -> gr.Blocks:
     if len(models) < len(pipelines):
         raise OptionError("two models of the page have one name; give each once")
     first = pipelines[0].model
-    front: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
-    with gr.Blocks(title="stagevar", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+    with gr.Blocks(title="stagevar", analytics_enabled=False) as page:
         gr.Markdown(f"# stagevar\n{ABOUT}")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -68,19 +59,14 @@ def blocks(*pipelines: Pipeline) -> gr.Blocks:
                 with gr.Row():
                     seed = gr.Textbox("1", label="Seed (empty: a fresh one)", min_width=130, elem_id="seed")
                     dice = gr.Button("New seed", size="sm", scale=0, min_width=100, elem_id="new-seed")
-            with gr.Column(scale=3, min_width=300):
-                said = gr.HTML(progress("Press Draw"), elem_id="verdict")
-                pictures = gr.ImageSlider(label="Plain run | accelerated", max_height=560, elem_id="pictures", **front)
-                divider = gr.Slider(0, 100, 50, step=5, label="Divider of the two pictures", elem_id="divider")
-            with gr.Column(scale=1, min_width=220):
-                apart = gr.Image(label="Difference", elem_id="difference", **front)
-                ran = gr.Image(label="Rows that ran", elem_id="ran", **front)
-                gr.HTML(LEGEND)
+            with gr.Column(scale=4, min_width=300):
+                said = gr.HTML("<p>Press Draw, or Enter in the prompt.</p>", elem_id="verdict")
+                front = gr.HTML(nothing(), elem_id="front")
         scales = gr.HTML(elem_id="scales")
         words = gr.HTML(elem_id="plan")
 
         fields = [model, prompt, size, seed, accelerator, quality]
-        outputs = [said, pictures, apart, ran, scales, words, seed]
+        outputs = [said, front, scales, words, seed]
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         gr.on(
             [draw.click, prompt.submit, seed.submit],
@@ -94,13 +80,6 @@ def blocks(*pipelines: Pipeline) -> gr.Blocks:
             api_visibility="private",
         )
         stop.click(presses.stop, **quiet)
-        divider.change(
-            lambda share: gr.ImageSlider(slider_position=share),
-            [divider],
-            [pictures],
-            trigger_mode="always_last",
-            **quiet,
-        )
         dice.click(lambda: str(secrets.randbits(32)), None, [seed], **quiet)
         samples.click(lambda sample: sample[0], [samples], [prompt], **quiet)
         accelerator.change(_dial, [accelerator], [accelerator, quality], **quiet)
@@ -118,6 +97,7 @@ def mount(app: FastAPI, *pipelines: Pipeline, path: str = "/") -> None:
         path,
         theme=_theme(),
         head=f"<style>{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>",
+        app_kwargs={"openapi_url": None},
         footer_links=["settings"],
         run_history=False,
         max_file_size=1,

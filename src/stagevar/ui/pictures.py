@@ -1,4 +1,4 @@
-"""Pictures about pictures: enlarged, their difference, and where rows ran."""
+"""Pictures about pictures: the difference of two, where rows ran, and their form within the page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-LARGE, SMALL = 512, 96
-"""Longest side in pixels of the pictures in front, at least, and of those in the table, at most."""
-
 STRONGEST = 32
 """Difference of colours, of 255, that is shown as the strongest."""
 
@@ -22,12 +19,6 @@ NONE, SOME, STRONG = (13, 13, 20), (190, 55, 85), (255, 230, 110)
 
 SHADE = 0.22
 """Brightness that is left of a place where no row ran."""
-
-
-def enlarged(image: Image.Image) -> Image.Image:
-    """A small picture with every pixel as a square of several; a large one as it is."""
-    factor = max(1, LARGE // max(image.size))
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def difference(image: Image.Image, other: Image.Image) -> Image.Image:
@@ -55,9 +46,9 @@ def mean_share(shares: Sequence[Tensor]) -> Tensor:
     return sum(spread, shares[-1].new_zeros(final)) / tokens
 
 
-def data_url(image: Image.Image) -> str:
-    """A picture of the table, within the page's own text."""
-    small = image.copy()
-    small.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
-    small.save(buffer := BytesIO(), format="png")
+def data_url(image: Image.Image, side: int) -> str:
+    """A picture as text that a page can hold; one whose longest side is above ``side`` is reduced to it."""
+    reduced = image.copy()
+    reduced.thumbnail((side, side), Image.Resampling.LANCZOS)
+    reduced.save(buffer := BytesIO(), format="png")
     return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"

@@ -13,12 +13,12 @@ from stagevar.failure import explain
 from stagevar.pipeline import Pipeline
 from stagevar.ui.asked import read
 from stagevar.ui.comparison import Comparison
-from stagevar.ui.pictures import difference, enlarged, mean_share, shaded
+from stagevar.ui.front import done, drawing, nothing
 from stagevar.ui.report import failure, plan_in_words, progress, verdict
 from stagevar.ui.table import table
 
 Shown = tuple[Any, ...]
-"""Words, both pictures, their difference, where rows ran, table, plan and seed; ``gr.skip()`` leaves one as it is."""
+"""Words, pictures in front, table of scales, plan, and the seed's field; ``gr.skip()`` leaves one as it is."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Presses:
             yield from _shown(Comparison(pipeline, request, lambda: name in self._stopped))
         except Exception as error:
             log.info("shown on the page", exc_info=True)
-            yield failure(explain(error)[1]), *[gr.skip()] * 6
+            yield failure(explain(error)[1]), *[gr.skip()] * 4
         finally:
             self._stopped.discard(name)
 
@@ -65,11 +65,8 @@ class Presses:
 
 
 def _shown(comparison: Comparison) -> Iterator[Shown]:
-    plain, own, seed = comparison.plain.previews, comparison.accelerated.previews, str(comparison.request.seed)
-    yield progress("Reading the prompt"), None, None, None, table(comparison), "", seed
+    seed = str(comparison.request.seed)
+    yield progress("Reading the prompt"), nothing(), table(comparison), "", seed
     for step in comparison.draw():
-        both = enlarged(plain[-1]), enlarged((own or plain)[-1])
-        yield progress(step), both, gr.skip(), gr.skip(), table(comparison), gr.skip(), gr.skip()
-    apart = enlarged(difference(plain[-1], own[-1]))
-    ran = enlarged(shaded(own[-1], mean_share(comparison.shares)))
-    yield verdict(comparison), both, apart, ran, table(comparison), plan_in_words(comparison), seed
+        yield progress(step), drawing(comparison), table(comparison), gr.skip(), gr.skip()
+    yield verdict(comparison), done(comparison), table(comparison), plan_in_words(comparison), gr.skip()

@@ -38,7 +38,7 @@ def verdict(comparison: Comparison) -> str:
         f"SSIM {alike:.3f}</p>"
         f"<p><small>{escape(str(comparison.request.accelerator))}: network {_spent(comparison.accelerated.timed)}; "
         f"plain run: {_spent(comparison.plain.timed)}. {escape(own.model)}, {shown(size)}, seed {own.seeds[0]}, one "
-        f"picture at a time, {machine['dtype']}{rounded} on {machine['device']}, threads: {machine['threads']}. "
+        f"picture at a time, {machine['dtype']}{rounded} on {machine['device']}. "
         "Text and decoding are not in it. SSIM is to the plain run: 1 is equal.</small></p>"
     )
 

@@ -12,6 +12,9 @@ from stagevar.ui.comparison import Comparison, Run
 from stagevar.ui.pictures import data_url, shaded
 from stagevar.ui.words import stages
 
+SIDE = 96
+"""Longest side in pixels of the pictures of the table."""
+
 EMPTY = '<span class="empty"></span>'
 LEGEND = '<i class="bar plain"></i> plain <br><i class="bar own"></i> accelerated'
 
@@ -45,7 +48,7 @@ def _stages(labels: Sequence[Stage | None]) -> Iterator[str]:
 
 def _pictures(comparison: Comparison, previews: Sequence[Image]) -> Iterator[str]:
     for k, (h, w) in enumerate(comparison.schedule):
-        shown = f'<img src="{data_url(previews[k])}" alt="after {h}x{w} tokens">' if k < len(previews) else EMPTY
+        shown = f'<img src="{data_url(previews[k], SIDE)}" alt="after {h}x{w} tokens">' if k < len(previews) else EMPTY
         yield f"<td>{shown}</td>"
 
 
@@ -54,7 +57,7 @@ def _ran(comparison: Comparison) -> Iterator[str]:
     run = comparison.accelerated
     for k in range(len(run.previews)):
         share, skipped = comparison.shares[k], run.plan is not None and run.plan[k].run == "skip"
-        picture, amount = data_url(shaded(run.previews[k], share)), f"{float(share.mean()):.0%}"
+        picture, amount = data_url(shaded(run.previews[k], share), SIDE), f"{float(share.mean()):.0%}"
         yield f'<td><img src="{picture}" alt="{amount} of the rows ran">{"not run" if skipped else amount}</td>'
     yield from [f"<td>{EMPTY}</td>"] * (len(comparison.schedule) - len(run.previews))
 
