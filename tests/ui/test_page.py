@@ -27,7 +27,7 @@ FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUI
 LONG = 120_000
 """Milliseconds that a busy machine may take for two pictures."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to click with")]
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium to click with")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -226,3 +228,18 @@ def test_a_port_that_is_taken_is_an_error(site: Site) -> None:
     command = [sys.executable, "-m", "stagevar", "ui", "--port", port]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: cannot listen at 127.0.0.1, port ")
+
+
+def test_the_application_of_the_documents_has_the_page_at_its_path() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "page.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.S)
+    code += (
+        "from stagevar.ui.page import blocks\n"
+        "assert blocks(Pipeline.from_pretrained('scenes')).analytics_enabled is False\n"
+        "from starlette.testclient import TestClient\n"
+        "with TestClient(app) as client:\n"
+        "    answer = client.get('/page/')\n"
+        "    assert answer.status_code == 200 and 'stagevar' in answer.text, answer.status_code\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

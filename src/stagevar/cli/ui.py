@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,11 @@ from stagevar.cli.options import (
     app,
 )
 from stagevar.errors import MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stagevar.pipeline import Pipeline
 
 
 @app.command()
@@ -48,17 +53,22 @@ def ui(
         raise OptionError("--weights and --revision are of one model; give one --model with them")
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "ui")
-    listening = _listen(host, port)
+    settings: dict[str, Any] = {"offload_text_encoder": offload, "quantize": quantize, "max_memory": max_memory}
+    places = [Place(model, weights, device, dtype, revision, local_files_only, **settings) for model in models]
+    with _listen(host, port) as listening:
+        _serve(listening, [place.ready([]) for place in places], f"http://{_shown(host)}:{listening.getsockname()[1]}/")
+
+
+def _serve(listening: socket.socket, pipelines: Sequence[Pipeline], url: str) -> None:
+    """The page, until an interrupt."""
     import uvicorn
     from fastapi import FastAPI
 
     from stagevar.ui.page import mount
 
-    settings: dict[str, Any] = {"offload_text_encoder": offload, "quantize": quantize, "max_memory": max_memory}
-    places = [Place(model, weights, device, dtype, revision, local_files_only, **settings) for model in models]
     application = FastAPI(openapi_url=None)
-    mount(application, *(place.ready([]) for place in places))
-    typer.echo(f"the page is at http://{_shown(host)}:{listening.getsockname()[1]}/ until Ctrl+C")
+    mount(application, *pipelines)
+    typer.echo(f"the page is at {url} until Ctrl+C")
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1))
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])

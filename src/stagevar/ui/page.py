@@ -15,6 +15,7 @@ from stagevar.registry import known
 from stagevar.ui.asked import LONGEST_PROMPT, has_dial, shown
 from stagevar.ui.front import nothing
 from stagevar.ui.presses import Presses
+from stagevar.ui.report import progress
 
 ABOUT = (
     "A picture is drawn as a sequence of grids, from 1x1 tokens to the full size. An **accelerator** does less work at "
@@ -68,17 +69,10 @@ def blocks(*pipelines: Pipeline) -> gr.Blocks:
         fields = [model, prompt, size, seed, accelerator, quality]
         outputs = [said, front, scales, words, seed]
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        gr.on(
-            [draw.click, prompt.submit, seed.submit],
-            presses.draw,
-            fields,
-            outputs,
-            trigger_mode="once",
-            concurrency_limit=1,
-            show_progress="minimal",
-            show_progress_on=[said],
-            api_visibility="private",
-        )
+        pressed = [draw.click, prompt.submit, seed.submit]
+        gr.on(pressed, lambda: progress("Waiting for its turn"), None, [said], **quiet)
+        queued: dict[str, Any] = quiet | {"queue": True, "trigger_mode": "once", "concurrency_limit": 1}
+        gr.on(pressed, presses.draw, fields, outputs, **queued)
         stop.click(presses.stop, **quiet)
         dice.click(lambda: str(secrets.randbits(32)), None, [seed], **quiet)
         samples.click(lambda sample: sample[0], [samples], [prompt], **quiet)

@@ -67,6 +67,9 @@ class Presses:
 def _shown(comparison: Comparison) -> Iterator[Shown]:
     seed = str(comparison.request.seed)
     yield progress("Reading the prompt"), nothing(), table(comparison), "", seed
+    runs, seen = (comparison.plain, comparison.accelerated), 0
     for step in comparison.draw():
-        yield progress(step), drawing(comparison), table(comparison), gr.skip(), gr.skip()
+        before, seen = seen, sum(len(run.previews) for run in runs)
+        news = (drawing(comparison), table(comparison)) if seen > before else (gr.skip(), gr.skip())
+        yield progress(step), *news, gr.skip(), gr.skip()
     yield verdict(comparison), done(comparison), table(comparison), plan_in_words(comparison), gr.skip()
