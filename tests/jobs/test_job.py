@@ -6,8 +6,9 @@ import io
 import json
 import sqlite3
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,13 @@ from stagevar.families.tiny import tiny
 from stagevar.jobs.drawn import Drawer, Drawn
 from stagevar.jobs.job import Job, Progress
 from stagevar.jobs.ledger import Ledger
-from stagevar.jobs.rows import Bad, Numbered, Row
+from stagevar.jobs.rows import Bad, Numbered, Row, read_row
 from stagevar.jobs.store import Store
 from stagevar.pipeline import Pipeline
 
 COUNT = 10
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def numbered(count: int = COUNT) -> list[Numbered]:
@@ -101,6 +104,21 @@ def test_rows_of_one_id_and_changed_rows_are_bad(tmp_path: Path) -> None:
     assert [json.loads(line)["number"] for line in job.bad_rows.read_text().splitlines()] == [4, 6]
     done = run(Job([Numbered(1, Row("r2", "changed"))], Store(tmp_path), {}), Stand())
     assert (done.drawn, done.bad) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"prompt": " "}, "empty"),
+        ({"prompt": ["a"]}, "must be text"),
+        ({"prompt": "a", "seed": "many"}, "seed"),
+        ({"prompt": "a", "seed": -1}, "seed"),
+        ({"prompt": "a", "height": 64}, "both height and width"),
+    ],
+)
+def test_a_row_that_no_model_draws_reaches_none(tmp_path: Path, columns: dict[str, Any], said: str) -> None:
+    job, stand = Job([read_row(1, columns)], Store(tmp_path), {}), Stand()
+    assert run(job, stand).bad == 1 and not stand.asked and said in job.bad_rows.read_text()
 
 
 def test_files_of_others_stay_and_a_half_written_picture_of_ours_is_drawn_again(tmp_path: Path) -> None:
@@ -226,3 +244,27 @@ def test_the_ledger_is_whole_at_any_moment(tmp_path: Path) -> None:
             (tmp_path / "b" / path.name).write_bytes(path.read_bytes())
     rows = sqlite3.connect(tmp_path / "b" / "ledger.sqlite").execute("SELECT id FROM finished").fetchall()
     assert rows == [("x",)]
+
+
+def test_the_command_draws_and_goes_on(tmp_path: Path, command: Run) -> None:
+    rows = Path(__file__).parents[2] / "examples" / "rows.jsonl"
+    code, out, _ = command("batch", rows, "-o", tmp_path / "out", "--json")
+    assert code == 0 and json.loads(out)["drawn"] == 4
+    ids = "star", "rings", "squares", "beside"
+    assert files(tmp_path / "out") == {f"{each}.{suffix}" for each in ids for suffix in ("png", "json")}
+    assert command("again", tmp_path / "out" / "rings.png", "-o", tmp_path)[1].startswith(
+        "the same picture, pixel by pixel\n"
+    )
+    code, out, _ = command("batch", rows, "-o", tmp_path / "out", "--json")
+    assert code == 0 and json.loads(out)["before"] == 4
+    for words, said in [
+        ((), "give a file of rows"),
+        ((rows, "--balanced", 5), "give a file of rows"),
+        (("--balanced", 5), "takes prompts, not classes"),
+        ((rows, "--format", "zip"), "files, webdataset, parquet"),
+        ((rows, "--workers", 2), "give --ray too"),
+        ((rows, "-a", "drop_last(99)", "-o", tmp_path / "new"), "can be named"),
+        ((tmp_path / "none.csv",), "cannot read"),
+    ]:
+        code, _, error = command("batch", *words)
+        assert code != 0 and said in error, words

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from stagevar.errors import OutputError
+from stagevar.errors import OutputError, RequestError
 from stagevar.files import unwritable
 from stagevar.jobs.drawn import Drawn
 from stagevar.jobs.ledger import Ledger
-from stagevar.jobs.rows import Bad, Numbered, windows
+from stagevar.jobs.rows import Bad, Numbered, Row, windows
 from stagevar.jobs.store import SHARD_BYTES, Store
 
 BESIDE = "job"
@@ -150,7 +150,7 @@ class Job:
                 elif before is not None:
                     reason = f"another row has the id {name}, or the row has changed since it was drawn"
                     _note(bad, Bad(each.number, name, reason), progress)
-                elif reason := self.store.refuses(name):
+                elif reason := _refused(each.row) or self.store.refuses(name):
                     _note(bad, Bad(each.number, name, reason), progress)
                 else:
                     under_way[name] = digest
@@ -170,6 +170,15 @@ class Job:
             drawn = ledger.next_for_shard(self.store.shard_size)
             self.store.write_shard(ledger.shard, drawn)
             ledger.shelve(each.id for each in drawn)
+
+
+def _refused(row: Row) -> str:
+    """Why no model can draw a row, or ""."""
+    try:
+        row.request(0)
+    except RequestError as error:
+        return str(error)
+    return ""
 
 
 def _note(file: IO[str], bad: Bad, progress: Progress) -> None:

@@ -6,13 +6,13 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from stagevar.errors import MissingExtraError, MissingFileError, OptionError, StagevarError, quoted
+from stagevar.errors import MissingExtraError, MissingFileError, OptionError, quoted
 from stagevar.files import one_name
 from stagevar.request import Request
 
@@ -47,7 +47,8 @@ class Row:
 
     def digest(self) -> bytes:
         """16 bytes that are equal for rows that say the same."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()[:16]
+        said = json.dumps([getattr(self, name) for name in SETTINGS])
+        return hashlib.sha256(said.encode()).digest()[:16]
 
     def request(self, job_seed: int) -> Request:
         """The row as a request.
@@ -55,11 +56,14 @@ class Row:
         Raises:
             PromptError, OptionError
         """
-        settings = {name: value for name, value in asdict(self).items() if name != "id"}
+        settings = {name: getattr(self, name) for name in SETTINGS if name != "id"}
         if self.seed is None:
             drawn = hashlib.sha256(f"{job_seed}/{self.id}".encode()).digest()
             settings["seed"] = int.from_bytes(drawn[:4], "big")
         return Request(**settings)
+
+
+SETTINGS = tuple(f.name for f in fields(Row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +206,8 @@ class Source:
 
 
 def read_row(number: int, columns: Any) -> Numbered | Bad:
-    """A row from plain data. Columns that are no setting are ignored, but not ones that look like a setting misspelt.
+    """A row from plain data, whose values are not looked at yet. Columns that are no setting are ignored, but not ones
+    that look like a setting misspelt.
 
     Args:
         number: its line or position, from 1, which is its id too if it has none.
@@ -213,22 +218,16 @@ def read_row(number: int, columns: Any) -> Numbered | Bad:
     name = str(columns.get("id", f"{number:07d}"))
     if not one_name(name) or name.startswith(".") or len(name.encode()) > 200:
         return Bad(number, "", f"the id {quoted(name)} is no file name")
-    known = [f.name for f in fields(Row)]
     for column in columns:
-        if column not in known and (close := get_close_matches(str(column), known, 1, 0.7)):
+        if column not in SETTINGS and (close := get_close_matches(str(column), SETTINGS, 1, 0.7)):
             return Bad(number, name, f"there is no setting {quoted(column)}; did you mean {close[0]}?")
-    values = {key: columns[key] for key in known if columns.get(key) is not None}
+    values = {key: columns[key] for key in SETTINGS if columns.get(key) is not None}
     if "prompt" not in values:
         return Bad(number, name, "the row has no prompt")
     if type(values["prompt"]) is int:
         values["prompt"] = str(values["prompt"])
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    try:
-        row = Row(**values | {"id": name})
-        row.request(0)
-    except StagevarError as error:
-        return Bad(number, name, str(error))
-    return Numbered(number, row)
+    return Numbered(number, Row(**values | {"id": name}))
 
 
 def balanced(pictures: int, classes: int) -> Iterable[Numbered]:
