@@ -27,6 +27,8 @@ def forward(together: Sequence[Pass]) -> dict[int, Output]:
     """Guided logits of one cohort at the scales that share a pass, by scale."""
     cohort, call = together[0].cohort, together[0].call
     cached = cohort.cache.mean_length
+    for work in together:
+        work.show("begin", cohort.latent)
     replayed = call.replay(together[0]) if len(together) == 1 else None
     found = [replayed] if replayed is not None else scored(together)
     outputs = {work.k: _guided(work, each, cached) for work, each in zip(together, found, strict=True)}
@@ -36,13 +38,8 @@ def forward(together: Sequence[Pass]) -> dict[int, Output]:
 
 def _guided(work: Pass, found: Scored, cached: int) -> Output:
     """What a pass yields of one scale, of the logits of its branches."""
-    n, both, x, logits, index = (
-        len(work.cohort.images),
-        work.plan.branch == "both",
-        found.hidden,
-        found.logits,
-        found.index,
-    )
+    n, both = len(work.cohort.images), work.plan.branch == "both"
+    x, logits, index = found.hidden, found.logits, found.index
     if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
         work.cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], work.at.grid)
     temperatures = [each.temperature or 1.0 for each in work.here]
@@ -101,7 +98,7 @@ def _blocks(together: Sequence[Pass]) -> list[Stream]:
 
 def _through(streams: Sequence[Stream], block: Block, layer: int) -> None:
     """Run one block on the streams of all scales of a pass."""
-    depth = len(streams[0].work.call.model.layers)
+    depth = streams[0].work.call.model.depth
     for role, part in zip(block.roles, block.parts, strict=True):
         shares = [Share.of(stream, layer, role) for stream in streams]
         for share, increment in zip(shares, _increments(shares, block, part, layer), strict=True):

@@ -182,7 +182,7 @@ def _read(work: Pass, output: Output) -> list[Signals]:
     """The signals that accelerators decide by, if any; they decide after a whole pass. The host reads the device here
     and nowhere else in a pass: it waits until the pass is done, so that its clock has the time of the device."""
     cohort, numbers = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
-    if work.call.revised and work.k == work.members[-1]:
+    if work.call.revised and work.whole.ends_pass(work.k):
         numbers += readings(output.logits, output.flips, cohort.change, cohort.latent)
     read = torch.cat(numbers).cpu().split([len(each) for each in numbers])
     (sound,), *signals = (each.tolist() for each in read)

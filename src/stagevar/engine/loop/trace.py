@@ -43,6 +43,11 @@ class ScaleRecord:
     milliseconds: float
     group: tuple[int, ...] = ()
 
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> ScaleRecord:
+        """The record of plain data, as JSON has it."""
+        return cls(**fields | {name: tuple(fields[name]) for name in ("grid", "images", "group")})
+
 
 @dataclass(slots=True, repr=False)
 class Trace:
@@ -165,8 +170,7 @@ def read(path: Path) -> list[Trace]:
             if fields.pop("kind") == "call":
                 traces.append(Trace(**fields))
             else:
-                lists = {name: tuple(fields[name]) for name in ("grid", "images", "group")}
-                traces[-1].records.append(ScaleRecord(**fields | lists))
+                traces[-1].records.append(ScaleRecord.of(fields))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise OptionError(f"{path}, line {number}: not a record of a trace") from None
     return traces

@@ -196,6 +196,10 @@ class Plan:
         """The scales that share the pass of scale k, itself included; a skipped scale is alone."""
         return next((members for members in self.passes if k in members), (k,))
 
+    def ends_pass(self, k: int) -> bool:
+        """Whether a pass ends with scale k, so that the plan may be revised behind it."""
+        return any(members[-1] == k for members in self.passes)
+
     def read_later(self, k: int) -> frozenset[Read]:
         """What scales behind k read of scale k and of those before it."""
         return frozenset(read for later in self.reads[k + 1 :] for read in later if read.scale <= k)
