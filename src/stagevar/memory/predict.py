@@ -42,8 +42,8 @@ class ScaleBytes:
         grid: its height and width in tokens.
         cache: bytes of cached keys and values after this scale, over all layers. The last scale caches nothing; its
             entry is the cache that it started with.
-        peak: most bytes that are alive at once while it runs, without the weights. Of scales that share a pass the first
-            has the network's.
+        peak: most bytes that are alive at once while it runs, without the weights. Of scales that share a pass the
+            first has the network's.
     """
 
     scale: int
