@@ -33,6 +33,8 @@ ACCELERATORS = [
     "drop_last(1)",
     "guidance_off(2)",
     "reuse_last(1)",
+    "drop_last(4)",
+    "lazyvar",
     "stagevar_released",
     "stagevar_paper",
     "drop_last(1)+guidance_off(2)",
