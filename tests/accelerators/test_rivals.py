@@ -133,6 +133,22 @@ def test_lazyvar_runs_what_its_note_says():
     assert shorter.passes[-1] == (9, 10) and shorter[10].tokens is None
 
 
+@pytest.mark.parametrize(("branch", "guidance"), [("cond", 1.0), ("null", 0.0)])
+def test_lazyvar_runs_both_branches_where_guidance_ends_within_its_pass(branch, guidance):
+    ended = PLAIN.replace([11, 12], branch=branch)
+    plan = LazyVAR().plan(ended, SQUARE, FACTS)
+    assert [(plan[k].branch, plan[k].guidance) for k in (10, 11, 12)] == [
+        ("both", g) for g in (3.0, guidance, guidance)
+    ]
+    assert LazyVAR((0.2, 0.1)).plan(ended, SQUARE, FACTS)[12].branch == branch
+    model = tiny("infinity")
+    drawn = []
+    for each in (plan, plan.replace([11, 12], group=False).replace([11, 12], branch=branch)):
+        each = Plan(each.scales[6:]).replace(range(7), tokens=None, group=False)
+        drawn.append(list(run(model, model.condition(model.blank_text(3)), model.schedule(), [each], [0]))[-1].latent)
+    assert torch.allclose(*drawn, atol=1e-4)
+
+
 def test_lazyvar_deals_the_positions_that_turned_most_to_the_largest_grid():
     """Every position of the final grid goes to one scale at most, in the order of its update index."""
     before, change = torch.randn(2, 8, 8, 8), torch.randn(2, 8, 8, 8)

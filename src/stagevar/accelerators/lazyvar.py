@@ -25,7 +25,8 @@ Choices of our own, where the note is silent or unclear:
   in positions, by a formula that mixes the indices of two scales; shares are what it comes to where grids nest.
 * The cosine is computed as the squared distance of unit vectors, which does not cancel in float32.
 * Equal positions tie, and of them the first in raster order win.
-* Rows keep both branches; ``guidance_off`` ends one of them.
+* Guidance is left as it is; ``guidance_off(n)+lazyvar`` ends it. Scales of one pass run the same branches, so where
+  guidance ends among them, those behind run both at guidance 1 (the null branch: 0), which draws the same.
 
 Limits: shares and scales are set by hand and are the same for every prompt. Detail that first appears after the last
 whole scale, where the latent was calm, is missed.
@@ -73,6 +74,9 @@ class LazyVAR(Accelerator):
         for place, (k, share) in enumerate(zip(scales, self.shares, strict=True)):
             rows = Dealt(share, min(sum(self.shares[place + 1 :]), 1 - share)) if share < 1 else None
             plan = plan.replace([k], tokens=rows)
+        single = [k for k in range(len(plan)) if plan[k].branch != "both"]
+        if scales and single and scales[0] < single[0]:
+            plan = plan.replace(single, branch="both", guidance=1.0 if plan[single[0]].branch == "cond" else 0.0)
         return plan.replace(scales[1:], group=True)
 
 
