@@ -126,3 +126,11 @@ def test_rows_are_restored_from_what_ran_before_the_pass():
     plan = Plan.uniform(5, tokens=[None, None, None, Select(0.5), Select(0.5)]).replace([3, 4], group=True)
     assert [read.scale for k in (3, 4) for read in plan.reads[k]] == [1, 1]
     assert plan.pass_of(3) == (2, 3, 4) and plan.pass_of(1) == (1,)
+
+
+def test_keys_and_values_are_kept_in_one_dtype() -> None:
+    with pytest.raises(OptionError, match="in one dtype"):
+        Plan.uniform(3).replace([1], store="bfloat16")
+    with pytest.raises(OptionError, match="store must be"):
+        Plan.uniform(3, store="float8")
+    assert Plan.uniform(3, store="bfloat16")[2].store == "bfloat16"

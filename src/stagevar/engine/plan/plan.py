@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Run = Literal["full", "skip", "reuse"]
 Keep = Literal["all", "none"]
+Store = Literal["same", "bfloat16"]
 """Whether self-attention keeps the processed rows of a scale or forgets them after it."""
 
 Stage = Literal["semantic", "structure", "fidelity"]
@@ -51,6 +52,7 @@ class ScalePlan:
             row attends to all keys.
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
+        store: dtype in which keys and values are kept, equal at all scales; ``same`` is that of the blocks.
         group: whether this scale shares the pass of the scale that runs before it. All scales of a pass are made of the
             latent before it. Each has its own level, positions and rows, and attends as it does alone: to what the
             cache holds, to the rows that the scales before it in the pass keep there, and to itself. Their codes are
@@ -72,6 +74,7 @@ class ScalePlan:
     parts: tuple[PartRows, ...] = ()
     attend: tuple[Pattern, ...] = ()
     cache: Keep | Evict = "all"
+    store: Store = "same"
     group: bool = False
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
@@ -86,6 +89,8 @@ class ScalePlan:
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
         if self.cache not in ("all", "none") and not hasattr(self.cache, "capacity"):
             raise OptionError(f"cache must be 'all', 'none' or a rule such as WindowVotes, not {self.cache!r}")
+        if self.store not in ("same", "bfloat16"):
+            raise OptionError(f"store must be 'same' or 'bfloat16', not {self.store!r}")
         if not isinstance(self.attend, tuple) or not all(hasattr(pattern, "products") for pattern in self.attend):
             raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
@@ -140,6 +145,8 @@ class Plan:
             raise OptionError("a Plan takes a tuple of ScalePlan, one per scale; Plan.uniform makes one of settings")
         if all(scale.run == "skip" for scale in self.scales):
             raise OptionError("the plan runs no scale at all; let at least one run")
+        if len({scale.store for scale in self.scales}) > 1:
+            raise OptionError("store differs between scales; a plan keeps all keys and values in one dtype")
         object.__setattr__(self, "passes", passes(self.scales))
         object.__setattr__(self, "reads", reads(self.scales, self.passes))
         single: Branch | None = None
