@@ -11,7 +11,14 @@ from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.ui.ran import RowsRan
 
-ACCELERATORS = "drop_last", "reuse_last", "fastvar(skip=0, prune=(0.4, 0.5, 0.7))", "stagevar(0.0)", "stagevar_paper"
+ACCELERATORS = (
+    "drop_last",
+    "reuse_last",
+    "fastvar(skip=0, prune=(0.4, 0.5, 0.7))",
+    "stagevar(0.0)",
+    "lazyvar",
+    "stagevar_paper",
+)
 
 
 @pytest.mark.parametrize("family", [name for name, row in FAMILIES.items() if row.tiny is not None])

@@ -83,6 +83,10 @@ def _clause(name: str, value: object) -> str:
         return "self-attention sees some of the keys"
     if name == "cache":
         return "its keys and values are not kept" if value == "none" else "some keys and values are dropped"
+    if name == "group":
+        return "it shares the pass of the scale before it"
+    if name == "store":
+        return f"keys and values are stored in {value}"
     return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
 
 
