@@ -74,6 +74,7 @@ def opened(site: Site, browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def open_page(width: int = 1280, **settings: Any) -> Page:
         contexts.append(context := browser.new_context(viewport={"width": width, "height": 900}, **settings))
+        context.set_default_timeout(LONG)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: failed.append(str(error)))
@@ -89,13 +90,13 @@ def opened(site: Site, browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 def finished(page: Page) -> str:
-    page.wait_for_selector("#verdict .headline", timeout=LONG)
+    page.wait_for_selector("#verdict .headline")
     page.wait_for_selector("#plan li")
     return page.inner_text("#verdict")
 
 
 def failure(page: Page) -> str:
-    page.wait_for_selector("#verdict .error", timeout=LONG)
+    page.wait_for_selector("#verdict .error")
     return page.inner_text("#verdict")
 
 
