@@ -53,7 +53,10 @@ class Cohort:
         return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
-        """Regroup by the shape of the images' plans at scale k and at those that share its pass."""
+        """Regroup by the shape of the images' plans at scale k and at those that share its pass. Until all codes of a
+        pass are added its images stay together."""
+        if self.outputs:
+            return [self]
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
             plan = call.plans[image]
