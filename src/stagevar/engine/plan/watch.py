@@ -136,8 +136,8 @@ class Activity(Watch):
 
 @dataclass(frozen=True, slots=True)
 class CodeEntropy(Watch):
-    """How uncertain the guided codes are: entropy of each token's code relative to the largest possible one, after
-    temperature; of binary codes a mean over bits. Uncertain tokens are worth most. One number: the mean."""
+    """How uncertain the guided codes are: entropy of each token's code at temperature 1, relative to the largest
+    possible one; of binary codes a mean over bits. Uncertain tokens are worth most. One number: the mean."""
 
     place = "head"
     ends: ClassVar[tuple[Numbers, Numbers]] = ((1.0,), (0.0,))
@@ -191,8 +191,7 @@ def attention_entropy(q_RHmD: Tensor, k_RHLD: Tensor, scale: float) -> Tensor:
 
 def entropy_of(logits: Tensor) -> Tensor:
     """Entropy in nats over the last axis."""
-    log_shares = logits.log_softmax(-1)
-    return -(log_shares.exp() * log_shares).sum(-1)
+    return torch.special.entr(logits.softmax(-1)).sum(-1)
 
 
 def sobel(picture_nhw: Tensor) -> Tensor:
