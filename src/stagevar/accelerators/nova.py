@@ -13,7 +13,8 @@ What it leaves open is decided here:
 * Of which distribution entropies are taken. Of a scale and its tokens: of the guided codes after temperature, which
   exist without further work. Of a group of blocks, which has no codes: of self-attention of its middle block.
 * The growth that begins pruning is smoothed as in the note, over two scales, but the two last ones: the note's next
-  scale would have to be drawn first. The early scales are those below ``START`` of the final side.
+  scale would have to be drawn first. The early scales are those below ``START`` of the final side. Growth counts by its
+  size: on the shipped model entropy falls from scale to scale at first.
 * The note's share, sigmoid(rho (t0 + 1)/t - lambda tanh(growth)) at scale t where pruning began behind t0, falls with t
   for positive rho, against its own words. Here the fraction is turned round, so that it grows.
 * How blocks change the share: the share times 1 - mu (entropy / mean of the groups before - 1), between 0 and ``MOST``.
@@ -40,8 +41,9 @@ from stagevar.engine.plan.signals import Signals
 from stagevar.engine.plan.watch import AttentionEntropy, CodeEntropy
 from stagevar.errors import OptionError
 
-START = 0.25
-"""Side of the first scale that is not early, relative to the final one; none before it begins pruning."""
+START = 0.5
+"""Side of the first scale that is not early, relative to the final one. Scales before it are a small part of the work,
+and none of them begins pruning."""
 
 MOST = 0.9
 """Largest share of the rows that is pruned."""
@@ -134,7 +136,8 @@ def _widths(signals: Signals) -> list[float]:
 
 
 def _begins(history: Sequence[Signals]) -> bool:
-    """Whether the entropy of the codes grew no more over the last two scales than, in the mean, over the early ones."""
+    """Whether the entropy of the codes changed no more over the last two scales than, in the mean, from one early scale
+    to the next."""
     early = next(place for place, each in enumerate(history) if _widths(each))
-    usual = (_codes(history[early]) - _codes(history[0])) / early
-    return (_codes(history[-1]) - _codes(history[-3])) / 2 <= usual
+    usual = sum(abs(_codes(b) - _codes(a)) for a, b in pairwise(history[: early + 1])) / early
+    return abs(_codes(history[-1]) - _codes(history[-3])) / 2 <= usual

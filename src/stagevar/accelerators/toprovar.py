@@ -59,7 +59,18 @@ class EntropyMap(AttentionEntropy):
     about its mean."""
 
     ends: ClassVar[tuple[Numbers, Numbers]] = ((0.0, 100.0), (1.0, 1.0))
-    typical: ClassVar[tuple[Numbers, ...]] = ((0.0, 0.45, 2.0), (1.0, 0.45, 2.0))
+    typical: ClassVar[tuple[Numbers, ...]] = (
+        (0.03125, 0.000, 1.000),
+        (0.06250, 0.497, 15.068),
+        (0.09375, 0.495, 2.348),
+        (0.12500, 0.470, 2.005),
+        (0.18750, 0.477, 2.220),
+        (0.25000, 0.462, 2.202),
+        (0.37500, 0.438, 2.104),
+        (0.50000, 0.473, 1.688),
+        (0.75000, 0.431, 1.708),
+        (1.00000, 0.414, 1.815),
+    )
 
     def numbers(self, seen: Seen) -> Tensor:
         assert seen.map is not None
