@@ -52,29 +52,39 @@ def test_the_ratio_of_singular_values_is_that_of_the_decomposition():
 
 def test_toprovar_watches_late_scales_and_begins_behind_the_first_of_enough_narrow_rows():
     accelerator = ToProVAR(tau=0.4, a_max=0.9, beta=1.0)
-    plan = accelerator.plan(PLAIN, SQUARE, FACTS)
+    plan = accelerator.plan(PLAIN, SQUARE, Facts(32, 4, True))
     assert [k for k in range(13) if plan[k].watch] == list(range(6, 12))
-    assert plan[6].watch == (EntropyMap(0.25), EntropyMap(0.75))
-    few, enough = ((0.3, 1.0), (0.45, 1.0)), ((0.3, 1.0), (0.6, 1.0 + math.log(2)))
+    assert plan[6].watch == tuple(EntropyMap(block) for block in (0.125, 0.375, 0.625, 0.875))
+    half = 1.0 + math.log(2)
+    few, enough = [(0.3, 1.0)] * 3 + [(0.5, 1.0)], [(0.5, 1.0), (0.3, half), (0.3, half), (0.6, 1.0)]
     assert told(accelerator, plan, {6: {EntropyMap: few}}) == plan
     begun = told(accelerator, plan, {6: {EntropyMap: few}, 7: {EntropyMap: enough}})
     assert begun.scales[:8] == plan.scales[:8]
     for k in range(8, 13):
         share = 0.9 * SQUARE[k][0] / 64
         rules = [
-            PartRows(math.floor(16 * part) / 16, layers=layers, score=watch, score_source=7)
-            for part, layers, watch in zip((share, share / 2), ((0, 0.5), (0.5, 1)), plan[7].watch, strict=True)
+            PartRows(math.floor(16 * part) / 16, layers=(group / 4, (group + 1) / 4), score=watch, score_source=7)
+            for group, (part, watch) in enumerate(zip((share, share / 2, share / 2, share), plan[7].watch, strict=True))
         ]
         assert begun[k].parts == tuple(rules)
         assert begun[k].watch == begun[k].remember == ()
     assert told(accelerator, begun, {8: {EntropyMap: enough}}) == begun
 
 
-def test_blocks_that_arrange_the_picture_run_in_full():
+@pytest.mark.parametrize(("ratios", "pruned"), [((50, 1, 1, 50), {1, 2}), ((1, 50, 60, 1), {0, 3}), ((50,) * 4, set())])
+def test_blocks_that_arrange_the_picture_run_in_full(ratios, pruned):
     accelerator = ToProVAR()
-    plan = accelerator.plan(PLAIN, SQUARE, FACTS)
-    begun = told(accelerator, plan, {6: {EntropyMap: ((0.5, 50.0), (0.5, 1.0))}})
-    assert {rule.layers for scale in begun for rule in scale.parts} == {(0.5, 1.0)}
+    plan = accelerator.plan(PLAIN, SQUARE, Facts(32, 4, True))
+    begun = told(accelerator, plan, {6: {EntropyMap: [(0.5, ratio) for ratio in ratios]}})
+    assert {rule.layers for scale in begun for rule in scale.parts} == {(g / 4, (g + 1) / 4) for g in pruned}
+
+
+def test_judgements_are_means_in_quarters():
+    accelerator = ToProVAR(a_max=1.0)
+    plan = accelerator.plan(PLAIN, SQUARE, Facts(32, 4, True))
+    ratios = [1 - math.log(detail) for detail in (0.8, 0.45, 0.35, 0.6)]
+    begun = told(accelerator, plan, {6: {EntropyMap: [(0.5, ratio) for ratio in ratios]}})
+    assert [rule.prune for rule in begun[12].parts] == [0.75, 0.5, 0.5, 0.75]
 
 
 def grown(entropies, widths=((0.5,), (0.5,))):

@@ -22,8 +22,10 @@ branch and which heads count, beta and the shares. Deviations, and why:
 * The paper judges the blocks at one early scale, at 12x12; here it is the scale where pruning begins.
 * What a pruned row gets is not said: here the same part's increment at the scale before, as in FastVAR.
 * Entropies are means over heads and branches, of one block per group, relative to the logarithm of the number of keys.
-* Before ``START`` of the final side no scale is watched, as small scales cost nothing. Shares are multiples of 1/16 and
-  a picture decides once, so that the pictures of a batch share passes.
+* The paper judges each block alone. Here the first and the last group share one judgement and those between another,
+  the means of theirs in quarters, and shares of rows are multiples of 1/16: judged alone, the six groups of the shipped
+  model differ in every picture, and no two pictures of a batch share a pass.
+* Before ``START`` of the final side no scale is watched, as small scales cost nothing. A picture decides once.
 """
 
 from __future__ import annotations
@@ -47,10 +49,13 @@ from stagevar.engine.plan.watch import AttentionEntropy, Numbers, Seen
 from stagevar.errors import OptionError
 
 START = 0.19
-"""Side of the first scale that is watched, relative to the final one: 12 of 64."""
+"""Side of the first scale that is watched, relative to the final one: 16 of 64 is the first behind it."""
 
-STEPS = 16
-"""Steps of power iteration per singular value; shares are multiples of one over as many."""
+ITERATIONS = 16
+"""Steps of power iteration per singular value."""
+
+QUARTERS, STEPS = 4, 16
+"""Judgements of blocks and shares of rows are multiples of one over these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def singular_ratio(map_nhw: Tensor) -> Tensor:
     squares, values = map_nhw @ map_nhw.mT, list[Tensor]()
     for _ in range(2):
         vector = torch.arange(1.0, squares.shape[1] + 1, device=squares.device).cos()[None, :, None]
-        for _ in range(STEPS):
+        for _ in range(ITERATIONS):
             vector = squares @ vector
             vector = vector / vector.norm(dim=1, keepdim=True).clamp(min=1e-20)
         value = vector.mT @ squares @ vector
@@ -141,9 +146,12 @@ class ToProVAR(Accelerator):
 
     def _rules(self, maps: Sequence[EntropyMap], signals: Signals, source: int, share: float) -> Iterator[PartRows]:
         """The rule of each group of blocks that prunes, at a scale of a relative side."""
+        details = [math.exp(-self.beta * (signals.watched[each][1] - 1)) for each in maps]
+        ends, count = (0, len(maps) - 1), len(maps)
         for group, each in enumerate(maps):
-            detail = math.exp(-self.beta * (signals.watched[each][1] - 1))
+            alike = [detail for other, detail in enumerate(details) if (other in ends) == (group in ends)]
+            detail = round(sum(alike) / len(alike) * QUARTERS) / QUARTERS
             prune = math.floor(self.a_max * share * detail * STEPS) / STEPS
             if prune:
-                layers = group / len(maps), (group + 1) / len(maps)
+                layers = group / count, (group + 1) / count
                 yield PartRows(prune, layers=layers, score=each, score_source=source)
