@@ -1,4 +1,5 @@
-"""Images that have shared every pass so far, hence one cache. A cohort splits when plans part; it never merges."""
+"""Images that have shared every pass so far, hence one cache. A cohort splits when plans part or images leave; it never
+merges."""
 
 from __future__ import annotations
 
@@ -51,12 +52,14 @@ class Cohort:
         return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
-        """Regroup by the shape of the images' plans at scale k."""
+        """Regroup those images that are still wanted by the shape of their plans at scale k."""
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
+            if not call.wanted(image):
+                continue
             plan = call.plans[image]
             groups.setdefault((plan[k].shape, after(plan, k)), []).append(position)
-        if len(groups) == 1:
+        if [len(positions) for positions in groups.values()] == [len(self.images)]:
             return [self]
         return [self._part(positions, call) for positions in groups.values()]
 
