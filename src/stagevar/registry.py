@@ -13,10 +13,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import getmembers, isclass
 from types import MappingProxyType
-from typing import get_args, get_type_hints
 
 from stagevar import accelerators
-from stagevar.accelerators.base import AXES, Accelerator, Claim, Sum
+from stagevar.accelerators.base import AXES, Accelerator, Sum
 from stagevar.errors import OptionError, first_line, quoted
 
 GROUP = "stagevar.accelerators"
@@ -62,8 +61,6 @@ def _enter(cls: type[Accelerator], origin: str, found: dict[str, type[Accelerato
         broken[f"{origin}.{cls.__name__}"] = "it has no name of its own; set name: ClassVar[str]"
     elif not isinstance(cls.owns, frozenset) or not cls.owns <= set(AXES):
         broken[f"{origin}.{cls.__name__}"] = f"owns must be a frozenset of {', '.join(AXES)}"
-    elif not isinstance(cls.claims, tuple) or not all(isinstance(claim, Claim) for claim in cls.claims):
-        broken[f"{origin}.{cls.__name__}"] = "claims must be a tuple of Claim"
     elif name in found:
         broken[f"{origin}.{cls.__name__}"] = f"the name {name} is taken by {found[name].__module__}"
     else:
@@ -80,13 +77,8 @@ def broken() -> Mapping[str, str]:
     return _found()[1]
 
 
-def parse(text: str | Accelerator, *, trusted: bool = True) -> Accelerator:
+def parse(text: str | Accelerator) -> Accelerator:
     """``name``, ``name(0.5, field=value)`` or a sum of them with ``+`` to an accelerator; ``parse(str(a)) == a``.
-
-    Args:
-        text: what the user gave.
-        trusted: whether fields may name files. Text from outside may fill a field of texts only with one of the words
-            that its type, a ``Literal``, lists.
 
     Raises:
         OptionError: unknown name or field, or a value that is no literal; says what there is.
@@ -105,14 +97,14 @@ def parse(text: str | Accelerator, *, trusted: bool = True) -> Accelerator:
             tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise OptionError(f"cannot read accelerator {quoted(text)}; write name(field=value), sums with +") from None
-    return _build(tree, text, trusted)
+    return _build(tree, text)
 
 
-def _build(node: ast.expr, text: str, trusted: bool) -> Accelerator:
+def _build(node: ast.expr, text: str) -> Accelerator:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _build(node.left, text, trusted) + _build(node.right, text, trusted)
+        return _build(node.left, text) + _build(node.right, text)
     if isinstance(node, ast.Name):
-        return _make(node.id, [], {}, trusted)
+        return _make(node.id, [], {})
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         try:
             values = [ast.literal_eval(value) for value in node.args]
@@ -121,11 +113,11 @@ def _build(node: ast.expr, text: str, trusted: bool) -> Accelerator:
             raise OptionError(f"{quoted(text)}: values must be numbers, texts, True, False or None") from None
         if len(named) < len(node.keywords):
             raise OptionError(f"{quoted(text)} gives a field twice")
-        return _make(node.func.id, values, named, trusted)
+        return _make(node.func.id, values, named)
     raise OptionError(f"cannot read accelerator {quoted(text)}; write name(field=value), sums with +")
 
 
-def _make(name: str, values: list[object], named: dict[str, object], trusted: bool) -> Accelerator:
+def _make(name: str, values: list[object], named: dict[str, object]) -> Accelerator:
     if name not in known():
         near = get_close_matches(name, known(), 1)
         hint = f"; did you mean {near[0]}?" if near else ";"
@@ -143,25 +135,7 @@ def _make(name: str, values: list[object], named: dict[str, object], trusted: bo
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(usual, bool))
         if usual is not MISSING and (wrong or (isinstance(value, int | float) and abs(value) > LARGEST)):
             raise OptionError(f"{name}: {f.name} must be of the kind of {usual!r}, not {quoted(value)}")
-        if not trusted and value != usual and (strange := _texts(value) - _words(get_type_hints(cls)[f.name])):
-            raise OptionError(
-                f"{name}: {f.name} takes no text such as {quoted(min(strange))} from outside this machine"
-            )
     try:
         return cls(*values, **named)
     except (TypeError, ValueError, OverflowError) as error:
         raise OptionError(f"{name}: {first_line(error)[:LONGEST_TEXT]}") from None
-
-
-def _texts(value: object) -> set[str]:
-    """All texts in a literal."""
-    if isinstance(value, str | bytes):
-        return {str(value)}
-    parts = [*value, *value.values()] if isinstance(value, dict) else value
-    return {text for part in parts for text in _texts(part)} if isinstance(parts, list | tuple | set) else set()
-
-
-def _words(kind: object) -> set[str]:
-    """The texts that a type lists."""
-    parts = get_args(kind)
-    return {part for part in parts if isinstance(part, str)} | {word for part in parts for word in _words(part)}
