@@ -15,7 +15,7 @@ from stagevar.engine.grids.grid import Schedule
 from stagevar.errors import OptionError, PromptError, SizeError, UnknownModelError, quoted, some
 from stagevar.pipeline import Pipeline
 from stagevar.prepared import Prepared
-from stagevar.registry import parse
+from stagevar.registry import parse_foreign
 from stagevar.serve.limits import Limits
 from stagevar.serve.pictures import Format
 
@@ -154,7 +154,7 @@ def _accelerator(body: Body) -> Any:
     if quality is not None and body.accelerator is not None:
         raise OptionError("quality is the dial of the accelerator stagevar; give quality or accelerator, not both")
     text = body.accelerator if quality is None else f"stagevar(quality={quality!r})"
-    return None if text is None else parse(text, trusted=False)
+    return None if text is None else parse_foreign(text)
 
 
 def _quality_word(body: Body) -> str:

@@ -17,8 +17,9 @@ Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
 the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``part.N.ROLE`` (increment of
 a part of a block), ``chosen.N.ROLE`` (the rows that a part has processed where not all), ``reduced.G`` (rows before a
-group), ``attended.N`` (keys of self-attention), ``kept.N`` (places of what stays in a layer's cache where something is
-dropped), ``logits``, ``codes``, ``residual`` and ``latent``."""
+group), ``places.G`` (their raster positions, where they have some), ``attended.N`` (keys of self-attention), ``kept.N``
+(places of what stays in a layer's cache where something is dropped), ``logits``, ``codes``, ``residual`` and
+``latent``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:
             context = _context(work, part.group, None if rope is None else rope[..., ahead:, :, :])
             reduced = tokens.reduce(before, context)
             work.show(f"reduced.{part.group}", reduced.x)
+            if reduced.index is not None:
+                work.show(f"places.{part.group}", reduced.index)
             rows = Rows(ahead, reduced.grid or at.grid, reduced.index)
             y, count = _layers(work, part.layers, *_behind(x[:, :ahead], rope, reduced), rows, aligned=tokens.aligned)
         else:
