@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,7 @@ from stagevar.cli.options import (
     QuantizeOption,
     app,
 )
-from stagevar.errors import MissingExtraError, MissingFileError, OptionError, quoted
+from stagevar.errors import MissingExtraError, MissingFileError, OptionError
 
 if TYPE_CHECKING:
     from stagevar.pipeline import Pipeline
@@ -91,9 +92,7 @@ def serve(
             loaded[Path(name).name] = pipe
         return loaded
 
-    limits = Limits(
-        body=most_body, prompt=most_prompt, pictures=most_pictures, pixels=most_pixels, deadline=deadline
-    )
+    limits = Limits(body=most_body, prompt=most_prompt, pictures=most_pictures, pixels=most_pixels, deadline=deadline)
     metrics = Metrics()
     loaded = load() if ui else None
     scheduler = Scheduler((lambda: loaded) if loaded else load, metrics, batch=batch_size, wait=wait / 1e3, queue=queue)
@@ -121,9 +120,13 @@ def read_keys(path: Path | None) -> list[str]:
     keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
     if path is not None:
         try:
-            found = [line.strip() for line in path.expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
+            found = [
+                line.strip() for line in path.expanduser().read_text(encoding="utf-8").splitlines() if line.strip()
+            ]
         except (OSError, UnicodeDecodeError) as error:
-            raise MissingFileError(f"cannot read API keys {path}: {getattr(error, 'strerror', None) or error}") from None
+            raise MissingFileError(
+                f"cannot read API keys {path}: {getattr(error, 'strerror', None) or error}"
+            ) from None
         if not found:
             raise OptionError(f"{path} holds no API key; write one per line")
         keys += found
@@ -140,8 +143,7 @@ def mount(served: object, pipe: Pipeline) -> None:
         MissingExtraError: the page is not installed.
     """
     try:
-        from gradio import mount_gradio_app
-        from stagevar.ui.page import blocks
+        gradio, page = import_module("gradio"), import_module("stagevar.ui.page")
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "ui") from None
-    mount_gradio_app(served, blocks(pipe), path="/")
+    gradio.mount_gradio_app(served, page.blocks(pipe), path="/")
