@@ -35,6 +35,7 @@ CODES = 400, 401, 404, 408, 413, 429, 500, 501, 503, 504
 RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"description": "An error.", "content": {"application/json": {"schema": ERROR}}} for code in CODES
 }
+PICTURE = {"description": "Pictures, whole or as events.", "content": {"text/event-stream": {"schema": {}}}}
 
 
 def application(
@@ -71,7 +72,7 @@ def application(
     app.add_exception_handler(HTTPException, refusals.not_served)
     app.add_exception_handler(Exception, refusals.failed)
 
-    @app.post(PICTURES, responses=RESPONSES)
+    @app.post(PICTURES, responses={200: PICTURE, **RESPONSES})
     async def generate(body: Body, request: Request) -> Response:
         """Draw pictures, at once or as a stream of server-sent events."""
         require_models(scheduler)
