@@ -49,7 +49,8 @@ ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
-ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
+ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}
+ALLOWED["cli"] = {"measure", "serve", *ALLOWED["measure"]}
 """The rooms that each room may import."""
 
 
