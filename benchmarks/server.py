@@ -1,0 +1,95 @@
+"""The server's own cost, and what sharing batches brings: ``python benchmarks/server.py``.
+
+Times the shipped model in one process and through the server in turn, a stream's first partial picture, and clients
+that each ask again as soon as they are answered, of a server with batches and of one that draws picture by picture.
+Appends to ``results/server.jsonl``. Every picture is compared with the one drawn alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+from serving import PATH, Served, Twins, closed, cores, percentiles, served
+from store import append, arguments
+
+from stagevar.machine import machine
+from stagevar.pipeline import Pipeline
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=12)
+    parser.add_argument("--accelerator", default="none")
+    options = parser.parse_args()
+    pipe = Pipeline.from_pretrained("scenes", device=options.device)
+    twins = Twins.drawn({"scenes": pipe}, [options.accelerator], 1, 8)
+    report: dict[str, Any] = {**machine(pipe.model), "cores": cores(), "accelerator": options.accelerator}
+    with served(["scenes"], options.device) as server:
+        report |= alone(pipe, server, twins, options.repeats) | partial(server, twins, options.repeats)
+        batched = rate(server, twins, options.clients, options.seconds)
+    with served(["scenes"], options.device, "--batch-size", "1") as server:
+        single = rate(server, twins, options.clients, options.seconds)
+    gain = batched["pictures_per_second"] / single["pictures_per_second"]
+    report |= {"clients": options.clients, "batched": batched, "one_by_one": single, "gain": gain}
+    print(report)
+    append("server", options.device, report, options.out)
+
+
+def alone(pipe: Pipeline, server: Served, twins: Twins, repeats: int) -> dict[str, Any]:
+    """Seconds of a picture in the process and through the server, in turn."""
+    body = twins.bodies[0]
+    settings = {name: body[name] for name in ("prompt", "seed", "accelerator", "guidance_scale")}
+    spent: dict[str, list[float]] = {"process": [], "server": []}
+    with httpx2.Client(base_url=server.url, timeout=300) as client:
+        for _ in range(repeats + 1):
+            spent["process"].append(timed(lambda: pipe(**settings)))
+            spent["server"].append(timed(lambda: client.post(PATH, json=body).raise_for_status()))
+    process, through = (spread(spent[name][1:]) for name in ("process", "server"))
+    overhead = through["median"] / process["median"] - 1
+    return {"process_seconds": process, "server_seconds": through, "overhead": overhead}
+
+
+def partial(server: Served, twins: Twins, repeats: int) -> dict[str, Any]:
+    """When the first partial picture of a stream comes, as a share of the time of all of it."""
+    shares = []
+    with httpx2.Client(base_url=server.url, timeout=300) as client:
+        for _ in range(repeats):
+            began, arrived = time.perf_counter(), list[float]()
+            body = {**twins.bodies[0], "stream": True, "partial_images": 1}
+            with client.stream("POST", PATH, json=body) as answer:
+                for line in answer.iter_lines():
+                    if line.startswith("data:"):
+                        arrived.append(time.perf_counter() - began)
+            first, last = arrived
+            shares.append(first / last)
+    return {"first_partial_share": spread(shares)}
+
+
+def rate(server: Served, twins: Twins, clients: int, seconds: float) -> dict[str, Any]:
+    """Pictures a second under clients in a closed loop, with seconds per picture and how many went wrong."""
+    closed(server.url, twins, clients, 1)
+    began = time.perf_counter()
+    tally = closed(server.url, twins, clients, seconds)
+    spent = time.perf_counter() - began
+    counted = {"pictures": len(tally.seconds), "wrong": tally.wrong, "lost": tally.lost}
+    return {**counted, "pictures_per_second": len(tally.seconds) / spent, **percentiles(tally.seconds)}
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+if __name__ == "__main__":
+    main()
