@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo test slow lint format types mutants bench figures release
+.PHONY: setup demo serve test slow lint format types mutants bench figures release
 
 setup: $(STAMP)
 
@@ -18,6 +18,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/stagevar demo -o out
+
+# The shipped model at http://127.0.0.1:8000/v1, until Ctrl-C.
+serve: setup
+	$(BIN)/stagevar serve
 
 test: setup
 	$(BIN)/python -m pytest -q -m 'not slow'

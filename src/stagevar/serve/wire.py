@@ -190,10 +190,11 @@ def _previews(body: Body, schedule: Schedule) -> frozenset[int]:
         if strange := [k for k in body.preview_scales if not -count <= k < count]:
             raise OptionError(f"preview_scales must lie between {-count} and {count - 1}, not {quoted(strange[0])}")
         return frozenset(k % count for k in body.preview_scales) - {count - 1}
-    count, tokens = body.partial_images or 0, [h * w for h, w in schedule]
-    shown: list[int] = []
-    for i in range(min(count, len(schedule) - 1)):
+    tokens = [h * w for h, w in schedule]
+    count, shown = min(body.partial_images or 0, len(tokens) - 1), list[int]()
+    for i in range(count):
         share = EARLIEST + (LATEST - EARLIEST) * i / max(count - 1, 1)
-        drawn = [k for k in range(len(schedule) - 1) if sum(tokens[: k + 1]) <= share * sum(tokens)]
-        shown.append(min(max([*drawn[-1:], *(k + 1 for k in shown[-1:]), 0]), len(schedule) - 2))
+        latest = sum(sum(tokens[: k + 1]) <= share * sum(tokens) for k in range(len(tokens))) - 1
+        after, before = shown[-1] + 1 if shown else 0, len(tokens) - 1 - (count - i)
+        shown.append(min(max(latest, after), before))
     return frozenset(shown)
