@@ -11,23 +11,25 @@ Row = Mapping[str, Any]
 
 
 def server(report: Row) -> str:
-    process, through = report["process_seconds"], report["server_seconds"]
-    share, batched, single = (report[name] for name in ("first_partial_share", "batched", "one_by_one"))
-    pictures = batched["pictures"] + single["pictures"]
-    return "\n".join(
+    process, through, share = (report[each] for each in ("process_seconds", "server_seconds", "first_partial_share"))
+    rows = [
         [
-            f"scenes with accelerator `{report['accelerator']}`, {place(report)}.",
-            "",
-            f"* A lone picture: {process['median']:.3f} s in the process, {through['median']:.3f} s through the server "
-            f"(medians): {report['overhead']:+.1%}.",
-            f"* The first of `partial_images=1` comes after {share['median']:.0%} of the time of the whole stream "
-            f"({share['min']:.0%} to {share['max']:.0%}).",
-            f"* {report['clients']} clients that ask again as soon as they are answered: "
-            f"{batched['pictures_per_second']:.2f} pictures a second in batches, "
-            f"{single['pictures_per_second']:.2f} one by one: {report['gain']:.2f}x.",
-            f"* Of these {pictures} pictures {batched['wrong'] + single['wrong']} differ from the one made alone, "
-            f"{batched['lost'] + single['lost']} were lost.",
+            f"`{row['accelerator']}`",
+            *(f"{row[how]['pictures_per_second']:.2f}" for how in ("one_by_one", "batched")),
+            f"{row['batched']['pictures_per_second'] / row['one_by_one']['pictures_per_second']:.2f}x",
+            *(f"{row['batched'][name]:.2f}" for name in ("p50", "p95", "p99")),
+            *(str(row["batched"][name] + row["one_by_one"][name]) for name in ("pictures", "wrong", "lost")),
         ]
+        for row in report["rows"]
+    ]
+    head = ["accelerator", "one by one, pictures/s", "batches, pictures/s", "gain", "p50, s", "p95, s", "p99, s"]
+    return (
+        f"scenes, {place(report)}.\n\n"
+        f"* A lone picture takes {process['median']:.3f} s in the process and {through['median']:.3f} s through the server "
+        f"(medians; {through['median'] / process['median'] - 1:+.1%}).\n"
+        f"* The first of `partial_images=1` comes after {share['median']:.0%} of the time of the whole stream.\n\n"
+        f"{report['clients']} clients that ask again as soon as they are answered:\n\n"
+        f"{table([*head, 'pictures', 'wrong', 'lost'], rows)}"
     )
 
 

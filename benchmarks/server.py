@@ -24,21 +24,23 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=12)
-    parser.add_argument("--accelerator", default="none")
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--accelerators", nargs="+", default=["none", "stagevar", "drop_last(3)"])
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device)
-    twins = Twins.drawn({"scenes": pipe}, [options.accelerator], 1, 8)
-    report: dict[str, Any] = {**machine(pipe.model), "cores": cores(), "accelerator": options.accelerator}
-    with served(["scenes"], options.device) as server:
-        report |= alone(pipe, server, twins, options.repeats) | partial(server, twins, options.repeats)
-        batched = rate(server, twins, options.clients, options.seconds)
-    with served(["scenes"], options.device, "--batch-size", "1") as server:
-        single = rate(server, twins, options.clients, options.seconds)
-    gain = batched["pictures_per_second"] / single["pictures_per_second"]
-    report |= {"clients": options.clients, "batched": batched, "one_by_one": single, "gain": gain}
-    print(report)
-    append("server", options.device, report, options.out)
+    twins = {name: Twins.drawn({"scenes": pipe}, [name], 1, 4) for name in options.accelerators}
+    report: dict[str, Any] = {**machine(pipe.model), "cores": cores(), "clients": options.clients}
+    rates: dict[str, list[dict[str, Any]]] = {name: [] for name in twins}
+    for batch in (16, 1):
+        with served(["scenes"], options.device, "--batch-size", str(batch)) as server:
+            if batch > 1:
+                plain = twins[options.accelerators[0]]
+                report |= alone(pipe, server, plain, options.repeats) | partial(server, plain, options.repeats)
+            for name, own in twins.items():
+                rates[name].append(rate(server, own, options.clients, options.seconds))
+                print(name, batch, rates[name][-1], flush=True)
+    rows = [{"accelerator": name, "batched": both[0], "one_by_one": both[1]} for name, both in rates.items()]
+    append("server", options.device, report | {"rows": rows}, options.out)
 
 
 def alone(pipe: Pipeline, server: Served, twins: Twins, repeats: int) -> dict[str, Any]:
@@ -73,7 +75,6 @@ def partial(server: Served, twins: Twins, repeats: int) -> dict[str, Any]:
 
 def rate(server: Served, twins: Twins, clients: int, seconds: float) -> dict[str, Any]:
     """Pictures a second under clients in a closed loop, with seconds per picture and how many went wrong."""
-    closed(server.url, twins, clients, 1)
     began = time.perf_counter()
     tally = closed(server.url, twins, clients, seconds)
     spent = time.perf_counter() - began
