@@ -23,10 +23,11 @@ def server(report: Row) -> str:
         for row in report["rows"]
     ]
     head = ["accelerator", "one by one, pictures/s", "batches, pictures/s", "gain", "p50, s", "p95, s", "p99, s"]
+    alone, served = process["median"], through["median"]
     return (
         f"scenes, {place(report)}.\n\n"
-        f"* A lone picture takes {process['median']:.3f} s in the process, {through['median']:.3f} s through the server "
-        f"(medians; {through['median'] / process['median'] - 1:+.1%}).\n"
+        f"* A lone picture takes {alone:.3f} s in the process and {served:.3f} s through the server (medians; "
+        f"{served / alone - 1:+.1%}).\n"
         f"* The first of `partial_images=1` comes after {share['median']:.0%} of the time of the whole stream.\n\n"
         f"{report['clients']} clients that ask again as soon as they are answered:\n\n"
         f"{table([*head, 'pictures', 'wrong', 'lost'], rows)}"
