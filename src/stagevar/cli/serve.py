@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,17 +78,27 @@ def serve(
     names, keys, chosen = list(dict.fromkeys(models or ["scenes"])), read_keys(api_keys), parse(accelerator)
     if ui and keys:
         raise OptionError("the page asks for no API key; give --ui or API keys, not both")
-    shared = {"device": device, "dtype": dtype, "local_files_only": local_files_only}
-    places = [Place(name, None, **shared, quantize=quantize, max_memory=max_memory) for name in names]  # type: ignore[arg-type]
-    places = [replace(place, offload_text_encoder=offload) for place in places]
-    checked = [place.checked([Request("any", accelerator=chosen)])[1] for place in places]
+    if len({Path(name).name for name in names}) < len(names):
+        raise OptionError(
+            f"models are served under the last part of their names, which must differ: {', '.join(names)}"
+        )
+    places = [
+        Place(
+            name,
+            device=device,
+            dtype=dtype,
+            local_files_only=local_files_only,
+            offload_text_encoder=offload,
+            quantize=quantize,
+            max_memory=max_memory,
+        ).checked([Request("any", accelerator=chosen)])[1]
+        for name in names
+    ]
 
     def load() -> Mapping[str, Pipeline]:
-        loaded = {}
-        for name, place in zip(names, checked, strict=True):
-            pipe = place.load()
+        loaded = {Path(place.model).name: place.load() for place in places}
+        for pipe in loaded.values():
             pipe.accelerator = chosen
-            loaded[Path(name).name] = pipe
         return loaded
 
     limits = Limits(body=most_body, prompt=most_prompt, pictures=most_pictures, pixels=most_pixels, deadline=deadline)

@@ -59,7 +59,7 @@ def application(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        thread = Thread(target=scheduler.run, name="drawing")
+        thread = Thread(target=scheduler.run, name="drawing", daemon=True)
         thread.start()
         yield
         scheduler.close()
