@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo serve test slow lint format types mutants bench figures release
+.PHONY: setup demo batch-demo serve test slow lint format types mutants bench figures release
 
 setup: $(STAMP)
 
@@ -18,6 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/stagevar demo -o out
+
+batch-demo: setup
+	$(BIN)/stagevar batch examples/rows.jsonl -o out/batch
 
 # The shipped model at http://127.0.0.1:8000/v1, until Ctrl-C.
 serve: setup

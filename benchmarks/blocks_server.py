@@ -47,7 +47,7 @@ def load(report: Row) -> str:
         for words, kind in kinds
     ]
     quarters = ", ".join(f"{size / 2**20:.0f}" for size in report["resident_bytes"]["quarters"])
-    what = "scenes and a random model of several sizes, five accelerators, a tenth of the clients leave"
+    what = "scenes and two small random models of other sizes, five accelerators, a tenth of the clients leave"
     memory = "The server's memory in MiB, highest of each quarter of the time"
     return (
         f"{what}; {report['minutes']:g} minutes, {place(report)}.\n\n{table(head, rows)}\n\n"

@@ -1,6 +1,6 @@
 """A server under mixed load: ``python benchmarks/load.py --minutes 10``.
 
-Two models, several sizes and accelerators, some clients that leave. Half of the time clients ask again as soon as they
+Three models of three sizes, five accelerators, some clients that leave. Half of the time clients ask again as soon as they
 are answered, half of it requests come at random times. Every picture is compared with the one drawn alone. Appends to
 ``results/load.jsonl``: how many pictures were wrong or lost, percentiles of their seconds, and the server's memory over
 time.
@@ -34,11 +34,10 @@ def main() -> None:
     options = parser.parse_args()
     half = options.minutes * 30
     with tempfile.TemporaryDirectory() as folder:
-        save_model(tiny("infinity"), small := Path(folder) / "small")
-        pipes = {"scenes": Pipeline.from_pretrained("scenes", device=options.device)}
-        pipes["small"] = Pipeline.from_pretrained(small, device=options.device)
-        twins = Twins.drawn(pipes, ACCELERATORS, 4, 40)
-        with served(["scenes", str(small)], options.device) as server:
+        models = ["scenes", *(saved(family, Path(folder)) for family in ("scenes", "var"))]
+        pipes = {Path(model).name: Pipeline.from_pretrained(model, device=options.device) for model in models}
+        twins = Twins.drawn(pipes, ACCELERATORS, 60)
+        with served(models, options.device) as server:
             closed(server.url, twins, options.clients, min(30.0, half / 4))
             memory = Memory(server)
             first = closed(server.url, twins, options.clients, half, LEAVING)
@@ -49,6 +48,12 @@ def main() -> None:
     report |= {"clients": options.clients, "rate": rate, "closed": told(first), "open": told(second)}
     print(report | {"resident_bytes": grown})
     append("load", options.device, report | {"resident_bytes": grown}, options.out)
+
+
+def saved(family: str, folder: Path) -> str:
+    """A small random model on disk, whose pictures have another size than those of the shipped one."""
+    save_model(tiny(family), path := folder / f"small-{family}")
+    return str(path)
 
 
 def told(tally: Tally) -> dict[str, Any]:

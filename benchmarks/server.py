@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--accelerators", nargs="+", default=["none", "stagevar", "drop_last(3)"])
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device=options.device)
-    twins = {name: Twins.drawn({"scenes": pipe}, [name], 1, 4) for name in options.accelerators}
+    twins = {name: Twins.drawn({"scenes": pipe}, [name], 4) for name in options.accelerators}
     report: dict[str, Any] = {**machine(pipe.model), "cores": cores(), "clients": options.clients}
     rates: dict[str, list[dict[str, Any]]] = {name: [] for name in twins}
     for batch in (16, 1):

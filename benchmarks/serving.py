@@ -69,17 +69,16 @@ class Twins:
     pictures: list[bytes] = field(default_factory=list)
 
     @classmethod
-    def drawn(cls, pipes: Mapping[str, Pipeline], accelerators: Sequence[str], sizes: int, count: int) -> Twins:
-        """``count`` requests with models, the first ``sizes`` sizes of each, accelerators and guidance in turn."""
+    def drawn(cls, pipes: Mapping[str, Pipeline], accelerators: Sequence[str], count: int) -> Twins:
+        """``count`` requests with models, accelerators and guidance in turn."""
         twins = cls()
         for i in range(count):
             name = list(pipes)[i % len(pipes)]
             pipe, accelerator = pipes[name], accelerators[i // len(pipes) % len(accelerators)]
-            height, width = pipe.model.sizes()[:sizes][i % len(pipe.model.sizes()[:sizes])]
             body: dict[str, Any] = {"prompt": pipe.model.samples[i % len(pipe.model.samples)], "seed": i}
             body |= {"accelerator": accelerator, "guidance_scale": 1.0 + i % 3}
-            image = pipe(**body, height=height, width=width).images[0]
-            twins.bodies.append({**body, "model": name, "size": f"{width}x{height}"})
+            image = pipe(**body).images[0]
+            twins.bodies.append({**body, "model": name})
             twins.pictures.append(image.tobytes())
         return twins
 

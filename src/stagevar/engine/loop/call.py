@@ -40,6 +40,27 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a pass yields of one scale.
+
+    Attributes:
+        hidden: (R, r, C) states that the logits were made of.
+        logits: (n, r, ...), guided and divided by the temperature.
+        index: (n, r) positions of the rows, None meaning all.
+        processed: rows that the parts of all blocks have processed, in sum over parts.
+        cached: positions per row that the cache held before the pass, a mean over layers.
+        flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    index: Tensor | None
+    processed: int
+    cached: int
+    flips: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What is drawn, and how.
 
@@ -51,7 +72,7 @@ class Call:
         revised: whether accelerators may revise plans, so that signals are measured after every scale.
         noise: source of the uniform numbers.
         tap: observer of intermediate tensors.
-        wanted: asked of every image before every scale; one that is not leaves, and its rows are freed.
+        wanted: asked of every image before every pass; one that is not leaves, and its rows are freed.
         replay: hidden states and logits of a scale (a ``Pass``) by its captured graph; None where it has none.
     """
 
