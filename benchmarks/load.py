@@ -1,9 +1,9 @@
 """A server under mixed load: ``python benchmarks/load.py --minutes 10``.
 
-Three models of three sizes, five accelerators, some clients that leave. Half of the time clients ask again as soon as they
-are answered, half of it requests come at random times. Every picture is compared with the one drawn alone. Appends to
-``results/load.jsonl``: how many pictures were wrong or lost, percentiles of their seconds, and the server's memory over
-time.
+Three models of three sizes, five accelerators, some clients that leave. Half of the time clients ask again as soon as
+they are answered, half of it requests come at random times. Every picture is compared with the one drawn alone. Appends
+to ``results/load.jsonl``: how many pictures were wrong or lost, percentiles of their seconds, and the server's memory
+over time.
 """
 
 from __future__ import annotations

@@ -136,3 +136,17 @@ def test_a_call_that_all_images_have_left_ends_without_work():
     model, ran = tiny("scenes"), []
     last = drawn(model, [PLAIN] * 2, wanted=lambda image: False, tap=lambda name, *_: ran.append(name))
     assert (last.scale, last.images, len(last.latent), last.records, ran) == (4, (), 0, (), [])
+
+
+def test_an_image_leaves_between_passes_and_not_between_the_scales_of_one():
+    model, seen = tiny("scenes"), []
+    plan = PLAIN.replace([3], group=True)
+
+    def wanted(image):
+        seen.append(image)
+        return image == 1 or len(seen) <= 6  # image 0 goes when it is first asked behind the pass of scales 2 and 3
+
+    condition = model.condition(model.encode_text(PROMPTS))
+    steps = list(run(model, condition, model.schedule()[:5], [plan] * 2, [0, 1], wanted=wanted))
+    assert [step.images for step in steps] == [(0, 1)] * 4 + [(1,)]
+    assert torch.allclose(steps[-1].latent[0], drawn(model, [plan], (1,)).latent[0], atol=1e-4)
