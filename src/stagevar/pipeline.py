@@ -216,7 +216,7 @@ class Pipeline:
         tap: Tap | None = None,
     ) -> Iterator[ScaleEvent]:
         """Draw requests that may differ in everything; those of one picture size share passes. All requests are checked
-        before the first is drawn.
+        before the first is drawn. There is an event per scale and batch; the last one holds the result.
 
         Args:
             requests: one per picture.
@@ -225,9 +225,6 @@ class Pipeline:
             cancelled: asked before every scale; True raises ``Cancelled``.
             wanted: asked before every scale with the index of each picture; False ends it and frees its rows.
             tap: observer of the tensors of every pass.
-
-        Returns:
-            One event per scale and batch; the last one holds the result.
 
         Raises:
             RequestError and its kinds: at once, or before the first event if the text encoder refuses a prompt.
