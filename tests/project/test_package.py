@@ -51,6 +51,7 @@ ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "ca
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
+ALLOWED["ui"] = {"measure", *ALLOWED["measure"]}
 ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}
 ALLOWED["cli"] = {"measure", "serve", "jobs", "record", *ALLOWED["measure"]}
 """The rooms that each room may import."""
