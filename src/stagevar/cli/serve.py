@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +25,8 @@ from stagevar.cli.options import (
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from stagevar.pipeline import Pipeline
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -107,7 +109,7 @@ def serve(
     scheduler = Scheduler((lambda: loaded) if loaded else load, metrics, batch=batch_size, wait=wait / 1e3, queue=queue)
     served = application(scheduler, metrics, limits=limits, keys=keys, log_prompts=log_prompts)
     if loaded:
-        mount(served, next(iter(loaded.values())))
+        mount(served, loaded.values())
     write_log()
 
     def listening(port: int) -> None:
@@ -145,14 +147,14 @@ def read_keys(path: Path | None) -> list[str]:
     return keys
 
 
-def mount(served: object, pipe: Pipeline) -> None:
-    """Put the page behind the server's routes.
+def mount(served: FastAPI, pipes: Iterable[Pipeline]) -> None:
+    """Put the page behind the server's own paths.
 
     Raises:
         MissingExtraError: the page is not installed.
     """
     try:
-        gradio, page = import_module("gradio"), import_module("stagevar.ui.page")
+        page = import_module("stagevar.ui.page")
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "ui") from None
-    gradio.mount_gradio_app(served, page.blocks(pipe), path="/")
+    page.mount(served, *pipes)

@@ -52,8 +52,8 @@ def serve(
     """
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        why = error.strerror or error
+    except (OSError, OverflowError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot listen on {host}, port {port}: {why}; choose another --port or --host") from None
     config = uvicorn.Config(
         app,
