@@ -37,7 +37,7 @@ def main() -> None:
         models = ["scenes", *(saved(family, Path(folder)) for family in ("scenes", "var"))]
         pipes = {Path(model).name: Pipeline.from_pretrained(model, device=options.device) for model in models}
         twins = Twins.drawn(pipes, ACCELERATORS, 60)
-        with served(models, options.device) as server:
+        with served(models, options.device, "--deadline", "600") as server:
             closed(server.url, twins, options.clients, min(30.0, half / 4))
             memory = Memory(server)
             first = closed(server.url, twins, options.clients, half, LEAVING)

@@ -20,6 +20,8 @@ from stagevar.cli.options import (
     OffloadOption,
     Place,
     QuantizeOption,
+    RevisionOption,
+    WeightsOption,
     app,
 )
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError
@@ -56,6 +58,8 @@ def serve(
     ui: Annotated[bool, typer.Option("--ui", help="Show the page of `stagevar ui` at /.")] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    weights: WeightsOption = None,
+    revision: RevisionOption = None,
     local_files_only: OfflineOption = False,
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
@@ -84,9 +88,13 @@ def serve(
         raise OptionError(
             f"models are served under the last part of their names, which must differ: {', '.join(names)}"
         )
+    if len(names) > 1 and (weights is not None or revision is not None):
+        raise OptionError("--weights and --revision are of one model; give one --model with them")
     places = [
         Place(
             name,
+            weights,
+            revision=revision,
             device=device,
             dtype=dtype,
             local_files_only=local_files_only,
