@@ -11,7 +11,7 @@ Row = Mapping[str, Any]
 
 
 def server(report: Row) -> str:
-    process, through, share = (report[each] for each in ("process_seconds", "server_seconds", "first_partial_share"))
+    share = report["first_partial_share"]
     rows = [
         [
             f"`{row['accelerator']}`",
@@ -23,11 +23,11 @@ def server(report: Row) -> str:
         for row in report["rows"]
     ]
     head = ["accelerator", "one by one, pictures/s", "batches, pictures/s", "gain", "p50, s", "p95, s", "p99, s"]
-    alone, served = process["median"], through["median"]
+    alone, served, beside = (report[f"{name}_seconds"]["median"] for name in ("process", "server", "beside"))
     return (
         f"scenes, {place(report)}.\n\n"
-        f"* A lone picture takes {alone:.3f} s in the process and {served:.3f} s through the server (medians; "
-        f"{served / alone - 1:+.1%}).\n"
+        f"* A lone picture takes {alone:.3f} s in the process and {served:.3f} s through the server (medians), "
+        f"{beside * 1e3:.0f} ms of them ({beside / served:.1%}) for anything but drawing.\n"
         f"* The first of `partial_images=1` comes after {share['median']:.0%} of the time of the whole stream.\n\n"
         f"{report['clients']} clients that ask again as soon as they are answered:\n\n"
         f"{table([*head, 'pictures', 'wrong', 'lost'], rows)}"

@@ -44,17 +44,21 @@ def main() -> None:
 
 
 def alone(pipe: Pipeline, server: Served, twins: Twins, repeats: int) -> dict[str, Any]:
-    """Seconds of a picture in the process and through the server, in turn."""
+    """Seconds of a picture in the process and through the server, in turn, and how many of these the server spends on
+    anything but drawing, by its own count."""
     body = twins.bodies[0]
     settings = {name: body[name] for name in ("prompt", "seed", "accelerator", "guidance_scale")}
-    spent: dict[str, list[float]] = {"process": [], "server": []}
+    process, through, beside = list[float](), list[float](), list[float]()
     with httpx2.Client(base_url=server.url, timeout=300) as client:
-        for _ in range(repeats + 1):
-            spent["process"].append(timed(lambda: pipe(**settings)))
-            spent["server"].append(timed(lambda: client.post(PATH, json=body).raise_for_status()))
-    process, through = (spread(spent[name][1:]) for name in ("process", "server"))
-    overhead = through["median"] / process["median"] - 1
-    return {"process_seconds": process, "server_seconds": through, "overhead": overhead}
+        for turn in range(repeats + 1):
+            spent, before = timed(lambda: pipe(**settings)), server.drawing() if turn else 0.0
+            whole = timed(lambda: client.post(PATH, json=body).raise_for_status())
+            if turn:  # the first one warms up
+                process.append(spent)
+                through.append(whole)
+                beside.append(whole - (server.drawing() - before))
+    named = {"process_seconds": process, "server_seconds": through, "beside_seconds": beside}
+    return {name: spread(values) for name, values in named.items()}
 
 
 def partial(server: Served, twins: Twins, repeats: int) -> dict[str, Any]:

@@ -32,6 +32,13 @@ class Served:
     url: str
     pid: int
 
+    def drawing(self) -> float:
+        """Seconds that it has drawn for, all batches together."""
+        text = httpx2.get(self.url + "/metrics").text
+        return sum(
+            float(line.split()[1]) for line in text.splitlines() if line.startswith("stagevar_batch_seconds_sum")
+        )
+
     def resident(self) -> int:
         """Bytes of memory that the process holds."""
         text = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
