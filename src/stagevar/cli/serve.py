@@ -118,9 +118,9 @@ def serve(
     served = application(scheduler, metrics, limits=limits, keys=keys, log_prompts=log_prompts)
     if loaded:
         mount(served, loaded.values())
-    write_log()
 
     def listening(port: int) -> None:
+        write_log()
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         typer.echo(f"serving {', '.join(names)} at {where}/v1", err=True)
         if host not in LOOPBACK and not keys:
