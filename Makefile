@@ -27,10 +27,10 @@ serve: setup
 	$(BIN)/stagevar serve
 
 test: setup
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
 slow: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
 
 lint: setup
 	$(BIN)/ruff check .
