@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,6 +61,24 @@ def test_a_port_that_is_taken_is_an_error_of_one_line(capsys: pytest.CaptureFixt
     )
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that draws in milliseconds."""
+    save_model(tiny("scenes"), folder := tmp_path_factory.mktemp("models") / "small")
+    return folder
+
+
+def test_weights_that_cannot_be_loaded_end_it_with_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, broken := tmp_path / "broken")
+    weights = next(broken.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert run(["serve", "--port", "0", "--model", str(broken)]) == 4
+    first, error = capsys.readouterr().err.splitlines()
+    assert first.startswith("serving") and error.startswith("error: ") and "model.safetensors" in error
+
+
 @contextmanager
 def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """A server in a process of its own, its address, and the lines of its standard error so far."""
@@ -78,13 +97,6 @@ def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, list[
         finally:
             process.kill()
             reader.join()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that draws in milliseconds."""
-    save_model(tiny("scenes"), folder := tmp_path_factory.mktemp("models") / "small")
-    return folder
 
 
 def test_a_signal_lets_it_finish_what_it_has_accepted(folder: Path) -> None:

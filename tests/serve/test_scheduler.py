@@ -257,8 +257,7 @@ def test_a_thread_that_fails_lets_nobody_wait(pipe: Pipeline) -> None:
 
     made, waits = Scheduler(load, Metrics()), ticket(pipe)
     made.submit(waits)
-    with pytest.raises(MemoryError):
-        made.run()
+    made.run()
     assert isinstance(made.failure, MemoryError) and isinstance(waits.tell.error, ServiceError)  # type: ignore[attr-defined]
 
 

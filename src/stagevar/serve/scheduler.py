@@ -98,8 +98,7 @@ class Scheduler:
                 self._draw(self._read(batch))
                 self._pace = (time.monotonic() - began) / len(batch)
         except BaseException as error:
-            self.failure = error
-            raise
+            self.failure = error  # for the thread that serves, which then ends
         finally:
             self.close()
             for ticket in self._turns:
