@@ -55,6 +55,8 @@ bench: setup
 	$(BIN)/python benchmarks/front.py
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/server.py
+	$(BIN)/python benchmarks/load.py
 
 figures: setup
 	$(BIN)/python benchmarks/report.py
