@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from openai import OpenAI
 
+from stagevar.cli.serve import mount
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.serve.app import application
@@ -41,11 +42,19 @@ class Served:
 
 @contextmanager
 def serving(
-    pipelines: Mapping[str, Pipeline], *, queue: int = 64, batch: int = 16, wait: float = 0.01, **settings: Any
+    pipelines: Mapping[str, Pipeline],
+    *,
+    queue: int = 64,
+    batch: int = 16,
+    wait: float = 0.01,
+    page: bool = False,
+    **settings: Any,
 ) -> Iterator[Served]:
     metrics = Metrics()
     scheduler = Scheduler(lambda: pipelines, metrics, queue=queue, batch=batch, wait=wait)
     app = application(scheduler, metrics, **settings)
+    if page:
+        mount(app, pipelines.values())
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(app, log_config=None, access_log=False), scheduler)
     thread = Thread(target=asyncio.run, args=(server.serve([listener]),))

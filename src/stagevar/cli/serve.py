@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,7 +161,7 @@ def mount(served: FastAPI, pipes: Iterable[Pipeline]) -> None:
         MissingExtraError: the page is not installed.
     """
     try:
-        page = import_module("stagevar.ui.page")
+        from stagevar.ui.page import mount as show
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "ui") from None
-    page.mount(served, *pipes)
+    show(served, *pipes)

@@ -22,26 +22,25 @@ class RowsRan:
         self.shares = [torch.zeros(grid) for grid in schedule]
         self._ahead = [model.rows(at) - at.tokens for at in (Scale(schedule, k) for k in range(len(schedule)))]
         self._parts = sum(len(block.parts) for block in model.layers)
-        self._stream: Tensor | None = None
-        self._chosen: Tensor | None = None
+        self._stream: dict[int, Tensor] = {}
+        self._chosen: dict[int, Tensor] = {}
 
     def __call__(self, name: str, k: int, tensor: Tensor) -> None:
         kind, tokens = name.partition(".")[0], self.shares[k].numel()
         if kind in ("embed", "group") and tensor.shape[1] == tokens + self._ahead[k]:
-            self._stream = torch.ones(len(tensor), tokens)
+            self._stream[k] = torch.ones(len(tensor), tokens)
         elif kind == "reduced":
-            self._stream = torch.full((len(tensor), tokens), tensor.shape[1] / tokens)
+            self._stream[k] = torch.full((len(tensor), tokens), tensor.shape[1] / tokens)
         elif kind == "places":
-            self._stream = torch.zeros(len(tensor), tokens).scatter(1, tensor.cpu(), 1.0)
+            self._stream[k] = torch.zeros(len(tensor), tokens).scatter(1, tensor.cpu(), 1.0)
         elif kind == "chosen":
-            self._chosen = tensor.cpu() - self._ahead[k]
+            self._chosen[k] = tensor.cpu() - self._ahead[k]
         elif kind == "part":
             self._add(k)
 
     def _add(self, k: int) -> None:
         """Count one part, which has run on the stream's rows or on those chosen from it."""
-        stream, chosen, self._chosen = self._stream, self._chosen, None
-        assert stream is not None
+        stream, chosen = self._stream[k], self._chosen.pop(k, None)
         if chosen is not None:
             stream = torch.stack([_narrowed(*each) for each in zip(stream, chosen, strict=True)])
         self.shares[k] += stream.mean(0).view_as(self.shares[k]) / self._parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.grids.noise import Uniforms
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.watch import Watch
 
 Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
@@ -50,6 +51,7 @@ class Output:
         processed: rows that the parts of all blocks have processed, in sum over parts.
         cached: positions per row that the cache held before the pass, a mean over layers.
         flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+        maps: (n, M) of what the plan watches in blocks and head.
     """
 
     hidden: Tensor
@@ -58,6 +60,7 @@ class Output:
     processed: int
     cached: int
     flips: Tensor | None
+    maps: Mapping[Watch, Tensor]
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,13 +55,15 @@ class Cohort:
 
     def split(self, call: Call, k: int) -> list[Cohort]:
         """Regroup those images that are still wanted by the shape of their plans at scale k and at those that share its
-        pass. Images leave between passes."""
+        pass. Until all codes of a pass are added its images stay together."""
+        if self.outputs:
+            return [self]
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
+            if not call.wanted(image):
+                continue
             plan = call.plans[image]
             members = plan.pass_of(k)
-            if k == members[0] and not call.wanted(image):
-                continue
             shapes = tuple(plan[j].shape for j in members)
             groups.setdefault((members, shapes, after(plan, members[-1])), []).append(position)
         if [len(positions) for positions in groups.values()] == [len(self.images)]:

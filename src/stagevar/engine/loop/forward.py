@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.rows import gather
-from stagevar.engine.grids.sent import sent
+from stagevar.engine.grids.sent import per_image
 from stagevar.engine.loop.attend import CachedAttention
 from stagevar.engine.loop.call import Output, Scored
 from stagevar.engine.loop.parts import Share
@@ -51,7 +50,12 @@ def _guided(work: Pass, found: Scored, cached: int) -> Output:
         flips = flipped(logits, cond) if work.call.revised else None
     elif both:
         logits = cond
-    return Output(x, logits, None if index is None else index[:n], found.processed, cached, flips)
+    work.watching.codes(logits, temperatures)
+    for watch, seen in work.watching.maps.items():
+        if Read("watched", work.k, watch) in work.written:
+            work.cohort.memory.put("watched", watch, work.k, seen[..., None], work.at.grid)
+    positions = None if index is None else index[:n]
+    return Output(x, logits, positions, found.processed, cached, flips, work.watching.maps)
 
 
 def scored(together: Sequence[Pass]) -> list[Scored]:
@@ -86,11 +90,13 @@ def _blocks(together: Sequence[Pass]) -> list[Stream]:
     for layer, block in enumerate(model.layers):
         for stream in streams:
             stream.enter(layer)
+            stream.work.watching.before(layer, stream.x)
         _through(streams, block, layer)
         for stream in streams:
             work, behind = stream.work, stream.work.plan.guidance_layer
             if behind is not None and work.plan.branch == "both" and behind % model.depth == layer:
                 stream.x = _guide(stream.x, work.here).repeat(2, 1, 1)
+            work.watching.behind(layer, stream.x)
             work.show(f"block.{layer}", stream.x)
             stream.leave(layer)
     return streams
@@ -136,8 +142,3 @@ def _carried(work: Pass, guided: int, index: Tensor | None) -> Tensor:
     if index is not None:
         difference = gather(difference, index)
     return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference
-
-
-def per_image(values: Sequence[float], like: Tensor) -> Tensor:
-    """One number per image, shaped to multiply (n, ...)."""
-    return sent(torch.tensor(values, dtype=like.dtype), like.device).view(-1, *[1] * (like.dim() - 1))

@@ -98,7 +98,7 @@ class Stream:
             latent=cohort.latent,
             change=cohort.change,
             memory=cohort.memory,
-            source=work.source("hidden", "increment"),
+            source=work.source("hidden", "increment", "watched"),
         )
 
 
