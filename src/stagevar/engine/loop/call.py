@@ -75,6 +75,7 @@ class Call:
         revised: whether accelerators may revise plans, so that signals are measured after every scale.
         noise: source of the uniform numbers.
         tap: observer of intermediate tensors.
+        wanted: asked of every image before every pass; one that is not leaves, and its rows are freed.
         replay: hidden states and logits of a scale (a ``Pass``) by its captured graph; None where it has none.
     """
 
@@ -85,4 +86,5 @@ class Call:
     revised: bool
     noise: Uniforms
     tap: Tap | None
+    wanted: Callable[[int], bool]
     replay: Callable[[Any], Scored | None]
