@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stagevar.accelerators.stepvar import StructureTexture
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import Recent, WindowVotes
 from stagevar.engine.plan.local import Local
@@ -44,6 +45,7 @@ TOKENS = {
     "dense ends": Select(0.4, restore_by="nearest", dense=(0.2, 0.2)),
     "zero_code": Select(0.4, restore_by="zero_code"),
     "merge": Merge(0.25),
+    "structure": StructureTexture(0.6),
 }
 
 
