@@ -75,7 +75,7 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     start = (
         _checked(request.plan, len(schedule), "the request") if request.plan else plain_plan(model, schedule, request)
     )
-    facts = Facts(depth=model.depth, groups=model.groups, causal=model.causal)
+    facts = Facts(model.depth, model.groups, model.causal, model.shared_codes)
     with _named(str(chosen)):
         planned = chosen.plan(start, schedule, facts)
     plan = _checked(planned, len(schedule), str(chosen))

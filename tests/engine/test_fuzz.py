@@ -96,7 +96,9 @@ def accelerated(rng: random.Random, model: ScaleModel, schedule: Schedule) -> tu
     if str(accelerator) == "none":
         return random_plan(rng, model, schedule), accelerator
     uniform = Plan.uniform(len(schedule), guidance=rng.choice((2.0, 4.0)), temperature=rng.choice((0.0, 1.0)))
-    return accelerator.plan(uniform, schedule, Facts(model.depth, model.groups, model.causal)), accelerator
+    return accelerator.plan(
+        uniform, schedule, Facts(model.depth, model.groups, model.causal, model.shared_codes)
+    ), accelerator
 
 
 def latents(

@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stagevar.accelerators.ssg import FromPrior
 from stagevar.accelerators.stepvar import StructureTexture
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import Recent, WindowVotes
@@ -118,6 +119,14 @@ def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
     plan = Plan.uniform(count).replace(range(2, count), cache=votes).replace([count - 1], attend=(pattern,), **rows)
     close_to_torch(model, plan)
     close_to_torch(model, Plan.uniform(count, cache=Recent(2, 1)).replace([count - 1, count - 2], attend=(pattern,)))
+
+
+@pytest.mark.parametrize("family", ["infinity", "star", "hart", "switti", "var"])
+def test_corrected_logits_cost_what_torch_counts(family):
+    model = MODELS[family]
+    count = len(model.schedule())
+    plan = Plan.uniform(count).replace(range(1, count), correct=FromPrior(0.2))
+    close_to_torch(model, plan.replace([count - 1], branch="cond", tokens=Select(0.5, restore_by="zero_code")))
 
 
 def test_a_pattern_spares_what_it_does_not_show():

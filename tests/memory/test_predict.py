@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from stagevar.accelerators.ssg import FromPrior
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import WindowVotes
@@ -74,6 +75,7 @@ def test_the_prediction_is_what_pytorch_allocates(family: str, batch: int) -> No
 AXES: dict[str, Callable[[int], dict[str, object]]] = {
     "parts": lambda depth: {"parts": (PartRows(0.5, source=2),)},
     "pattern": lambda depth: {"attend": (Local((1, 3), 1, 8),)},
+    "correction": lambda depth: {"correct": FromPrior(0.5)},
     "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
 }
 

@@ -44,6 +44,8 @@ class ScaleModel(nn.Module, ABC):
     defaults: Defaults
     causal: bool = True
     """Whether a scale attends to the scales before it (else only to itself, and nothing is cached)."""
+    shared_codes: bool = True
+    """Whether a code means the same at every scale, so that logits of scales can be compared."""
     mixes_codes: bool = False
     """Whether ``add_codes`` takes weights over the codes too, so that sampling can be smoothed."""
     mixes_unlikely: bool = False

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.engine.contract.block import Block, BlockContext
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
 from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
@@ -17,6 +18,7 @@ from stagevar.engine.loop.call import Scored
 from stagevar.engine.loop.parts import through
 from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.correct import Earlier
 from stagevar.engine.plan.look import Look, joined, pattern_at
 from stagevar.engine.plan.memory import LAST, MapKind
 from stagevar.engine.plan.parts import Rows
@@ -51,6 +53,7 @@ def forward(work: Pass) -> Output:
     n, both, x, logits, index = len(cohort.images), work.plan.branch == "both", found.hidden, found.logits, found.index
     if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
         cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], work.at.grid)
+    earlier = _earlier(work, index)
     cohort.memory.keep_only(_kept_maps(work))
     temperatures = [each.temperature or 1.0 for each in work.here]
     if set(temperatures) != {1.0}:
@@ -61,6 +64,10 @@ def forward(work: Pass) -> Output:
         flips = flipped(logits, cond) if work.call.revised else None
     elif both:
         logits = cond
+    if Read("logits", work.k) in work.written:
+        cohort.memory.put("logits", LAST, work.k, logits.flatten(2).clone(), work.at.grid)
+    if work.plan.correct is not None and earlier is not None:
+        logits = work.plan.correct(logits.flatten(2), earlier).view_as(logits)
     return Output(x, logits, None if index is None else index[:n], found.processed, flips)
 
 
@@ -82,6 +89,16 @@ def _kept_maps(work: Pass) -> set[tuple[MapKind, int]]:
     if work.call.revised and work.guided is not None and not work.last:
         kept.add(("guidance", work.guided))
     return kept
+
+
+def _earlier(work: Pass, index: Tensor | None) -> Earlier | None:
+    """The logits that correct those of this scale, if any do."""
+    source = work.source("logits")
+    if source < 0:
+        return None
+    at, images = Scale(work.call.schedule, source), len(work.cohort.images)
+    rows = work.cohort.memory.get("logits", LAST, source, at.grid)
+    return Earlier(rows, at, work.at, None if index is None else index[:images])
 
 
 def _blocks(work: Pass) -> tuple[Tensor, Tensor | None, int]:

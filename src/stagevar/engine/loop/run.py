@@ -130,6 +130,8 @@ def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
         layer = scale.guidance_layer
         if layer is not None and not -model.depth <= layer < model.depth:
             raise OptionError(f"guidance_layer {layer} is out of range; {model.name} has {model.depth} blocks")
+        if scale.correct is not None and not model.shared_codes:
+            raise OptionError(f"model {model.name} has codes of its own at each scale; leave correct out")
         if scale.smooth is not None and not model.mixes_codes:
             raise OptionError(f"model {model.name} has no smoothed sampling; leave smooth out")
 

@@ -1,4 +1,4 @@
-"""What a later scale may need of an earlier one, per cohort: hidden states, increments, guidance differences."""
+"""What a later scale may need of an earlier one, per cohort: hidden states, increments, differences, logits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import resize_rows
 from stagevar.errors import OptionError
 
-MapKind = Literal["hidden", "increment", "guidance", "part"]
+MapKind = Literal["hidden", "increment", "guidance", "part", "logits"]
 """``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
-difference of the branches' last hidden states; ``part``: what one part of a block added."""
+difference of the branches' last hidden states; ``part``: what one part of a block added; ``logits``: guided scores of
+the codes."""
+
+BEHIND_HEAD: frozenset[MapKind] = frozenset({"guidance", "logits"})
+"""Kinds that are kept per image and not per row, and that need nothing of the blocks."""
 
 Site = int | tuple[int, str]
 """Where in the network a map belongs: the index of a group of blocks, or a block and a name within it."""
@@ -48,9 +52,9 @@ class Memory:
         self._maps = {key: value for key, value in self._maps.items() if (key[0], key[2]) in read}
 
     def take(self, rows: Tensor, images: Tensor) -> Memory:
-        """The given rows only; ``images`` indexes what is kept per image and not per row (guidance differences)."""
+        """The given rows only; ``images`` indexes what is kept per image and not per row."""
         taken = Memory()
         taken._maps = {
-            key: (value[images if key[0] == "guidance" else rows], grid) for key, (value, grid) in self._maps.items()
+            key: (value[images if key[0] in BEHIND_HEAD else rows], grid) for key, (value, grid) in self._maps.items()
         }
         return taken

@@ -14,6 +14,7 @@ from stagevar.engine.plan.reads import Read, Reads, reads
 from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
+    from stagevar.engine.plan.correct import Correction
     from stagevar.engine.plan.look import Evict, Pattern
     from stagevar.engine.plan.tokens import Tokens
 
@@ -50,6 +51,7 @@ class ScalePlan:
             row attends to all keys.
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
+        correct: what is made of the guided logits with those of an earlier scale; None leaves them.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
@@ -67,6 +69,7 @@ class ScalePlan:
     parts: tuple[PartRows, ...] = ()
     attend: tuple[Pattern, ...] = ()
     cache: Keep | Evict = "all"
+    correct: Correction | None = None
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
     top_p: float = field(default=1.0, metadata=PER_IMAGE)
@@ -84,6 +87,8 @@ class ScalePlan:
             raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
             raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
+        if not (self.correct is None or hasattr(self.correct, "source")):
+            raise OptionError(f"correct must be None or a correction of logits, not {self.correct!r}")
         for name in ("guidance", "carry", "temperature", "top_p"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -88,6 +88,11 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
             yield Read("part", source, rule.sites)
+    if scale.correct is not None:
+        source = ran if scale.correct.source is None else scale.correct.source
+        if source is None:
+            raise OptionError(f"scale {k} cannot be corrected by the logits of a scale before it, as none runs")
+        yield Read("logits", source)
     if scale.carry and (source := guided(scales, k)) is not None:
         yield Read("guidance", source)
 
@@ -100,7 +105,7 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
         return
     if read.sites is None:
         if writer.tokens is not None and writer.tokens.final:
-            raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
+            raise OptionError(f"scale {k} reads {read.kind} of scale {read.scale}, whose rows stayed reduced")
         return
     if writer.run == "reuse":
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")

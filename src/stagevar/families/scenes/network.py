@@ -39,6 +39,7 @@ class Scenes(ScaleModel):
         "a cyan triangle and a red star",
     )
     suite = "scenes"
+    shared_codes = False
     embedding = ("window", "place")
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
