@@ -82,7 +82,8 @@ def test_settings_out_of_range_are_refused(text, word):
 
 
 def test_a_single_scale_has_nothing_before_it():
-    with pytest.raises(OptionError, match="one alone"):
-        SSG().plan(Plan.uniform(1), ((1, 1),), FACTS)
+    assert SSG().plan(Plan.uniform(1), ((1, 1),), FACTS) == Plan.uniform(1)
+    with pytest.raises(OptionError, match="0 to 0 can be named"):
+        SSG(betas=(0.5,)).plan(Plan.uniform(1), ((1, 1),), FACTS)
     with pytest.raises(OptionError, match="beta"):
         FromPrior(float("nan"))

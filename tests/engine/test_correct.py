@@ -121,7 +121,7 @@ def test_logits_of_other_scales_change_the_picture_and_are_freed(family):
 def test_corrections_need_logits_of_all_positions_and_codes_that_mean_the_same():
     with pytest.raises(OptionError, match="scale 0 cannot be corrected"):
         PLAIN.replace([0], correct=FromPrior(0.5))
-    with pytest.raises(OptionError, match="scale 3 reads logits of scale 2, whose rows stayed reduced"):
+    with pytest.raises(OptionError, match="scale 3 reads the logits of scale 2, whose rows stayed reduced"):
         PLAIN.replace([2], tokens=Select(0.5, restore_by="zero_code")).replace([3], correct=FromPrior(0.5))
     with pytest.raises(OptionError, match="does not run before"):
         PLAIN.replace([2], run="skip").replace([3], correct=FromPrior(0.5, source=2))

@@ -105,7 +105,8 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
         return
     if read.sites is None:
         if writer.tokens is not None and writer.tokens.final:
-            raise OptionError(f"scale {k} reads {read.kind} of scale {read.scale}, whose rows stayed reduced")
+            what = "hidden states" if read.kind == "hidden" else read.kind
+            raise OptionError(f"scale {k} reads the {what} of scale {read.scale}, whose rows stayed reduced")
         return
     if writer.run == "reuse":
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")
