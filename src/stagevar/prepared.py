@@ -11,6 +11,7 @@ from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.rows import Branch
+from stagevar.engine.loop.run import check
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import CHANGING, SETTLED, Signals
 from stagevar.errors import Cancelled, OptionError, StagevarError, first_line
@@ -78,8 +79,10 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     with _named(str(chosen)):
         planned = chosen.plan(start, schedule, facts(model))
     plan = _checked(planned, len(schedule), str(chosen))
-    for signals in (CHANGING, SETTLED):
-        _rehearse(chosen, plan, schedule, signals)
+    ends = [_rehearsed(chosen, plan, schedule, signals, end) for end, signals in enumerate((CHANGING, SETTLED))]
+    with _named(str(chosen)):
+        for each in (plan, *ends):
+            check(each, model, schedule)
     return Prepared(request, size, schedule, chosen, plan)
 
 
@@ -151,10 +154,13 @@ def revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -
     return answer
 
 
-def _rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals: Signals) -> None:
-    """Ask an online accelerator about a picture of the same signals at every scale, so that a sum whose plans cannot
-    run is found before anything is drawn."""
+def _rehearsed(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals: Signals, end: int) -> Plan:
+    """The last plan for a picture of the same signals at every scale, and one end of the numbers of what is watched, so
+    that a sum whose plans cannot run is found before anything is drawn."""
     for at in scales(schedule) if accelerator.online else ():
         if plan[at.k].run != "skip":
-            seen = signals if plan[at.k].branch == "both" else replace(signals, flips=None)
+            here = plan[at.k]
+            seen = replace(signals, watched={watch: watch.ends[end] for watch in here.watch})
+            seen = seen if here.branch == "both" else replace(seen, flips=None)
             plan = revised(accelerator, plan, at, seen)
+    return plan

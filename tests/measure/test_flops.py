@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.accelerators.ssg import FromPrior
 from stagevar.accelerators.stepvar import StructureTexture
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import Recent, WindowVotes
 from stagevar.engine.plan.local import Local
@@ -16,6 +17,7 @@ from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
+from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, Seen, Thumbnail
 from stagevar.errors import OptionError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.star.second_stage import SamplerConfig
@@ -108,6 +110,31 @@ def test_parts_on_fewer_rows_cost_what_torch_counts(family, rules):
     close_to_torch(model, Plan.uniform(count).replace([count - 2, count - 1], parts=rules))
     few = Plan.uniform(count).replace([count - 1], parts=tuple(replace(rule, source=1) for rule in rules))
     close_to_torch(model, few.replace([count - 1], tokens=Select(0.5, restore_by="nearest")))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_what_is_watched_costs_what_torch_counts(family):
+    model = MODELS[family]
+    count, watch = len(model.schedule()), (AttentionEntropy(0.0), AttentionEntropy(0.6), Activity(), CodeEntropy())
+    plan = Plan.uniform(count).replace([count - 2], watch=watch)
+    close_to_torch(model, plan)
+    chosen = PartRows(0.5, score=watch[0], source=count - 2)
+    close_to_torch(model, plan.replace([count - 1], parts=(chosen,)))
+    plain, watched = (plan_flops(model, model.schedule(), each, 5)[count - 2] for each in (Plan.uniform(count), plan))
+    assert watched.attention == pytest.approx(plain.attention * (1 + 2 / (2 * model.depth)), rel=0.1)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_thumbnails_cost_what_torch_counts(family):
+    model, watch = tiny(family), Thumbnail(8)
+    schedule, count = model.schedule(), len(model.schedule())
+    plan = Plan.uniform(count).replace([count - 2], watch=(watch,))
+    latent = torch.randn(model.empty_latent(1, schedule).shape)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        watch.numbers(Seen(Scale(schedule, count - 2), None, latent, latent, model.decode, model.picture_size))
+    for each in (model, tiny(family).to("meta")):
+        assert plan_flops(each, schedule, plan, 5)[count - 2].watch == counter.get_total_flops()
+    assert not any(row.watch for row in plan_flops(model, schedule, Plan.uniform(count), 5))
 
 
 @pytest.mark.parametrize("family", list(MODELS))

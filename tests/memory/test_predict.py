@@ -19,6 +19,7 @@ from stagevar.engine.plan.evict import WindowVotes
 from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, Thumbnail
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.stand_ins import noise_text
 from stagevar.families.tiny import tiny
@@ -77,6 +78,7 @@ AXES: dict[str, Callable[[int], dict[str, object]]] = {
     "pattern": lambda depth: {"attend": (Local((1, 3), 1, 8),)},
     "correction": lambda depth: {"correct": FromPrior(0.5)},
     "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
+    "watch": lambda depth: {"watch": (AttentionEntropy(0.5), Activity(), CodeEntropy(), Thumbnail(32))},
 }
 
 

@@ -196,6 +196,10 @@ class ScaleModel(nn.Module, ABC):
         """
         return None
 
+    def over_heads(self, share: Tensor) -> Tensor:
+        """A mean over the heads of all devices, given that over this one's."""
+        return share
+
     def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
         """Modules behind the head that every row of a scale passes in ``draw`` or ``residual``, and how often: for
         those who count operations."""

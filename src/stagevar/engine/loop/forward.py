@@ -68,6 +68,10 @@ def forward(work: Pass) -> Output:
         cohort.memory.put("logits", LAST, work.k, logits.flatten(2).clone(), work.at.grid)
     if work.plan.correct is not None and earlier is not None:
         logits = work.plan.correct(logits.flatten(2), earlier).view_as(logits)
+    work.watching.codes(logits)
+    for watch, seen in work.watching.maps.items():
+        if Read("watched", work.k, watch) in work.written:
+            cohort.memory.put("watched", watch, work.k, seen[..., None], work.at.grid)
     return Output(x, logits, None if index is None else index[:n], found.processed, flips)
 
 
@@ -166,7 +170,7 @@ def _context(work: Pass, group: int, rope: Tensor | None) -> TokenContext:
         latent=cohort.latent,
         change=cohort.change,
         memory=cohort.memory,
-        source=work.source("hidden", "increment"),
+        source=work.source("hidden", "increment", "watched"),
     )
 
 
@@ -181,10 +185,12 @@ def _layers(
     blocks: list[Block] = model.layers
     for layer in layers:
         attend = CachedAttention(work, cohort.cache if model.causal else None, layer, rows)
+        work.watching.before(layer, x)
         x, count = through(work, blocks[layer], x, rows, BlockContext(layer, cohort.condition, rope, attend, aligned))
         processed += count
         if layer == guide_behind:
             x = _guide(x, work.here).repeat(2, 1, 1)
+        work.watching.behind(layer, x)
         work.show(f"block.{layer}", x)
     return x, processed
 
@@ -210,6 +216,7 @@ class CachedAttention:
         if self.cache is not None:
             k_RHMD, v_RHMD = self.cache.extend(self.layer, k_RHMD, v_RHMD, keep=keep, release=work.last)
         work.show(f"attended.{self.layer}", k_RHMD)
+        work.watching.attention(self.layer, q_RHMD, k_RHMD, scale)
         if work.placed:
             look = self.look(keep, q_RHMD.device)
             pattern = pattern_at(work.plan.attend, self.layer, look.depth)

@@ -29,7 +29,7 @@ from stagevar.engine.loop.cohort import Cohort, after, capacities, stored_in
 from stagevar.engine.loop.forward import scored
 from stagevar.engine.loop.places import KeyPlaces
 from stagevar.engine.loop.scale_pass import Pass
-from stagevar.engine.plan.memory import BEHIND_HEAD, Memory
+from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.plan import Plan, ScalePlan
 
 TEXT_STEP = 64
@@ -214,7 +214,7 @@ def _plain(work: Pass) -> bool:
     """Whether a scale runs in full, and leaves and reads no maps of its blocks."""
     run = [replace(each, branch="both", carry=0.0, correct=None, smooth=None) for each in work.here]
     full = all(each.shape == ScalePlan().shape for each in run) and not any(each.carry for each in work.here)
-    return full and all(read.kind in BEHIND_HEAD for read in work.written)
+    return full and all(read.kind in ("guidance", "logits") for read in work.written)
 
 
 def _kind(call: Call, condition: Condition) -> object:

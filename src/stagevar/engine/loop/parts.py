@@ -12,7 +12,7 @@ from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.rows import Role, gather, gather_rope, scatter
 from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.plan.look import Places
-from stagevar.engine.plan.parts import PartRows, Rows, Sites, rule_at
+from stagevar.engine.plan.parts import PartContext, PartRows, Rows, Sites, rule_at
 
 
 def through(work: Pass, block: Block, x: Tensor, rows: Rows, context: BlockContext) -> tuple[Tensor, int]:
@@ -41,10 +41,11 @@ def _partly(
     work: Pass, rule: PartRows, role: Role, part: Part, x: Tensor, rows: Rows, context: BlockContext
 ) -> tuple[Tensor, Tensor]:
     """A part's increment where it processes some of the tokens only, and which rows it has processed."""
-    cohort, tokens, site = work.cohort, x[:, rows.ahead :], (context.layer, role)
+    cohort, tokens = work.cohort, x[:, rows.ahead :]
     source = work.before if rule.source is None else rule.source
-    others = rule.others(tokens, rows, cohort.memory, site, source)
-    index = rule.choose(tokens, rows, cohort.latent, cohort.change) + rows.ahead
+    seen = PartContext((context.layer, role), cohort.latent, cohort.change, cohort.memory, source)
+    others = rule.others(tokens, rows, seen)
+    index = rule.choose(tokens, rows, seen) + rows.ahead
     if rows.ahead:
         first = torch.arange(rows.ahead, device=x.device).expand(len(x), -1)
         index, others = torch.cat([first, index], 1), torch.cat([torch.zeros_like(x[:, : rows.ahead]), others], 1)

@@ -24,8 +24,10 @@ from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.trace import ScaleRecord
+from stagevar.engine.plan.parts import rule_at
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals, readings, told
+from stagevar.engine.plan.watch import AttentionEntropy
 from stagevar.errors import Cancelled, NumericError, OptionError
 
 Revise = Callable[[int, Plan, Scale, Signals], Plan]
@@ -76,14 +78,13 @@ def run(
         One ``Step`` per scale, skipped scales included.
 
     Raises:
-        OptionError: a plan's length differs from the schedule's, or it wants a layer or a kind of sampling that the
-            model does not have.
+        OptionError: see ``check``.
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
     n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap, lambda work: None)
     for plan in plans:
-        _check(plan, model, schedule)
+        check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
         raise ValueError(f"{n} plans need {n} seeds and {2 * n} condition rows, not {len(seeds)} and {condition.rows}")
     with nullcontext() if graphs is None else graphs.lent(call, condition) as replays:
@@ -113,9 +114,7 @@ def _scales(
                 record, signals = _advance(Pass(call, cohort, at.k), known)
                 if revise is not None:
                     for image, seen in zip(cohort.images, signals, strict=False):
-                        call.plans[image] = _revised(
-                            revise(image, call.plans[image], at, seen), call.plans[image], at.k
-                        )
+                        call.plans[image] = _revised(revise(image, call.plans[image], at, seen), call, image, at.k)
                 ended = time.perf_counter()
                 records.append(replace(record, milliseconds=(ended - began) * 1e3))
                 began = ended
@@ -123,7 +122,13 @@ def _scales(
         yield Step(at.k, latent, tuple(records), tuple(call.plans))
 
 
-def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
+def check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
+    """Check what depends on the model.
+
+    Raises:
+        OptionError: the plan's length differs from the schedule's, or it wants a layer or a kind of sampling that the
+            model does not have, or watches rows that do not run.
+    """
     if len(plan) != len(schedule):
         raise OptionError(f"the plan has {len(plan)} scales but the schedule has {len(schedule)}")
     for scale in plan:
@@ -134,12 +139,20 @@ def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
             raise OptionError(f"model {model.name} has codes of its own at each scale; leave correct out")
         if scale.smooth is not None and not model.mixes_codes:
             raise OptionError(f"model {model.name} has no smoothed sampling; leave smooth out")
+        for watch in scale.watch if scale.parts else ():
+            if isinstance(watch, AttentionEntropy):
+                rule = rule_at(scale.parts, watch.layer(model.depth), "attention", model.depth)
+                if rule is not None and rule.prune > 0:
+                    raise OptionError(f"{watch} watches a block in which fewer rows attend; watch an earlier scale")
 
 
-def _revised(plan: Plan, before: Plan, k: int) -> Plan:
+def _revised(plan: Plan, call: Call, image: int, k: int) -> Plan:
     """The plan that an accelerator returned, if it keeps to what has happened."""
+    before = call.plans[image]
     if plan.scales[: k + 1] != before.scales[: k + 1]:
         raise OptionError(f"a revised plan differs at scale {k} or before, which has run")
+    if plan is not before:
+        check(plan, call.model, call.schedule)
     return plan
 
 
@@ -181,13 +194,15 @@ def _read(work: Pass, output: Output) -> list[Signals]:
     """The signals that accelerators decide by, if any. The host reads the device here and nowhere else in a pass: it
     waits until the pass is done, so that its clock has the time of the device."""
     cohort, numbers = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
+    watched = list(work.watching.numbers(cohort.latent, cohort.change))
     if work.call.revised:
-        numbers += readings(output.logits, output.flips, cohort.change, cohort.latent)
+        usual = readings(output.logits, output.flips, cohort.change, cohort.latent)
+        numbers += torch.cat([usual, *watched], 1)
     read = torch.cat(numbers).cpu().split([len(each) for each in numbers])
     (sound,), *signals = (each.tolist() for each in read)
     if not sound:
         raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
-    return told(signals)
+    return told(signals, work.plan.watch)
 
 
 def _drawn(model: ScaleModel, output: Output, drawing: Drawing) -> Tensor:

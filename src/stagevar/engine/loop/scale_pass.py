@@ -13,6 +13,7 @@ from stagevar.engine.grids.grid import Scale, scales
 from stagevar.engine.loop.call import Call
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.places import row_places
+from stagevar.engine.loop.watching import Watching
 from stagevar.engine.plan.look import Look, Places
 from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.parts import Rows
@@ -99,6 +100,11 @@ class Pass:
         """How codes are drawn from rows at the given positions."""
         seeds = [self.call.seeds[image] for image in self.cohort.images]
         return Drawing(self.at, self.cohort.condition, self.here, seeds, self.call.noise, index)
+
+    @cached_property
+    def watching(self) -> Watching:
+        """What takes the signals that the plan watches."""
+        return Watching(self.call.model, self.at, self.plan.watch, len(self.cohort.images))
 
     def show(self, name: str, tensor: Tensor) -> None:
         if self.call.tap is not None:

@@ -12,8 +12,9 @@ from torch import Tensor
 from stagevar.engine.grids.grid import Grid
 from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import Role, gather
-from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.memory import MapKind, Memory
 from stagevar.engine.plan.select import Score, highest, row_scores
+from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -64,13 +65,31 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class PartContext:
+    """What a rule may look at besides the rows.
+
+    Attributes:
+        site: the block and the part.
+        latent, change: as in ``TokenContext``.
+        memory: maps of earlier scales.
+        source: the scale whose maps are read.
+    """
+
+    site: tuple[int, Role]
+    latent: Tensor
+    change: Tensor
+    memory: Memory
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartRows:
     """Which rows some parts process, and what the others get.
 
     Attributes:
         prune: share of the rows that a part does not process, in [0, 1]; at 1 the part is not run.
         roles, layers: the parts.
-        score: rows of highest score are processed, as in ``Select``.
+        score: rows of highest score are processed, as in ``Select``, or by what was watched at ``source``.
         fill: the others get the same part's increment at ``source`` (``part``) or none (``zero``).
         source: index of an earlier scale; None means the one that ran before.
         mode: how the increment is resampled.
@@ -79,7 +98,7 @@ class PartRows:
     prune: float = 1.0
     roles: tuple[Role, ...] = ROLES
     layers: Layers = EVERY
-    score: Score = "distance"
+    score: Score | Watch = "distance"
     fill: Fill = "part"
     source: int | None = None
     mode: Mode = "bilinear"
@@ -91,7 +110,7 @@ class PartRows:
             raise OptionError(f"roles must be some of {', '.join(ROLES)}, not {self.roles}")
         check_layers(self.layers)
         for name, choices in (("score", get_args(Score)), ("fill", get_args(Fill)), ("mode", get_args(Mode))):
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not isinstance(getattr(self, name), Watch):
                 raise OptionError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
 
     @property
@@ -99,40 +118,39 @@ class PartRows:
         return Sites(self.roles, self.layers)
 
     @property
-    def reads(self) -> bool:
-        """Whether the part's increment at an earlier scale is needed."""
-        return self.fill == "part" and self.prune > 0
+    def needs(self) -> tuple[MapKind | Watch, ...]:
+        """What is read of the source: the part's increment, and what was watched."""
+        fill: tuple[MapKind, ...] = ("part",) if self.fill == "part" and self.prune > 0 else ()
+        return (*fill, self.score) if isinstance(self.score, Watch) and 0 < self.prune < 1 else fill
 
     @property
     def aligned(self) -> bool:
         """Whether both branches process the same positions."""
-        return self.score in ("contrast", "change")
+        return isinstance(self.score, Watch) or self.score in ("contrast", "change")
 
     def count(self, rows: int) -> int:
         """How many of the rows a part processes."""
         return rows - math.floor(rows * self.prune)
 
-    def choose(self, x_RrC: Tensor, rows: Rows, latent: Tensor, change: Tensor) -> Tensor:
-        """Rows (R, count) that are processed, ascending.
-
-        Args:
-            x_RrC: the tokens' rows.
-            rows: what they stand for.
-            latent, change: as in ``TokenContext``.
-        """
+    def choose(self, x_RrC: Tensor, rows: Rows, context: PartContext) -> Tensor:
+        """Rows (R, count) that are processed, ascending; x are the tokens' rows."""
         count = self.count(x_RrC.shape[1])
         if not count:
             return torch.empty(len(x_RrC), 0, dtype=torch.long, device=x_RrC.device)
-        scores = row_scores(self.score, x_RrC, rows.grid, latent, change)
+        if isinstance(self.score, Watch):
+            watched = context.memory.get("watched", self.score, context.source, rows.grid, self.mode)[..., 0]
+            scores = self.score.scores(watched).repeat(len(x_RrC) // len(watched), 1)
+        else:
+            scores = row_scores(self.score, x_RrC, rows.grid, context.latent, context.change)
         if rows.index is not None and self.aligned:
             scores = scores.gather(1, rows.index)
         return highest(scores, count)
 
-    def others(self, x_RrC: Tensor, rows: Rows, memory: Memory, site: tuple[int, Role], source: int) -> Tensor:
+    def others(self, x_RrC: Tensor, rows: Rows, context: PartContext) -> Tensor:
         """What rows get that the part does not process: (R, r, C)."""
         if self.fill == "zero":
             return torch.zeros_like(x_RrC)
-        earlier = memory.get("part", site, source, rows.grid, self.mode)
+        earlier = context.memory.get("part", context.site, context.source, rows.grid, self.mode)
         return earlier if rows.index is None else gather(earlier, rows.index)
 
 

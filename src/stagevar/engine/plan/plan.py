@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.reads import Read, Reads, reads
+from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class ScalePlan:
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
         store: dtype in which keys and values are kept, equal at all scales; ``same`` is that of the blocks.
         correct: what is made of the guided logits with those of an earlier scale; None leaves them.
+        watch: what is measured while the scale runs; nothing else is. It changes nothing that is drawn.
+        remember: what a later plan of this scale may read of earlier ones; it is kept as if this plan read it.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
@@ -73,6 +76,8 @@ class ScalePlan:
     cache: Keep | Evict = "all"
     store: Store = "same"
     correct: Correction | None = None
+    watch: tuple[Watch, ...] = ()
+    remember: tuple[Read, ...] = ()
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
     top_p: float = field(default=1.0, metadata=PER_IMAGE)
@@ -94,6 +99,15 @@ class ScalePlan:
             raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
         if not (self.correct is None or hasattr(self.correct, "source")):
             raise OptionError(f"correct must be None or a correction of logits, not {self.correct!r}")
+        for name, kind in (("watch", Watch), ("remember", Read)):
+            entries = getattr(self, name)
+            if not isinstance(entries, tuple) or not all(isinstance(each, kind) for each in entries):
+                raise OptionError(f"{name} must be a tuple of {kind.__name__}, not {entries!r}")
+        for watch in self.watch if self.run != "skip" else ():
+            if watch.place == "blocks" and (self.run == "reuse" or self.tokens is not None):
+                raise OptionError(f"{watch} watches all rows in the blocks, where this scale runs fewer or none")
+            if watch.place == "head" and self.tokens is not None and self.tokens.final:
+                raise OptionError(f"{watch} watches the codes of all rows, and this scale draws fewer")
         for name in ("guidance", "carry", "temperature", "top_p"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.parts import Sites
+from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ class Read:
     Attributes:
         kind: of the maps.
         scale: the scale that writes them.
-        sites: of which groups of blocks, or of which of their parts; None for the state behind the last block.
+        sites: of which groups of blocks, of which of their parts, or of which watch; None for the state behind the
+            last block.
     """
 
     kind: MapKind
     scale: int
-    sites: Grouping | Sites | None = None
+    sites: Grouping | Sites | Watch | None = None
 
 
 Reads = tuple[tuple[Read, ...], ...]
@@ -81,13 +83,13 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
         source = ran if tokens.source is None else tokens.source
         if source is None:
             raise OptionError(f"scale {k} cannot restore rows from a scale before it, as none runs")
-        yield from (Read(kind, source, Grouping(tokens.scope, tokens.dense)) for kind in tokens.needs)
+        yield from (_needed(need, source, Grouping(tokens.scope, tokens.dense)) for need in tokens.needs)
     for rule in scale.parts if scale.run == "full" else ():
-        if rule.reads:
+        if rule.needs:
             source = ran if rule.source is None else rule.source
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
-            yield Read("part", source, rule.sites)
+            yield from (_needed(need, source, rule.sites) for need in rule.needs)
     if scale.correct is not None:
         source = ran if scale.correct.source is None else scale.correct.source
         if source is None:
@@ -95,6 +97,11 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
         yield Read("logits", source)
     if scale.carry and (source := guided(scales, k)) is not None:
         yield Read("guidance", source)
+    yield from scale.remember
+
+
+def _needed(need: MapKind | Watch, source: int, sites: Grouping | Sites) -> Read:
+    return Read("watched", source, need) if isinstance(need, Watch) else Read(need, source, sites)
 
 
 def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
@@ -102,6 +109,10 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
         raise OptionError(f"scale {k} reads maps of scale {read.scale}, which does not run before it")
     writer = scales[read.scale]
     if read.kind == "guidance":
+        return
+    if isinstance(read.sites, Watch):
+        if read.sites not in writer.watch:
+            raise OptionError(f"scale {k} reads {read.sites}, which scale {read.scale} does not watch")
         return
     if read.sites is None:
         if writer.tokens is not None and writer.tokens.final:
