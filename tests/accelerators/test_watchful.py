@@ -1,4 +1,4 @@
-"""An accelerator that watches: it is told its numbers, rehearsed with typical ones, and checked before anything runs."""
+"""An accelerator that watches: it is told its numbers, rehearsed with typical ones, and checked before a run."""
 
 from dataclasses import dataclass
 from typing import ClassVar

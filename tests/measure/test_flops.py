@@ -40,6 +40,7 @@ ACCELERATORS = [
     "stagevar_released",
     "stagevar_paper",
     "drop_last(1)+guidance_off(2)",
+    "depthvar((0.6, 0.4))",
 ]
 TOKENS = {
     "increment": Select(0.5),

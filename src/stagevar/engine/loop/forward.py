@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ class Output:
         index: (n, r) positions of the rows, None meaning all.
         processed: rows that the parts of all blocks have processed, in sum over parts.
         flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+        gain: (n, M) how much the codes of all tokens count; None all alike.
     """
 
     hidden: Tensor
@@ -45,6 +46,7 @@ class Output:
     index: Tensor | None
     processed: int
     flips: Tensor | None
+    gain: Tensor | None
 
 
 def forward(work: Pass) -> Output:
@@ -53,7 +55,7 @@ def forward(work: Pass) -> Output:
     n, both, x, logits, index = len(cohort.images), work.plan.branch == "both", found.hidden, found.logits, found.index
     if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
         cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], work.at.grid)
-    earlier = _earlier(work, index)
+    earlier, gain = _earlier(work, index), _gain(work)
     cohort.memory.keep_only(_kept_maps(work))
     temperatures = [each.temperature or 1.0 for each in work.here]
     if set(temperatures) != {1.0}:
@@ -72,7 +74,7 @@ def forward(work: Pass) -> Output:
     for watch, seen in work.watching.maps.items():
         if Read("watched", work.k, watch) in work.written:
             cohort.memory.put("watched", watch, work.k, seen[..., None], work.at.grid)
-    return Output(x, logits, None if index is None else index[:n], found.processed, flips)
+    return Output(x, logits, None if index is None else index[:n], found.processed, flips, gain)
 
 
 def scored(work: Pass) -> Scored:
@@ -93,6 +95,13 @@ def _kept_maps(work: Pass) -> set[tuple[MapKind, int]]:
     if work.call.revised and work.guided is not None and not work.last:
         kept.add(("guidance", work.guided))
     return kept
+
+
+def _gain(work: Pass) -> Tensor | None:
+    rule = work.plan.gain
+    if rule is None:
+        return None
+    return rule(replace(_context(work, 0, None), source=work.before if rule.source is None else rule.source))
 
 
 def _earlier(work: Pass, index: Tensor | None) -> Earlier | None:

@@ -90,6 +90,11 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
             yield from (_needed(need, source, rule.sites) for need in rule.needs)
+    if scale.gain is not None and scale.gain.needs:
+        source = ran if scale.gain.source is None else scale.gain.source
+        if source is None:
+            raise OptionError(f"scale {k} cannot weigh codes by a scale before it, as none runs")
+        yield from (_needed(need, source, None) for need in scale.gain.needs)
     if scale.correct is not None:
         source = ran if scale.correct.source is None else scale.correct.source
         if source is None:
@@ -100,8 +105,10 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
     yield from scale.remember
 
 
-def _needed(need: MapKind | Watch, source: int, sites: Grouping | Sites) -> Read:
-    return Read("watched", source, need) if isinstance(need, Watch) else Read(need, source, sites)
+def _needed(need: MapKind | Watch, source: int, sites: Grouping | Sites | None) -> Read:
+    if isinstance(need, Watch):
+        return Read("watched", source, need)
+    return Read(need, source, None if need == "logits" else sites)
 
 
 def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
