@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stagevar.accelerators.base import Facts
-from stagevar.accelerators.depthvar import ByDepth, DepthVAR, Turned, spread_order
+from stagevar.accelerators.depthvar import ByDepth, DepthVAR, Turned, left_out, spread_order
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.parts import blocks
@@ -63,8 +63,10 @@ def test_codes_count_as_the_blocks_of_their_token():
     memory, order = Memory(), Turned(turn=0.5)
     memory.put("watched", order, 1, torch.tensor([[4.0, 3.0, 2.0, 1.0]])[..., None], (2, 2))
     context = TokenContext(2, (2, 2), 0, 1, None, [0], torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), memory, 1)
-    assert torch.allclose(ByDepth(order, 0.5)(context), torch.tensor([[0.375, 0.125, 0.875, 0.625]]))
-    assert torch.allclose(ByDepth(order, 1.0)(context), torch.ones(4))
+    gain = ByDepth(order, left_out(0.5, 8))(context)
+    assert torch.allclose(gain, torch.tensor([[0.5, 0.25, 1.0, 0.75]]))
+    processed = [4 - rule.count(4) for rule in planned((0.5,))[4].parts]
+    assert [sum(rank >= least for least in processed) / 8 for rank in (1, 0, 3, 2)] == gain[0].tolist()
     assert [planned((0.5,), blend=blend)[4].gain is None for blend in (True, False)] == [False, True]
 
 

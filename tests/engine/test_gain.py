@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagevar.accelerators.depthvar import ByDepth, Turned
+from stagevar.accelerators.sparsevar import Anchored, Drawn, Moving
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.memory import Memory
@@ -103,20 +104,24 @@ def test_a_residual_counts_like_the_codes():
 def test_gains_need_what_they_read():
     order = Turned()
     with pytest.raises(OptionError, match="scale 0 cannot weigh codes"):
-        PLAIN.replace([0], gain=ByDepth(order, 0.5))
+        PLAIN.replace([0], gain=ByDepth(order, (0.5,)))
     with pytest.raises(OptionError, match="does not watch"):
-        PLAIN.replace([3], gain=ByDepth(order, 0.5))
+        PLAIN.replace([3], gain=ByDepth(order, (0.5,)))
     with pytest.raises(OptionError, match="gain must be None or a rule"):
         PLAIN.replace([3], gain=0.5)
 
 
-gains = st.sampled_from((None, Checkered(0.0), Checkered(0.3), ByDepth(Turned(turn=0.3), 0.4, source=2)))
+SPARSE = Anchored(0.3, Moving(), 2, 0.5, 2)
+gains = st.sampled_from(
+    (None, Drawn(SPARSE), Checkered(0.0), Checkered(0.3), ByDepth(Turned(turn=0.3), (0.2, 0.6), source=2))
+)
 rows = st.sampled_from(
     (
         {},
         {"run": "reuse"},
         {"tokens": Select(0.5, restore_by="nearest")},
         {"tokens": Select(0.5, restore_by="zero_code")},
+        {"tokens": SPARSE, "gain": Drawn(SPARSE)},
         {"parts": (PartRows(0.5, score=Turned(turn=0.3), source=2),)},
     )
 )
@@ -126,9 +131,11 @@ rows = st.sampled_from(
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(each=st.tuples(gains, gains), more=st.tuples(rows, rows), single=st.booleans())
 def test_pictures_do_not_depend_on_their_batch(family, each, more, single):
-    plan = PLAIN.replace([2], watch=(Turned(turn=0.3),))
-    plan = plan.replace([3], gain=each[0], **more[0]) if "tokens" not in more[0] or "run" not in more[1] else plan
-    plan = plan.replace([4], gain=each[1], branch="cond" if single else "both", **more[1])
+    plan = PLAIN.replace([2], watch=(Turned(turn=0.3), Moving()))
+    plan = (
+        plan.replace([3], **{"gain": each[0], **more[0]}) if "tokens" not in more[0] or "run" not in more[1] else plan
+    )
+    plan = plan.replace([4], branch="cond" if single else "both", **{"gain": each[1], **more[1]})
     plans = [plan, PLAIN, plan]
     together = generate(family, plans)[-1].latent
     for i in (0, 2):

@@ -42,7 +42,12 @@ SUMS = (
     "drop_last(1)+stagevar(quality=0.2)",
     "fastvar(skip=1)+sparvar",
 )
-FIELDS = ("guidance_off(3, branch='null')", "stagevar_released(skip=0, single=2)", "stagevar(quality=0.0)")
+FIELDS = (
+    "guidance_off(3, branch='null')",
+    "stagevar_released(skip=0, single=2)",
+    "stagevar(quality=0.0)",
+    "sparsevar(threshold=0.8)",
+)
 ACCELERATORS = (*known(), *FIELDS, *SUMS)
 REFUSED: dict[str, tuple[Callable[[ScaleModel], bool], str]] = {
     "scalekv": (lambda model: model.causal, "caches none"),

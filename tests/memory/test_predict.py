@@ -78,7 +78,7 @@ AXES: dict[str, Callable[[int], dict[str, object]]] = {
     "parts": lambda depth: {"parts": (PartRows(0.5, source=2),)},
     "pattern": lambda depth: {"attend": (Local((1, 3), 1, 8),)},
     "correction": lambda depth: {"correct": FromPrior(0.5)},
-    "gain": lambda depth: {"gain": ByDepth(Turned(), 0.5, source=2)},
+    "gain": lambda depth: {"gain": ByDepth(Turned(), (0.5,), source=2)},
     "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
     "watch": lambda depth: {"watch": (AttentionEntropy(0.5), Activity(), CodeEntropy(), Thumbnail(32))},
 }

@@ -17,10 +17,12 @@ Keys are cached of the rows that ran.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from stagevar.accelerators.base import Accelerator, Claim, Facts, last_executed
@@ -56,12 +58,12 @@ class ByDepth:
 
     Attributes:
         order: the watch that ranks the tokens.
-        depth: mean share of the blocks, in (0, 1).
+        prunes: share of the tokens that each block leaves out, those of lowest rank.
         source: see ``stagevar.engine.plan.gain.Gain``.
     """
 
     order: Turned
-    depth: float
+    prunes: tuple[float, ...]
     source: int | None = None
 
     @property
@@ -69,7 +71,10 @@ class ByDepth:
         return (self.order,)
 
     def __call__(self, context: TokenContext, /) -> Tensor:
-        return self.order.scores(context.watched(self.order)) ** (1 / self.depth - 1)
+        M = context.grid[0] * context.grid[1]
+        rank = self.order.scores(context.watched(self.order)) * M
+        processed = [(rank > math.floor(M * prune)).to(rank.dtype) for prune in self.prunes]
+        return torch.stack(processed).mean(0)
 
 
 def spread_order(depth: int) -> list[int]:
@@ -77,6 +82,12 @@ def spread_order(depth: int) -> list[int]:
     digits = max(1, (depth - 1).bit_length())
     backwards = (int(f"{place:0{digits}b}"[::-1], 2) for place in range(2**digits))
     return [block for block in backwards if block < depth]
+
+
+def left_out(share: float, depth: int) -> tuple[float, ...]:
+    """Shares of the tokens that blocks leave out, in their order, if a token runs through ``share`` of ``depth`` blocks
+    in the mean: number i processes those whose depth rounds to more than i blocks."""
+    return tuple(((number + 0.5) / depth) ** (share / (1 - share)) for number in range(depth))
 
 
 @dataclass(frozen=True)
@@ -117,13 +128,10 @@ class DepthVAR(Accelerator):
             if share < 1:
                 order = Turned(turn=number * self.turn % 1)
                 plan = plan.replace([source], watch=(*plan[source].watch, order))
-                rules = tuple(self._rules(order, share, facts.depth))
-                plan = plan.replace([k], parts=rules, gain=ByDepth(order, share) if self.blend else None)
+                prunes = left_out(share, facts.depth)
+                rules = tuple(
+                    PartRows(prune, layers=(block / facts.depth, (block + 1) / facts.depth), score=order)
+                    for prune, block in zip(prunes, spread_order(facts.depth), strict=True)
+                )
+                plan = plan.replace([k], parts=rules, gain=ByDepth(order, prunes) if self.blend else None)
         return plan
-
-    @staticmethod
-    def _rules(order: Turned, share: float, depth: int) -> Iterator[PartRows]:
-        """One rule a block: number i of the order processes the tokens that are due more than i blocks."""
-        for number, block in enumerate(spread_order(depth)):
-            prune = ((number + 0.5) / depth) ** (share / (1 - share))
-            yield PartRows(prune, layers=(block / depth, (block + 1) / depth), score=order)

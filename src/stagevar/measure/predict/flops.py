@@ -24,7 +24,7 @@ from stagevar.engine.loop.places import row_places
 from stagevar.engine.loop.segments import segments
 from stagevar.engine.plan.correct import Earlier
 from stagevar.engine.plan.look import Look, Places, count, joined, pattern_at
-from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.memory import LAST, Memory
 from stagevar.engine.plan.parts import Rows, rule_at
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.reads import Grouping
@@ -298,9 +298,10 @@ class _Count:
         memory = Memory()
         for read in self.plan.reads[k]:
             source = Scale(self.schedule, read.scale)
-            watched = read.sites if isinstance(read.sites, Watch) else None
-            rows = torch.empty(1, source.tokens, 1 if watched else self.width, device="meta")
-            memory.put(read.kind, watched or group, read.scale, rows, source.grid)
+            site, width = (read.sites, 1) if isinstance(read.sites, Watch) else (group, self.width)
+            site, width = (LAST, self.codes) if read.kind == "logits" else (site, width)
+            rows = torch.empty(1, source.tokens, width, device="meta")
+            memory.put(read.kind, site, read.scale, rows, source.grid)
         return memory
 
 
