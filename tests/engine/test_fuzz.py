@@ -41,7 +41,7 @@ ACCELERATORS = (
     "guidance_off(2)+reuse_last(1)",
     "stagevar(quality=0.3)",
     "stagevar(quality=0.8)",
-    "sparsevar(threshold=0.8)",
+    "sparsevar(threshold=0.95)",
     "depthvar((0.6, 0.4))",
     "stagevar_released",
 )

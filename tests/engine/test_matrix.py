@@ -46,7 +46,7 @@ FIELDS = (
     "guidance_off(3, branch='null')",
     "stagevar_released(skip=0, single=2)",
     "stagevar(quality=0.0)",
-    "sparsevar(threshold=0.8)",
+    "sparsevar(threshold=0.95)",
 )
 ACCELERATORS = (*known(), *FIELDS, *SUMS)
 REFUSED: dict[str, tuple[Callable[[ScaleModel], bool], str]] = {
