@@ -157,10 +157,11 @@ def revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -
 def _rehearsed(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals: Signals, end: int) -> Plan:
     """The last plan for a picture of the same signals at every scale, and one end of the numbers of what is watched, so
     that a sum whose plans cannot run is found before anything is drawn."""
+    before: Signals | None = None
     for at in scales(schedule) if accelerator.online else ():
         if plan[at.k].run != "skip":
-            here = plan[at.k]
-            seen = replace(signals, watched={watch: watch.ends[end] for watch in here.watch})
-            seen = seen if here.branch == "both" else replace(seen, flips=None)
-            plan = revised(accelerator, plan, at, seen)
+            flips = signals.flips if plan[at.k].branch == "both" else None
+            watched = {watch: watch.ends[end] for watch in plan[at.k].watch}
+            before = replace(signals, flips=flips, watched=watched, before=before)
+            plan = revised(accelerator, plan, at, before)
     return plan

@@ -122,7 +122,7 @@ def test_pictures_of_a_batch_decide_alone_and_share_passes():
         alone = pipe(prompt, seed=3, output_type="latent", accelerator="sparsevar(threshold=0.95)")
         assert torch.allclose(alone.images[0], together.images[number], atol=1e-4)
         shares.add(alone.trace.records[-1].rows)
-    assert max(shares) < 2 * model.rows(Scale(model.schedule(), len(model.schedule()) - 1))
+    assert len(shares) > 1
 
 
 def test_no_scale_before_the_share_is_refused():

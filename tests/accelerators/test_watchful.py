@@ -1,6 +1,7 @@
-"""An accelerator that watches: it is told its numbers, rehearsed with typical ones, and checked before a run."""
+"""An accelerator that watches is told its numbers, rehearsed with typical ones, and checked before anything runs."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import pytest
@@ -53,3 +54,31 @@ def test_an_accelerator_is_told_what_it_watches_and_rehearsed_with_typical_numbe
 def test_a_revision_that_cannot_be_watched_is_refused_before_drawing():
     with pytest.raises(OptionError, match=r"watchful\(late=True\): .* in which fewer rows attend"):
         Pipeline(tiny("scenes")).prepare(Request("a red star", accelerator=Watchful(late=True)))
+
+
+def test_signals_lead_back_to_those_of_earlier_scales():
+    pipe, seen = Pipeline(tiny("scenes")), []
+
+    @dataclass(frozen=True)
+    class Growing(Watchful):
+        def plan(self, plan, schedule, facts):
+            return plan.replace([1], run="skip").replace(range(len(plan)), watch=(CODES,))
+
+        def revise(self, plan, at, signals):
+            chain, each = [], signals
+            while each is not None:
+                chain.append(each.watched[CODES][0])
+                each = each.before
+            seen.append(chain)
+            return plan
+
+    for _ in pipe.events([Request("a red star", accelerator=Growing()), Request("a ring", accelerator=Growing())]):
+        pass
+    count = len(pipe.model.schedule()) - 1
+    drawn = seen[-2 * count :]
+    for image in range(2):
+        chains = drawn[image::2]
+        assert [len(chain) for chain in chains] == list(range(1, count + 1))
+        assert all(later[1:] == earlier for earlier, later in pairwise(chains))
+    assert drawn[-1] != drawn[-2]
+    assert seen[:count][-1] == [1.0] * count and seen[count : 2 * count][-1] == [0.0] * count

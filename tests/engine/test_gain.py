@@ -122,7 +122,7 @@ rows = st.sampled_from(
         {"tokens": Select(0.5, restore_by="nearest")},
         {"tokens": Select(0.5, restore_by="zero_code")},
         {"tokens": SPARSE, "gain": Drawn(SPARSE)},
-        {"parts": (PartRows(0.5, score=Turned(turn=0.3), source=2),)},
+        {"parts": (PartRows(0.5, score=Turned(turn=0.3), source=2, score_source=2),)},
     )
 )
 

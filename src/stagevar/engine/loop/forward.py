@@ -12,7 +12,7 @@ from torch import Tensor
 from stagevar.engine.contract.block import Block, BlockContext
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
-from stagevar.engine.grids.sent import sent
+from stagevar.engine.grids.sent import per_image
 from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Scored
 from stagevar.engine.loop.parts import through
@@ -70,7 +70,7 @@ def forward(work: Pass) -> Output:
         cohort.memory.put("logits", LAST, work.k, logits.flatten(2).clone(), work.at.grid)
     if work.plan.correct is not None and earlier is not None:
         logits = work.plan.correct(logits.flatten(2), earlier).view_as(logits)
-    work.watching.codes(logits)
+    work.watching.codes(logits, temperatures)
     for watch, seen in work.watching.maps.items():
         if Read("watched", work.k, watch) in work.written:
             cohort.memory.put("watched", watch, work.k, seen[..., None], work.at.grid)
@@ -255,8 +255,3 @@ def _carried(work: Pass, guided: int, index: Tensor | None) -> Tensor:
     if index is not None:
         difference = gather(difference, index)
     return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference
-
-
-def per_image(values: Sequence[float], like: Tensor) -> Tensor:
-    """One number per image, shaped to multiply (n, ...)."""
-    return sent(torch.tensor(values, dtype=like.dtype), like.device).view(-1, *[1] * (like.dim() - 1))

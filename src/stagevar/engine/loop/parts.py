@@ -42,8 +42,7 @@ def _partly(
 ) -> tuple[Tensor, Tensor]:
     """A part's increment where it processes some of the tokens only, and which rows it has processed."""
     cohort, tokens = work.cohort, x[:, rows.ahead :]
-    source = work.before if rule.source is None else rule.source
-    seen = PartContext((context.layer, role), cohort.latent, cohort.change, cohort.memory, source)
+    seen = PartContext((context.layer, role), cohort.latent, cohort.change, cohort.memory, work.before)
     others = rule.others(tokens, rows, seen)
     index = rule.choose(tokens, rows, seen) + rows.ahead
     if rows.ahead:

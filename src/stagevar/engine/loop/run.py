@@ -105,6 +105,7 @@ def _scales(
     cancelled: Callable[[], bool] | None,
 ) -> Iterator[Step]:
     """All scales of a call, in order."""
+    before: dict[int, Signals] = {}
     for at in scales(call.schedule):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled before scale {at.k} of {len(call.schedule)}")
@@ -115,8 +116,10 @@ def _scales(
                 known = forced[at.k][list(cohort.images)] if at.k in forced else None
                 record, signals = _advance(Pass(call, cohort, at.k), known)
                 if revise is not None:
-                    for image, seen in zip(cohort.images, signals, strict=False):
-                        call.plans[image] = _revised(revise(image, call.plans[image], at, seen), call, image, at.k)
+                    for image, signal in zip(cohort.images, signals, strict=False):
+                        before[image] = replace(signal, before=before.get(image))
+                        answer = revise(image, call.plans[image], at, before[image])
+                        call.plans[image] = _revised(answer, call, image, at.k)
                 ended = time.perf_counter()
                 records.append(replace(record, milliseconds=(ended - began) * 1e3))
                 began = ended

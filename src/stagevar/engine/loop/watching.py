@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Scale
+from stagevar.engine.grids.sent import per_image
 from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, Seen, Watch
 
 
@@ -46,11 +47,11 @@ class Watching:
                 before = self._before.pop(watch)
                 self._note(watch, watch.rows(before[:, self.ahead :], x_RMC[:, self.ahead :]))
 
-    def codes(self, logits_nMV: Tensor) -> None:
-        """The logits that codes are drawn from."""
+    def codes(self, logits_nMV: Tensor, temperatures: Sequence[float]) -> None:
+        """The logits that codes are drawn from, and by what they were divided."""
         for watch in self.watch:
             if isinstance(watch, CodeEntropy):
-                self._note(watch, watch.rows(logits_nMV))
+                self._note(watch, watch.rows(logits_nMV * per_image(temperatures, logits_nMV)))
 
     def numbers(self, latent: Tensor, change: Tensor) -> Iterator[Tensor]:
         """Of each watch in order (n, its numbers), once the scale's codes are added to the latent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -72,14 +73,14 @@ class PartContext:
         site: the block and the part.
         latent, change: as in ``TokenContext``.
         memory: maps of earlier scales.
-        source: the scale whose maps are read.
+        before: the scale that ran before.
     """
 
     site: tuple[int, Role]
     latent: Tensor
     change: Tensor
     memory: Memory
-    source: int
+    before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,9 @@ class PartRows:
     Attributes:
         prune: share of the rows that a part does not process, in [0, 1]; at 1 the part is not run.
         roles, layers: the parts.
-        score: rows of highest score are processed, as in ``Select``, or by what was watched at ``source``.
+        score: rows of highest score are processed, as in ``Select``, or by what was watched at ``score_source``.
         fill: the others get the same part's increment at ``source`` (``part``) or none (``zero``).
-        source: index of an earlier scale; None means the one that ran before.
+        source, score_source: index of an earlier scale; None means the one that ran before.
         mode: how the increment is resampled.
     """
 
@@ -101,6 +102,7 @@ class PartRows:
     score: Score | Watch = "distance"
     fill: Fill = "part"
     source: int | None = None
+    score_source: int | None = None
     mode: Mode = "bilinear"
 
     def __post_init__(self) -> None:
@@ -118,10 +120,12 @@ class PartRows:
         return Sites(self.roles, self.layers)
 
     @property
-    def needs(self) -> tuple[MapKind | Watch, ...]:
-        """What is read of the source: the part's increment, and what was watched."""
-        fill: tuple[MapKind, ...] = ("part",) if self.fill == "part" and self.prune > 0 else ()
-        return (*fill, self.score) if isinstance(self.score, Watch) and 0 < self.prune < 1 else fill
+    def needs(self) -> Iterator[tuple[MapKind | Watch, int | None]]:
+        """What is read of which earlier scale: the part's increment, and what was watched."""
+        if self.fill == "part" and self.prune > 0:
+            yield "part", self.source
+        if isinstance(self.score, Watch) and 0 < self.prune < 1:
+            yield self.score, self.score_source
 
     @property
     def aligned(self) -> bool:
@@ -138,7 +142,8 @@ class PartRows:
         if not count:
             return torch.empty(len(x_RrC), 0, dtype=torch.long, device=x_RrC.device)
         if isinstance(self.score, Watch):
-            watched = context.memory.get("watched", self.score, context.source, rows.grid, self.mode)[..., 0]
+            source = context.before if self.score_source is None else self.score_source
+            watched = context.memory.get("watched", self.score, source, rows.grid, self.mode)[..., 0]
             scores = self.score.scores(watched).repeat(len(x_RrC) // len(watched), 1)
         else:
             scores = row_scores(self.score, x_RrC, rows.grid, context.latent, context.change)
@@ -150,7 +155,8 @@ class PartRows:
         """What rows get that the part does not process: (R, r, C)."""
         if self.fill == "zero":
             return torch.zeros_like(x_RrC)
-        earlier = context.memory.get("part", context.site, context.source, rows.grid, self.mode)
+        source = context.before if self.source is None else self.source
+        earlier = context.memory.get("part", context.site, source, rows.grid, self.mode)
         return earlier if rows.index is None else gather(earlier, rows.index)
 
 

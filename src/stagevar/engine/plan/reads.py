@@ -85,11 +85,11 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
             raise OptionError(f"scale {k} cannot restore rows from a scale before it, as none runs")
         yield from (_needed(need, source, Grouping(tokens.scope, tokens.dense)) for need in tokens.needs)
     for rule in scale.parts if scale.run == "full" else ():
-        if rule.needs:
-            source = ran if rule.source is None else rule.source
+        for need, named in rule.needs:
+            source = ran if named is None else named
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
-            yield from (_needed(need, source, rule.sites) for need in rule.needs)
+            yield _needed(need, source, rule.sites)
     if scale.gain is not None and scale.gain.needs:
         source = ran if scale.gain.source is None else scale.gain.source
         if source is None:

@@ -32,6 +32,7 @@ class Signals:
         support: per energy of ``SUPPORT_ENERGIES``, the smallest share of positions that holds that share of the
             latent's contrast: small where a picture is plain, large where it is textured.
         watched: the numbers of everything that the plan watched at the scale.
+        before: the signals of the scale that ran before; None at the first.
     """
 
     flips: float | None
@@ -41,6 +42,7 @@ class Signals:
     high: float
     support: tuple[float, ...]
     watched: Mapping[Watch, Numbers] = field(default_factory=dict)
+    before: Signals | None = None
 
 
 CHANGING = Signals(1.0, 0.0, 100.0, 100.0, 100.0, (1.0,) * len(SUPPORT_ENERGIES))

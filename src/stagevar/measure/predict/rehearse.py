@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stagevar.accelerators.base import Accelerator
 from stagevar.engine.grids.grid import Schedule, scales
@@ -32,11 +33,12 @@ captions of the scenes suite, of the model's plain run. Other models show others
 def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
     """The plan as it stands at the end for a picture with the signals of ``MEAN_PICTURE``. An accelerator that decides
     before the loop leaves it unchanged."""
-    if accelerator.online:
-        for at in scales(schedule):
-            if plan[at.k].run != "skip":
-                signals = signals_at(at.share, plan[at.k].watch, both=plan[at.k].branch == "both")
-                plan = accelerator.revise(plan, at, signals)
+    before: Signals | None = None
+    for at in scales(schedule) if accelerator.online else ():
+        if plan[at.k].run != "skip":
+            seen = signals_at(at.share, plan[at.k].watch, both=plan[at.k].branch == "both")
+            before = replace(seen, before=before)
+            plan = accelerator.revise(plan, at, before)
     return plan
 
 
