@@ -145,11 +145,11 @@ def _named(accelerator: str) -> Iterator[None]:
 
 
 def revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -> Plan:
-    """The accelerator's answer after a scale; its errors name it."""
+    """The accelerator's answer after a pass, the last scale of which is ``at``; its errors name it."""
     with _named(f"{accelerator}, after scale {at.k}"):
         answer = accelerator.revise(plan, at, signals)
     _checked(answer, len(plan), str(accelerator))
-    if answer.scales[: at.k + 1] != plan.scales[: at.k + 1]:
+    if answer.scales[: at.k + 1] != plan.scales[: at.k + 1] or answer.pass_of(at.k) != plan.pass_of(at.k):
         raise OptionError(f"{accelerator} revised scale {at.k} or one before it, which has run")
     return answer
 
@@ -159,7 +159,7 @@ def _rehearsed(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals
     that a sum whose plans cannot run is found before anything is drawn."""
     before: Signals | None = None
     for at in scales(schedule) if accelerator.online else ():
-        if plan[at.k].run != "skip":
+        if plan.ends_pass(at.k):
             flips = signals.flips if plan[at.k].branch == "both" else None
             watched = {watch: watch.ends[end] for watch in plan[at.k].watch}
             before = replace(signals, flips=flips, watched=watched, before=before)

@@ -79,6 +79,7 @@ AXES: dict[str, Callable[[int], dict[str, object]]] = {
     "pattern": lambda depth: {"attend": (Local((1, 3), 1, 8),)},
     "correction": lambda depth: {"correct": FromPrior(0.5)},
     "gain": lambda depth: {"gain": ByDepth(Turned(), (0.5,), source=2)},
+    "group": lambda depth: {"group": True},
     "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
     "watch": lambda depth: {"watch": (AttentionEntropy(0.5), Activity(), CodeEntropy(), Thumbnail(32))},
 }

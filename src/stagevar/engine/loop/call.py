@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.grids.noise import Uniforms
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.watch import Watch
 
 Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
@@ -36,6 +37,31 @@ class Scored:
     logits: Tensor
     index: Tensor | None
     processed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a pass yields of one scale.
+
+    Attributes:
+        hidden: (R, r, C) states that the logits were made of.
+        logits: (n, r, ...), guided and divided by the temperature.
+        index: (n, r) positions of the rows, None meaning all.
+        processed: rows that the parts of all blocks have processed, in sum over parts.
+        cached: positions per row that the cache held before the pass, a mean over layers.
+        flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+        gain: (n, M) how much the codes of all tokens count; None all alike.
+        maps: (n, M) of what the plan watches in blocks and head.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    index: Tensor | None
+    processed: int
+    cached: int
+    flips: Tensor | None
+    gain: Tensor | None
+    maps: Mapping[Watch, Tensor]
 
 
 @dataclass(frozen=True, slots=True)

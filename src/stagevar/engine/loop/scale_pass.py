@@ -1,4 +1,4 @@
-"""One pass of one cohort: what its parts ask about the plan."""
+"""One scale of one pass of one cohort: what its parts ask about the plan."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.parts import Rows
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.reads import Read, guided
+from stagevar.engine.plan.tokens import TokenContext
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of one cohort through the network at scale k."""
+    """The passage of one cohort through the network at scale k, alone or beside other scales."""
 
     call: Call
     cohort: Cohort
@@ -63,10 +64,15 @@ class Pass:
         """What later scales read of this one."""
         return frozenset(read for read in self.read_later if read.scale == self.k)
 
+    @cached_property
+    def members(self) -> tuple[int, ...]:
+        """The scales that share the pass, this one included."""
+        return self.whole.pass_of(self.k)
+
     @property
     def before(self) -> int:
-        """The scale that ran before this one, -1 if none did."""
-        return max((j for j in self.whole.executed if j < self.k), default=-1)
+        """The last scale that ran before the pass, -1 if none did."""
+        return max((j for j in self.whole.executed if j < self.members[0]), default=-1)
 
     @cached_property
     def placed(self) -> bool:
@@ -91,6 +97,22 @@ class Pass:
         """The scale whose maps of these kinds this one reads, -1 if it reads none."""
         read = self.whole.reads[self.k]
         return next((each.scale for each in read if each.kind in kinds), -1)
+
+    def context(self, source: int, group: int = 0, rope: Tensor | None = None) -> TokenContext:
+        """What a reduction of rows or a gain may look at, with maps of scale ``source``."""
+        cohort = self.cohort
+        return TokenContext(
+            scale=self.k,
+            grid=self.at.grid,
+            group=group,
+            groups=self.call.model.groups,
+            rope=rope,
+            seeds=[self.call.seeds[image] for image in cohort.images] * (cohort.condition.rows // len(cohort.images)),
+            latent=cohort.latent,
+            change=cohort.change,
+            memory=cohort.memory,
+            source=source,
+        )
 
     def look(self, layer: int, queries: Places, keys: Places) -> Look:
         """What a pattern or an eviction may see of a layer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -53,17 +53,18 @@ class Watching:
             if isinstance(watch, CodeEntropy):
                 self._note(watch, watch.rows(logits_nMV * per_image(temperatures, logits_nMV)))
 
-    def numbers(self, latent: Tensor, change: Tensor) -> Iterator[Tensor]:
-        """Of each watch in order (n, its numbers), once the scale's codes are added to the latent."""
-        decode: Callable[[Tensor], Tensor] = self.model.decode
-        for watch in self.watch:
-            yield watch.numbers(
-                Seen(self.at, self.maps.get(watch), latent, change, decode, self.model.picture_size)
-            ).float()
-
     def _activities(self) -> Iterator[tuple[Activity, range]]:
         return ((watch, watch.blocks(self.model.depth)) for watch in self.watch if isinstance(watch, Activity))
 
     def _note(self, watch: Watch, rows_RM: Tensor) -> None:
         """Keep a map as a mean over branches."""
         self.maps[watch] = rows_RM.view(-1, self.n, rows_RM.shape[1]).mean(0)
+
+
+def numbers(
+    model: ScaleModel, at: Scale, watch: Sequence[Watch], maps: Mapping[Watch, Tensor], latent: Tensor, change: Tensor
+) -> Iterator[Tensor]:
+    """Of each watch in order (n, its numbers), once the scale's codes are added to the latent."""
+    for each in watch:
+        seen = Seen(at, maps.get(each), latent, change, model.decode, model.picture_size)
+        yield each.numbers(seen).float()

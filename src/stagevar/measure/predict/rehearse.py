@@ -35,7 +35,7 @@ def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
     before the loop leaves it unchanged."""
     before: Signals | None = None
     for at in scales(schedule) if accelerator.online else ():
-        if plan[at.k].run != "skip":
+        if plan.ends_pass(at.k):
             seen = signals_at(at.share, plan[at.k].watch, both=plan[at.k].branch == "both")
             before = replace(seen, before=before)
             plan = accelerator.revise(plan, at, before)
