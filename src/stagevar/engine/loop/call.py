@@ -51,6 +51,7 @@ class Output:
         processed: rows that the parts of all blocks have processed, in sum over parts.
         cached: positions per row that the cache held before the pass, a mean over layers.
         flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+        gain: (n, M) how much the codes of all tokens count; None all alike.
         maps: (n, M) of what the plan watches in blocks and head.
     """
 
@@ -60,6 +61,7 @@ class Output:
     processed: int
     cached: int
     flips: Tensor | None
+    gain: Tensor | None
     maps: Mapping[Watch, Tensor]
 
 

@@ -221,9 +221,9 @@ def _part(condition: Condition, branch: Branch) -> Condition:
 
 def _plain(work: Pass) -> bool:
     """Whether a scale runs in full, and leaves and reads no maps of its blocks."""
-    run = [replace(each, branch="both", carry=0.0, smooth=None) for each in work.here]
+    run = [replace(each, branch="both", carry=0.0, correct=None, smooth=None) for each in work.here]
     full = all(each.shape == ScalePlan().shape for each in run) and not any(each.carry for each in work.here)
-    return full and all(read.kind == "guidance" for read in work.written)
+    return full and all(read.kind in ("guidance", "logits") for read in work.written)
 
 
 def _kind(call: Call, condition: Condition) -> object:

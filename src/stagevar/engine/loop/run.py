@@ -15,7 +15,9 @@ from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
+from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.noise import Uniforms, uniforms
+from stagevar.engine.grids.rows import token_map
 from stagevar.engine.loop.attention import fastest_attention
 from stagevar.engine.loop.call import Call, Output, Tap
 from stagevar.engine.loop.cohort import Cohort
@@ -152,6 +154,8 @@ def check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
         layer = scale.guidance_layer
         if layer is not None and not -model.depth <= layer < model.depth:
             raise OptionError(f"guidance_layer {layer} is out of range; {model.name} has {model.depth} blocks")
+        if scale.correct is not None and not model.shared_codes:
+            raise OptionError(f"model {model.name} has codes of its own at each scale; leave correct out")
         if scale.smooth is not None and not model.mixes_codes:
             raise OptionError(f"model {model.name} has no smoothed sampling; leave smooth out")
         for watch in scale.watch if scale.parts else ():
@@ -185,9 +189,14 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
-        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, output.index)
+        index, gain = output.index, output.gain
+        own = gain if gain is None or index is None else gain.gather(1, index)
+        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, index, own)
         residual = model.residual(output.hidden, codes, drawing)
         if residual is not None:
+            if gain is not None:
+                shape = (residual.shape[-2], residual.shape[-1])
+                residual = residual * resize(token_map(gain[..., None], work.at.grid), shape, "bilinear")
             work.show("residual", residual)
             latent = latent + residual
         cohort.latent, cohort.change = latent, latent - cohort.latent
