@@ -15,6 +15,9 @@ from stagevar.errors import OptionError
 AXES = tuple(ScalePlan.__dataclass_fields__)
 """What an accelerator can own: the fields of a scale's plan."""
 
+FILE = {"file": True}
+"""Metadata of a setting that names a file of this machine; requests from elsewhere may not give it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

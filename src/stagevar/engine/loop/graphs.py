@@ -137,7 +137,10 @@ class Replays:
         return Cohort(images, branch, self._inputs[branch], self._cache, places, Memory(), latent, latent)
 
     def replay(self, work: Pass) -> Scored | None:
-        """What ``scored`` returns, by the scale's graph; None if it has none. The next replay overwrites it."""
+        """What ``scored`` returns, by the scale's graph; None if it has none, or if images have left. The next replay
+        overwrites it."""
+        if work.cohort.cache is not self._cache:
+            return None
         found = self._captured.get(work.k)
         if found is None:
             if _plain(work):

@@ -57,6 +57,8 @@ class Stream:
             return
         self._reduced = reduced = rule.reduce(self._before, self._context(part))
         self.work.show(f"reduced.{part.group}", reduced.x)
+        if reduced.index is not None:
+            self.work.show(f"places.{part.group}", reduced.index)
         ahead = self.rows.ahead
         first = None if self._rope is None else self._rope[..., :ahead, :, :]
         self.rope = joined_rope([first, reduced.rope]) if ahead else reduced.rope
