@@ -7,6 +7,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stagevar.accelerators.sparsevar import Anchored, Moving
+from stagevar.accelerators.ssg import FromPrior
+from stagevar.accelerators.stepvar import StructureTexture
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import Recent, WindowVotes
@@ -42,6 +45,8 @@ ACCELERATORS = [
     "stagevar_released",
     "stagevar_paper",
     "drop_last(1)+guidance_off(2)",
+    "depthvar((0.6, 0.4))",
+    "sparsevar",
 ]
 TOKENS = {
     "increment": Select(0.5),
@@ -50,6 +55,7 @@ TOKENS = {
     "dense ends": Select(0.4, restore_by="nearest", dense=(0.2, 0.2)),
     "zero_code": Select(0.4, restore_by="zero_code"),
     "merge": Merge(0.25),
+    "structure": StructureTexture(0.6),
 }
 
 
@@ -147,6 +153,22 @@ def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
     plan = Plan.uniform(count).replace(range(2, count), cache=votes).replace([count - 1], attend=(pattern,), **rows)
     close_to_torch(model, plan)
     close_to_torch(model, Plan.uniform(count, cache=Recent(2, 1)).replace([count - 1, count - 2], attend=(pattern,)))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_anchored_rows_cost_what_torch_counts(family):
+    model, tokens = MODELS[family], Anchored(0.4, Moving(), 3, 0.5, 2)
+    count = len(model.schedule())
+    plan = Plan.uniform(count).replace([2], watch=(Moving(),))
+    close_to_torch(model, plan.replace(range(3, count), tokens=tokens, gain=tokens))
+
+
+@pytest.mark.parametrize("family", ["infinity", "star", "hart", "switti", "var"])
+def test_corrected_logits_cost_what_torch_counts(family):
+    model = MODELS[family]
+    count = len(model.schedule())
+    plan = Plan.uniform(count).replace(range(1, count), correct=FromPrior(0.2))
+    close_to_torch(model, plan.replace([count - 1], branch="cond", tokens=Select(0.5, restore_by="zero_code")))
 
 
 GROUPS = {

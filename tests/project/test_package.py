@@ -24,6 +24,7 @@ ALLOWED = {
     "quiet": set(),
     "threads": set(),
     "files": {"errors"},
+    "failure": {"errors"},
     "untrusted": {"errors", "files"},
     "scenes": {"errors"},
     "engine.grids": {"errors"},
@@ -51,7 +52,9 @@ ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "ca
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
-ALLOWED["cli"] = {"measure", "jobs", "record", *ALLOWED["measure"]}
+ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
+ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}
+ALLOWED["cli"] = {"ui", "serve", "jobs", "record", *ALLOWED["ui"]}
 """The rooms that each room may import."""
 
 

@@ -15,7 +15,9 @@ from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
+from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.noise import Uniforms, uniforms
+from stagevar.engine.grids.rows import token_map
 from stagevar.engine.loop.attention import fastest_attention
 from stagevar.engine.loop.call import Call, Output, Tap
 from stagevar.engine.loop.cohort import Cohort
@@ -38,10 +40,18 @@ pass only the last is asked about."""
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """State after one scale: the latent (n, D, H, W) of all images in request order, what ran, and the plans as they
-    stand."""
+    """State after one scale.
+
+    Attributes:
+        scale: index of the scale.
+        images: those of the call that are still drawn, in request order.
+        latent: (n, D, H, W) of these.
+        records: what ran.
+        plans: of all images of the call, as they stand.
+    """
 
     scale: int
+    images: tuple[int, ...]
     latent: Tensor
     records: tuple[ScaleRecord, ...]
     plans: tuple[Plan, ...]
@@ -59,6 +69,7 @@ def run(
     noise: Uniforms = uniforms,
     tap: Tap | None = None,
     cancelled: Callable[[], bool] | None = None,
+    wanted: Callable[[int], bool] | None = None,
     graphs: Graphs | None = None,
 ) -> Iterator[Step]:
     """Generate n images, scale by scale.
@@ -74,6 +85,8 @@ def run(
         noise: source of the random numbers; images of equal seeds get equal ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
         cancelled: asked before each scale.
+        wanted: asked of every image before each pass; one that is not wanted is drawn no further, and its rows are
+            freed at once.
         graphs: captured scales, where the device has such.
 
     Yields:
@@ -84,7 +97,8 @@ def run(
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
-    n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap, lambda work: None)
+    n, revised, wanted = len(plans), revise is not None, wanted or (lambda image: True)
+    call = Call(model, schedule, seeds, list(plans), revised, noise, tap, wanted, lambda work: None)
     for plan in plans:
         check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
@@ -123,8 +137,8 @@ def _scales(
                 ended = time.perf_counter()
                 records.append(replace(record, milliseconds=(ended - began) * 1e3))
                 began = ended
-            latent = _gather(cohorts, len(call.plans))
-        yield Step(at.k, latent, tuple(records), tuple(call.plans))
+            images, latent = _gather(call, cohorts)
+        yield Step(at.k, images, latent, tuple(records), tuple(call.plans))
 
 
 def check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
@@ -140,6 +154,8 @@ def check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
         layer = scale.guidance_layer
         if layer is not None and not -model.depth <= layer < model.depth:
             raise OptionError(f"guidance_layer {layer} is out of range; {model.name} has {model.depth} blocks")
+        if scale.correct is not None and not model.shared_codes:
+            raise OptionError(f"model {model.name} has codes of its own at each scale; leave correct out")
         if scale.smooth is not None and not model.mixes_codes:
             raise OptionError(f"model {model.name} has no smoothed sampling; leave smooth out")
         for watch in scale.watch if scale.parts else ():
@@ -173,9 +189,14 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
-        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, output.index)
+        index, gain = output.index, output.gain
+        own = gain if gain is None or index is None else gain.gather(1, index)
+        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, index, own)
         residual = model.residual(output.hidden, codes, drawing)
         if residual is not None:
+            if gain is not None:
+                shape = (residual.shape[-2], residual.shape[-1])
+                residual = residual * resize(token_map(gain[..., None], work.at.grid), shape, "bilinear")
             work.show("residual", residual)
             latent = latent + residual
         cohort.latent, cohort.change = latent, latent - cohort.latent
@@ -221,9 +242,12 @@ def _at(codes: Tensor, index: Tensor | None) -> Tensor:
     return codes if index is None else torch.stack([each[at] for each, at in zip(codes, index, strict=True)])
 
 
-def _gather(cohorts: Sequence[Cohort], n: int) -> Tensor:
-    """The latents of all cohorts in request order."""
+def _gather(call: Call, cohorts: Sequence[Cohort]) -> tuple[tuple[int, ...], Tensor]:
+    """The images of all cohorts in request order, and their latents."""
     if len(cohorts) == 1:
-        return cohorts[0].latent
+        return cohorts[0].images, cohorts[0].latent
     latents = {image: latent for cohort in cohorts for image, latent in zip(cohort.images, cohort.latent, strict=True)}
-    return torch.stack([latents[image] for image in range(n)])
+    images = tuple(sorted(latents))
+    if not images:
+        return (), call.model.empty_latent(0, call.schedule)
+    return images, torch.stack([latents[image] for image in images])

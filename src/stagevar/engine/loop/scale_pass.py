@@ -19,6 +19,7 @@ from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.parts import Rows
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.reads import Read, guided
+from stagevar.engine.plan.tokens import TokenContext
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,22 @@ class Pass:
         """The scale whose maps of these kinds this one reads, -1 if it reads none."""
         read = self.whole.reads[self.k]
         return next((each.scale for each in read if each.kind in kinds), -1)
+
+    def context(self, source: int, group: int = 0, rope: Tensor | None = None) -> TokenContext:
+        """What a reduction of rows or a gain may look at, with maps of scale ``source``."""
+        cohort = self.cohort
+        return TokenContext(
+            scale=self.k,
+            grid=self.at.grid,
+            group=group,
+            groups=self.call.model.groups,
+            rope=rope,
+            seeds=[self.call.seeds[image] for image in cohort.images] * (cohort.condition.rows // len(cohort.images)),
+            latent=cohort.latent,
+            change=cohort.change,
+            memory=cohort.memory,
+            source=source,
+        )
 
     def look(self, layer: int, queries: Places, keys: Places) -> Look:
         """What a pattern or an eviction may see of a layer."""

@@ -1,4 +1,4 @@
-"""What a later scale may need of an earlier one, per cohort: hidden states, increments, guidance differences."""
+"""What a later scale may need of an earlier one, per cohort: hidden states, increments, differences, logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stagevar.engine.grids.rows import resize_rows
 from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
 
-MapKind = Literal["hidden", "increment", "guidance", "part", "watched"]
+MapKind = Literal["hidden", "increment", "guidance", "part", "watched", "logits"]
 """``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
 difference of the branches' last hidden states; ``part``: what one part of a block added; ``watched``: what a plan
-watches, a value per token."""
+watches, a value per token; ``logits``: guided scores of the codes."""
 
-PER_IMAGE: tuple[MapKind, ...] = ("guidance", "watched")
+PER_IMAGE: tuple[MapKind, ...] = ("guidance", "watched", "logits")
 """Maps with a row per image and not per row of the stream."""
 
 Site = int | tuple[int, str] | Watch

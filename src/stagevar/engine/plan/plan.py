@@ -16,6 +16,8 @@ from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
+    from stagevar.engine.plan.correct import Correction
+    from stagevar.engine.plan.gain import Gain
     from stagevar.engine.plan.look import Evict, Pattern
     from stagevar.engine.plan.tokens import Tokens
 
@@ -53,6 +55,8 @@ class ScalePlan:
             row attends to all keys.
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
+        gain: how much the codes of each token count; None all alike.
+        correct: what is made of the guided logits with those of an earlier scale; None leaves them.
         watch: what is measured while the scale runs; nothing else is. It changes nothing that is drawn.
         remember: what a later plan of this scale may read of earlier ones; it is kept as if this plan read it.
         store: dtype in which keys and values are kept, equal at all scales; ``same`` is that of the blocks.
@@ -77,6 +81,8 @@ class ScalePlan:
     parts: tuple[PartRows, ...] = ()
     attend: tuple[Pattern, ...] = ()
     cache: Keep | Evict = "all"
+    gain: Gain | None = None
+    correct: Correction | None = None
     watch: tuple[Watch, ...] = ()
     remember: tuple[Read, ...] = ()
     store: Store = "same"
@@ -100,6 +106,10 @@ class ScalePlan:
             raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
             raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
+        if not (self.gain is None or hasattr(self.gain, "needs")):
+            raise OptionError(f"gain must be None or a rule for factors of codes, not {self.gain!r}")
+        if not (self.correct is None or hasattr(self.correct, "source")):
+            raise OptionError(f"correct must be None or a correction of logits, not {self.correct!r}")
         for name, kind in (("watch", Watch), ("remember", Read)):
             entries = getattr(self, name)
             if not isinstance(entries, tuple) or not all(isinstance(each, kind) for each in entries):

@@ -91,13 +91,25 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
             yield _needed(need, source, rule.sites)
+    if scale.gain is not None and scale.gain.needs:
+        source = ran if scale.gain.source is None else scale.gain.source
+        if source is None:
+            raise OptionError(f"scale {k} cannot weigh codes by a scale before it, as none runs")
+        yield from (_needed(need, source, None) for need in scale.gain.needs)
+    if scale.correct is not None:
+        source = ran if scale.correct.source is None else scale.correct.source
+        if source is None:
+            raise OptionError(f"scale {k} cannot be corrected by the logits of a scale before it, as none runs")
+        yield Read("logits", source)
     if scale.carry and (source := guided(scales, k)) is not None:
         yield Read("guidance", source)
     yield from scale.remember
 
 
-def _needed(need: MapKind | Watch, source: int, sites: Grouping | Sites) -> Read:
-    return Read("watched", source, need) if isinstance(need, Watch) else Read(need, source, sites)
+def _needed(need: MapKind | Watch, source: int, sites: Grouping | Sites | None) -> Read:
+    if isinstance(need, Watch):
+        return Read("watched", source, need)
+    return Read(need, source, None if need == "logits" else sites)
 
 
 def _check(scales: Sequence[ScalePlan], k: int, read: Read, members: Sequence[int]) -> None:
@@ -114,7 +126,8 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read, members: Sequence[in
         return
     if read.sites is None:
         if writer.tokens is not None and writer.tokens.final:
-            raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
+            what = "hidden states" if read.kind == "hidden" else read.kind
+            raise OptionError(f"scale {k} reads the {what} of scale {read.scale}, whose rows stayed reduced")
         return
     if writer.run == "reuse":
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")

@@ -22,8 +22,9 @@ from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.rows import Role
 from stagevar.engine.loop.places import row_places
 from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.correct import Earlier
 from stagevar.engine.plan.look import Look, Places, count, joined, pattern_at
-from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.memory import LAST, Memory
 from stagevar.engine.plan.parts import Rows, rule_at
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.reads import Grouping
@@ -45,7 +46,7 @@ class ScaleFlops:
         attention: self-attention over cache and new rows, and its entropy where that is watched.
         cross: attention to the text.
         tokens: reducing rows and restoring them.
-        head: scores of the codes.
+        head: scores of the codes, and their correction.
         finish: work behind the head that only some families have (STAR's second stage, HART's residual head).
         watch: pictures decoded for what the plan watches.
     """
@@ -157,6 +158,7 @@ class _Count:
         self.latent = torch.empty_like(model.empty_latent(1, schedule), device="meta")
         head = model.get_submodule("head")
         self.head_row = _weights(head)
+        self.codes = [linear.out_features for linear in head.modules() if isinstance(linear, nn.Linear)][-1]
         self.head_once = sum(_weights(part) for name, part in head.named_modules() if name == "modulation")
         embeddings = [parameter for name in model.embedding for parameter in model.get_submodule(name).parameters()]
         self.embed_row = sum(parameter.numel() for parameter in embeddings if parameter.dim() > 1)
@@ -200,7 +202,7 @@ class _Count:
             attention=branches * attention,
             cross=cross,
             tokens=branches * reducing,
-            head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once),
+            head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once) + self._correction(k),
             finish=branches * read * sum(times * _row(module, read) for module, times in finishing),
             watch=sum(self._decoded(watch, at) for watch in here.watch if watch.place == "picture"),
         )
@@ -243,6 +245,20 @@ class _Count:
         votes = len(here.cache.voters(look))
         return products + (count(keys) if votes else 0), votes
 
+    def _correction(self, k: int) -> int:
+        """Operations of correcting the logits of a scale."""
+        rule, source = (
+            self.plan[k].correct,
+            next((read.scale for read in self.plan.reads[k] if read.kind == "logits"), -1),
+        )
+        if rule is None:
+            return 0
+        own, other = (Scale(self.schedule, each) for each in (k, source))
+        logits, earlier = (torch.empty(1, each.tokens, self.codes, device="meta") for each in (own, other))
+        with FlopCounterMode(display=False) as counter:
+            rule(logits, Earlier(earlier, other, own, None))
+        return counter.get_total_flops()
+
     def _reduction(self, k: int, group: int) -> tuple[int, int]:
         """Rows that a group processes, and the operations of reducing to them and restoring from them."""
         tokens, at = self.plan[k].tokens, Scale(self.schedule, k)
@@ -282,9 +298,10 @@ class _Count:
         memory = Memory()
         for read in self.plan.reads[k]:
             source = Scale(self.schedule, read.scale)
-            watched = read.sites if isinstance(read.sites, Watch) else None
-            rows = torch.empty(1, source.tokens, 1 if watched else self.width, device="meta")
-            memory.put(read.kind, watched or group, read.scale, rows, source.grid)
+            site, width = (read.sites, 1) if isinstance(read.sites, Watch) else (group, self.width)
+            site, width = (LAST, self.codes) if read.kind == "logits" else (site, width)
+            rows = torch.empty(1, source.tokens, width, device="meta")
+            memory.put(read.kind, site, read.scale, rows, source.grid)
         return memory
 
 
