@@ -40,6 +40,8 @@ ACCELERATORS = [
     "reuse_last(1)",
     "drop_last(4)",
     "lazyvar",
+    "toprovar",
+    "nova",
     "stagevar_released",
     "stagevar_paper",
     "drop_last(1)+guidance_off(2)",
