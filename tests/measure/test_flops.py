@@ -21,7 +21,7 @@ from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.vq import VQTokenizer
 from stagevar.loading.sources import skeleton
 from stagevar.measure.predict.explain import explain
-from stagevar.measure.predict.flops import _SOLVING, condition_flops, plan_flops
+from stagevar.measure.predict.flops import SOLVING, condition_flops, plan_flops
 from stagevar.measure.predict.rehearse import MEAN_PICTURE, signals_at
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
@@ -60,7 +60,7 @@ def counted(model, plan):
         model.tokenizer.refine = lambda x, *_: x
     schedule = model.schedule()
     condition = model.condition(model.encode_text(["7" if model.family == "var" else "a red star"]))
-    mapping = {"display": False, "custom_mapping": _SOLVING}
+    mapping = {"display": False, "custom_mapping": SOLVING}
     with FlopCounterMode(**mapping) as counter, sdpa_kernel(SDPBackend.MATH):
         steps = list(run(model, condition, schedule, [plan], [0]))
     length = condition.text_kv[0][0].shape[2] if condition.text_kv else 0
