@@ -74,6 +74,13 @@ def listed(cls: type[Accelerator], among: Mapping[str, type[Accelerator]] | None
     )
 
 
+def shipped() -> list[Listed]:
+    """The accelerators of this package that change the plain run; of their partners, those of this package."""
+    package = __name__.partition(".")[0]
+    own = {name: cls for name, cls in known().items() if cls.__module__.partition(".")[0] == package}
+    return [listed(cls, own) for cls in own.values() if cls.owns]
+
+
 def partners(owns: frozenset[str], among: Mapping[str, type[Accelerator]]) -> tuple[str, ...]:
     """Names of the accelerators that decide something, but none of the given axes."""
     return tuple(name for name, cls in among.items() if cls.owns and not cls.owns & owns)

@@ -36,6 +36,7 @@ ALLOWED = {
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
+    "listing": {"accelerators", "registry"},
     "machine": {"engine.contract"},
     "request": {"errors", "engine.contract", "engine.plan"},
     "calling": {"errors", "request"},
@@ -47,7 +48,7 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
+ALLOWED["measure"] = {"pipeline", "files", "listing", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
 """The rooms that each room may import."""

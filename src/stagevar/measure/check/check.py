@@ -54,8 +54,12 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """A sentence for everything that does not hold. What was never tried does not hold."""
-        found = [f"{cell.promise} on {cell.family}: {cell.reason}" for cell in self.cells if cell.state == "fails"]
+        """A sentence for all that does not hold on a family for one reason. What was never tried does not hold."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for cell in self.cells:
+            if cell.state == "fails":
+                alike.setdefault((cell.family, cell.reason), []).append(cell.promise)
+        found = [f"{', '.join(promises)} on {family}: {reason}" for (family, reason), promises in alike.items()]
         if all(cell.state == "refused" for cell in self.cells):
             found.append("no family takes it")
         elif not found and not self.acts and not self.plain:
