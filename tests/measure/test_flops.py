@@ -14,6 +14,7 @@ from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
+from stagevar.engine.plan.similar import SelfSimilar
 from stagevar.errors import OptionError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.star.second_stage import SamplerConfig
@@ -116,6 +117,17 @@ def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
     plan = Plan.uniform(count).replace(range(2, count), cache=votes).replace([count - 1], attend=(pattern,), **rows)
     close_to_torch(model, plan)
     close_to_torch(model, Plan.uniform(count, cache=Recent(2, 1)).replace([count - 1, count - 2], attend=(pattern,)))
+
+
+@pytest.mark.parametrize("family", [family for family in MODELS if MODELS[family].causal])
+@pytest.mark.parametrize("rows", [{}, {"tokens": Select(0.5, restore_by="nearest")}, {"parts": (PartRows(0.4),)}])
+def test_keys_that_a_scale_chose_cost_what_torch_counts(family, rows):
+    model = MODELS[family]
+    count, decides = len(model.schedule()), SelfSimilar(0.4, 9, 2, (3,), layers=(0.0, 0.7))
+    plan = Plan.uniform(count).replace([count - 3], attend=(decides,), **rows)
+    for k, through in ((count - 2, ()), (count - 1, (count - 2,))):
+        plan = plan.replace([k], attend=(replace(decides, source=count - 3, through=through),))
+    close_to_torch(model, plan)
 
 
 def test_a_pattern_spares_what_it_does_not_show():

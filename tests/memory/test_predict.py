@@ -18,6 +18,7 @@ from stagevar.engine.plan.evict import WindowVotes
 from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.similar import SelfSimilar
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.stand_ins import noise_text
 from stagevar.families.tiny import tiny
@@ -74,6 +75,7 @@ def test_the_prediction_is_what_pytorch_allocates(family: str, batch: int) -> No
 AXES: dict[str, Callable[[int], dict[str, object]]] = {
     "parts": lambda depth: {"parts": (PartRows(0.5, source=2),)},
     "pattern": lambda depth: {"attend": (Local((1, 3), 1, 8),)},
+    "keys of an earlier scale": lambda depth: {"attend": (SelfSimilar(0.4, 9, 2, (3,), source=2),)},
     "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
 }
 
@@ -82,7 +84,7 @@ AXES: dict[str, Callable[[int], dict[str, object]]] = {
 @pytest.mark.parametrize("family", ["infinity", "hart", "star"])
 def test_the_prediction_holds_for_plans_with_other_axes(family: str, axis: str) -> None:
     model, plan = prepared(family)
-    plan = plan.replace(range(3, len(plan)), **AXES[axis](model.depth))
+    plan = plan.replace([2], attend=(SelfSimilar(0.4, 9, 2),)).replace(range(3, len(plan)), **AXES[axis](model.depth))
 
     def work() -> None:
         with torch.inference_mode():

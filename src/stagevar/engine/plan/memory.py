@@ -12,9 +12,10 @@ from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import resize_rows
 from stagevar.errors import OptionError
 
-MapKind = Literal["hidden", "increment", "guidance", "part"]
+MapKind = Literal["hidden", "increment", "guidance", "part", "correction", "keys"]
 """``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
-difference of the branches' last hidden states; ``part``: what one part of a block added."""
+difference of the branches' last states; ``part``: what one part of a block added; ``correction`` and ``keys``: what
+a pattern of attention leaves (``similar.py``)."""
 
 Site = int | tuple[int, str]
 """Where in the network a map belongs: the index of a group of blocks, or a block and a name within it."""
@@ -38,10 +39,18 @@ class Memory:
         Raises:
             OptionError: it was not kept, since the plan came to need it after the scale had run.
         """
+        rows = self.stored(kind, site, scale)
+        return resize_rows(rows, self._maps[kind, site, scale][1], grid, mode)
+
+    def stored(self, kind: MapKind, site: Site, scale: int) -> Tensor:
+        """What ``scale`` put, as it is. Its first dimension is that of the rows.
+
+        Raises:
+            OptionError: as ``get``.
+        """
         if (kind, site, scale) not in self._maps:
             raise OptionError(f"no {kind} map of scale {scale} was kept; a plan that needs it must say so beforehand")
-        rows, own = self._maps[kind, site, scale]
-        return resize_rows(rows, own, grid, mode)
+        return self._maps[kind, site, scale][0]
 
     def keep_only(self, read: Collection[tuple[MapKind, int]]) -> None:
         """Release all maps but those of the given kinds and scales."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from stagevar.engine.plan.memory import MapKind
-from stagevar.engine.plan.parts import Sites
+from stagevar.engine.plan.parts import Layers, Sites
 from stagevar.errors import OptionError
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ class Grouping(NamedTuple):
     dense: tuple[float, float]
 
 
+class Attended(NamedTuple):
+    """The blocks in which a pattern of attention leaves something, as ``Pattern`` says it."""
+
+    layers: Layers
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """Maps that one scale reads of an earlier one.
@@ -29,12 +35,13 @@ class Read:
     Attributes:
         kind: of the maps.
         scale: the scale that writes them.
-        sites: of which groups of blocks, or of which of their parts; None for the state behind the last block.
+        sites: of which groups of blocks, of which of their parts, or of which patterns of attention; None for the
+            state behind the last block.
     """
 
     kind: MapKind
     scale: int
-    sites: Grouping | Sites | None = None
+    sites: Grouping | Sites | Attended | None = None
 
 
 Reads = tuple[tuple[Read, ...], ...]
@@ -88,6 +95,8 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
             yield Read("part", source, rule.sites)
+    for pattern in scale.attend if scale.run == "full" else ():
+        yield from (Read(kind, source, Attended(pattern.layers)) for kind, source in pattern.needs)
     if scale.carry and (source := guided(scales, k)) is not None:
         yield Read("guidance", source)
 
@@ -105,6 +114,10 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
     if writer.run == "reuse":
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")
     own = writer.tokens
+    if isinstance(read.sites, Attended):
+        if not any(read.kind in each.leaves and each.layers == read.sites.layers for each in writer.attend):
+            raise OptionError(f"scale {k} reads {read.kind} of scale {read.scale}, whose attention leaves none")
+        return
     if isinstance(read.sites, Sites):
         if own is not None:
             raise OptionError(f"scale {k} reads parts of scale {read.scale}, whose rows are reduced")
