@@ -205,6 +205,14 @@ def _noise(seed: int, scale: int, shape: Sequence[int]) -> Tensor:
     return (raw >> 41).to(torch.float32) * 2.0**-23
 
 
+WHOLE = (
+    torch.ops.prim.device.default,
+    torch.ops.aten.upsample_bilinear2d.vec,
+    torch.ops.aten.upsample_bicubic2d.vec,
+)
+"""What is composed of other operations by name, but runs as one kernel."""
+
+
 class Ledger(TorchDispatchMode):
     """Bytes of the tensors that operations make, while they are alive.
 
@@ -229,7 +237,7 @@ class Ledger(TorchDispatchMode):
         if fake and func is torch.ops.aten._unique2.default:
             order = torch.arange(args[0].numel(), device=args[0].device)
             return order, order, order
-        if func is not torch.ops.prim.device.default:
+        if func not in WHOLE:
             with self:  # what is composed of other operations allocates in those
                 out = func.decompose(*args, **(kwargs or {}))
             if out is not NotImplemented:
