@@ -247,8 +247,10 @@ class Pipeline:
             cancelled = self.group.asked(cancelled)
         prepared = [self.prepare(request) for request in given]
         if self.max_memory is not None:
-            alike = {(each.schedule, each.plan): each for each in prepared}
-            batch_size = min(self.fit(each, min(batch_size, len(prepared))).batch for each in alike.values())
+            asked = min(batch_size, len(prepared))
+            fits = {(each.schedule, each.plan): self.fit(each, asked) for each in prepared}
+            batch_size = min(fit.batch for fit in fits.values())
+            prepared = [fits[each.schedule, each.plan].settled(self.model, each) for each in prepared]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
         halve(self.model)

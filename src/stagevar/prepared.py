@@ -75,13 +75,17 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     start = (
         _checked(request.plan, len(schedule), "the request") if request.plan else plain_plan(model, schedule, request)
     )
-    facts = Facts(depth=model.depth, groups=model.groups, causal=model.causal)
     with _named(str(chosen)):
-        planned = chosen.plan(start, schedule, facts)
+        planned = chosen.plan(start, schedule, facts(model))
     plan = _checked(planned, len(schedule), str(chosen))
     for signals in (CHANGING, SETTLED):
         _rehearse(chosen, plan, schedule, signals)
     return Prepared(request, size, schedule, chosen, plan)
+
+
+def facts(model: ScaleModel) -> Facts:
+    """What accelerators may know of a model."""
+    return Facts(depth=model.depth, groups=model.groups, causal=model.causal)
 
 
 def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
@@ -138,11 +142,11 @@ def _named(accelerator: str) -> Iterator[None]:
 
 
 def revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -> Plan:
-    """The accelerator's answer after a scale; its errors name it."""
+    """The accelerator's answer after a pass, the last scale of which is ``at``; its errors name it."""
     with _named(f"{accelerator}, after scale {at.k}"):
         answer = accelerator.revise(plan, at, signals)
     _checked(answer, len(plan), str(accelerator))
-    if answer.scales[: at.k + 1] != plan.scales[: at.k + 1]:
+    if answer.scales[: at.k + 1] != plan.scales[: at.k + 1] or answer.pass_of(at.k) != plan.pass_of(at.k):
         raise OptionError(f"{accelerator} revised scale {at.k} or one before it, which has run")
     return answer
 
@@ -151,6 +155,6 @@ def _rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals:
     """Ask an online accelerator about a picture of the same signals at every scale, so that a sum whose plans cannot
     run is found before anything is drawn."""
     for at in scales(schedule) if accelerator.online else ():
-        if plan[at.k].run != "skip":
+        if plan.ends_pass(at.k):
             seen = signals if plan[at.k].branch == "both" else replace(signals, flips=None)
             plan = revised(accelerator, plan, at, seen)

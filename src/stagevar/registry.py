@@ -161,6 +161,22 @@ def parse(text: str | Accelerator, among: Mapping[str, type[Accelerator]] | None
     return _build(tree, text, known() if among is None else among)
 
 
+def parse_foreign(text: str) -> Accelerator:
+    """``parse``, for text that came over a network: a setting that names a file of this machine must be left out.
+
+    Raises:
+        OptionError
+    """
+    accelerator = parse(text)
+    for part in accelerator.parts if isinstance(accelerator, Sum) else (accelerator,):
+        for f in fields(part):
+            if f.metadata.get("file") and getattr(part, f.name) != f.default:
+                raise OptionError(
+                    f"{part.name}: {f.name} names a file; it can be given in Python and on the command line"
+                )
+    return accelerator
+
+
 def _build(node: ast.expr, text: str, among: Mapping[str, type[Accelerator]]) -> Accelerator:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _build(node.left, text, among) + _build(node.right, text, among)

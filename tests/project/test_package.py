@@ -24,6 +24,7 @@ ALLOWED = {
     "quiet": set(),
     "threads": set(),
     "files": {"errors"},
+    "failure": {"errors"},
     "untrusted": {"errors", "files"},
     "scenes": {"errors"},
     "engine.grids": {"errors"},
@@ -42,15 +43,18 @@ ALLOWED = {
     "calling": {"errors", "request"},
     "sizes": {"errors", "engine.grids", "engine.contract", "request"},
     "result": {"engine.grids", "engine.plan", "engine.loop"},
+    "record": {"errors", "engine.loop", "calling"},
 }
 ALLOWED["prepared"] = {"errors", "engine", "accelerators", "registry", "request", "sizes"}
 ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
-ALLOWED["memory"] = {"errors", "engine", "families", "loading", "request", "prepared"}
+ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "listing", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
-ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
+ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
+ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
+ALLOWED["cli"] = {"ui", "jobs", "record", *ALLOWED["ui"]}
 """The rooms that each room may import."""
 
 

@@ -15,6 +15,9 @@ from stagevar.errors import OptionError
 AXES = tuple(ScalePlan.__dataclass_fields__)
 """What an accelerator can own: the fields of a scale's plan."""
 
+FILE = {"file": True}
+"""Metadata of a setting that names a file of this machine; requests from elsewhere may not give it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -79,8 +82,8 @@ class Accelerator:
         return plan
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
-        """One picture's plan after scale ``at`` has run; only later scales may differ. Must be a pure function: it
-        is also asked about two made-up pictures before anything is drawn.
+        """One picture's plan after scale ``at`` has run, of scales that share a pass the last; only later scales may
+        differ. Must be a pure function: it is also asked about two made-up pictures before anything is drawn.
 
         Args:
             plan: the picture's plan so far.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stagevar.cli.failure import explain
 from stagevar.cli.options import (
     AcceleratorOption,
     AspectOption,
@@ -40,6 +39,7 @@ from stagevar.cli.options import (
     read_size,
 )
 from stagevar.errors import OptionError, PromptError
+from stagevar.failure import explain
 from stagevar.parallel.ranks import portions
 from stagevar.parallel.team import team
 
@@ -164,9 +164,9 @@ def again(
     """
     from stagevar.calling import Drawing
     from stagevar.cli import show
-    from stagevar.cli.pictures import Target, read_record
+    from stagevar.cli.pictures import Target
     from stagevar.cli.progress import pictures
-    from stagevar.cli.work import records
+    from stagevar.record import read_record, records
     from stagevar.request import Request
 
     image, record = read_record(picture)

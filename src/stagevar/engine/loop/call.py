@@ -17,8 +17,9 @@ Tap = Callable[[str, int, Tensor], None]
 """Observer ``(name, scale, tensor)``, told each tensor as soon as it is there; names are ``begin`` (the latent before
 the pass), ``embed``, ``block.N`` and ``group.G`` (hidden state behind a block or group), ``part.N.ROLE`` (increment of
 a part of a block), ``chosen.N.ROLE`` (the rows that a part has processed where not all), ``reduced.G`` (rows before a
-group), ``attended.N`` (keys of self-attention), ``kept.N`` (places of what stays in a layer's cache where something is
-dropped), ``logits``, ``codes``, ``residual`` and ``latent``."""
+group), ``places.G`` (their raster positions, where they have some), ``attended.N`` (keys of self-attention), ``kept.N``
+(places of what stays in a layer's cache where something is dropped), ``logits``, ``codes``, ``residual`` and
+``latent``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,27 @@ class Scored:
     logits: Tensor
     index: Tensor | None
     processed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a pass yields of one scale.
+
+    Attributes:
+        hidden: (R, r, C) states that the logits were made of.
+        logits: (n, r, ...), guided and divided by the temperature.
+        index: (n, r) positions of the rows, None meaning all.
+        processed: rows that the parts of all blocks have processed, in sum over parts.
+        cached: positions per row that the cache held before the pass, a mean over layers.
+        flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    index: Tensor | None
+    processed: int
+    cached: int
+    flips: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)

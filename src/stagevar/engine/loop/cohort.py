@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from stagevar.engine.grids.grid import Scale, scales
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
-from stagevar.engine.loop.call import Call
+from stagevar.engine.loop.call import Call, Output
 from stagevar.engine.loop.places import KeyPlaces
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.parts import rule_at
@@ -31,6 +31,7 @@ class Cohort:
         memory: maps of earlier scales that a later one needs.
         latent: (n, D, H, W).
         change: (n, D, H, W), what the last scale that ran added to it.
+        outputs: by scale, what a pass has yielded whose codes are not added yet.
     """
 
     images: tuple[int, ...]
@@ -41,21 +42,24 @@ class Cohort:
     memory: Memory
     latent: Tensor
     change: Tensor
+    outputs: dict[int, Output] = field(default_factory=dict)
 
     @classmethod
     def start(cls, call: Call, condition: Condition) -> Cohort:
         """All images of a call, both branches."""
         images = tuple(range(len(call.plans)))
         latent = call.model.empty_latent(len(images), call.schedule)
-        cache = KVCache(call.model.depth, capacities(call, images[0]))
+        cache = KVCache(call.model.depth, capacities(call, images[0]), stored_in(call.plans[0]))
         return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
-        """Regroup by the shape of the images' plans at scale k."""
+        """Regroup by the shape of the images' plans at scale k and at those that share its pass."""
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
             plan = call.plans[image]
-            groups.setdefault((plan[k].shape, after(plan, k)), []).append(position)
+            members = plan.pass_of(k)
+            shapes = tuple(plan[j].shape for j in members)
+            groups.setdefault((members, shapes, after(plan, members[-1])), []).append(position)
         if len(groups) == 1:
             return [self]
         return [self._part(positions, call) for positions in groups.values()]
@@ -69,7 +73,7 @@ class Cohort:
             images,
             self.branch,
             self.condition.take(kept),
-            self.cache.take(rows, capacities(call, images[0])),
+            self.cache.take(rows, capacities(call, images[0]), stored_in(call.plans[images[0]])),
             self.places.take(rows),
             self.memory.take(rows, at),
             self.latent[at],
@@ -110,6 +114,11 @@ def capacities(call: Call, image: int) -> list[int]:
             if not isinstance(kept, str):
                 held = min(held, kept.capacity(at, rows, layer))
     return most
+
+
+def stored_in(plan: Plan) -> torch.dtype | None:
+    """Dtype of the cache; None is that of the blocks."""
+    return torch.bfloat16 if plan[0].store == "bfloat16" else None
 
 
 def after(plan: Plan, k: int) -> tuple[frozenset[Read], bool] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.plan.parts import PartRows
+from stagevar.engine.plan.passes import Passes, passes
 from stagevar.engine.plan.reads import Read, Reads, reads
 from stagevar.errors import OptionError, quoted
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Run = Literal["full", "skip", "reuse"]
 Keep = Literal["all", "none"]
+Store = Literal["same", "bfloat16"]
 """Whether self-attention keeps the processed rows of a scale or forgets them after it."""
 
 Stage = Literal["semantic", "structure", "fidelity"]
@@ -50,6 +52,11 @@ class ScalePlan:
             row attends to all keys.
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
+        store: dtype in which keys and values are kept, equal at all scales; ``same`` is that of the blocks.
+        group: whether this scale shares the pass of the scale that runs before it. All scales of a pass are made of the
+            latent before it. Each has its own level, positions and rows, and attends as it does alone: to what the
+            cache holds, to the rows that the scales before it in the pass keep there, and to itself. Their codes are
+            added in order. Of a scale that is skipped it says nothing.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
@@ -67,6 +74,8 @@ class ScalePlan:
     parts: tuple[PartRows, ...] = ()
     attend: tuple[Pattern, ...] = ()
     cache: Keep | Evict = "all"
+    store: Store = "same"
+    group: bool = False
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
     top_p: float = field(default=1.0, metadata=PER_IMAGE)
@@ -80,10 +89,14 @@ class ScalePlan:
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
         if self.cache not in ("all", "none") and not hasattr(self.cache, "capacity"):
             raise OptionError(f"cache must be 'all', 'none' or a rule such as WindowVotes, not {self.cache!r}")
+        if self.store not in ("same", "bfloat16"):
+            raise OptionError(f"store must be 'same' or 'bfloat16', not {self.store!r}")
         if not isinstance(self.attend, tuple) or not all(hasattr(pattern, "products") for pattern in self.attend):
             raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
             raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
+        if not isinstance(self.group, bool):
+            raise OptionError(f"group must be True or False, not {self.group!r}")
         for name in ("guidance", "carry", "temperature", "top_p"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -119,10 +132,12 @@ class Plan:
 
     Attributes:
         scales: first to last.
+        passes: the scales that run, pass by pass.
         reads: per scale, the maps that it reads of earlier ones.
     """
 
     scales: tuple[ScalePlan, ...]
+    passes: Passes = field(init=False, compare=False)
     reads: Reads = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +145,10 @@ class Plan:
             raise OptionError("a Plan takes a tuple of ScalePlan, one per scale; Plan.uniform makes one of settings")
         if all(scale.run == "skip" for scale in self.scales):
             raise OptionError("the plan runs no scale at all; let at least one run")
-        object.__setattr__(self, "reads", reads(self.scales))
+        if len({scale.store for scale in self.scales}) > 1:
+            raise OptionError("store differs between scales; a plan keeps all keys and values in one dtype")
+        object.__setattr__(self, "passes", passes(self.scales))
+        object.__setattr__(self, "reads", reads(self.scales, self.passes))
         single: Branch | None = None
         for k, scale in enumerate(self.scales):
             if single is not None and scale.branch != single:
@@ -180,6 +198,14 @@ class Plan:
     def executed(self) -> tuple[int, ...]:
         """Indices of the scales that run."""
         return tuple(k for k, scale in enumerate(self.scales) if scale.run != "skip")
+
+    def pass_of(self, k: int) -> tuple[int, ...]:
+        """The scales that share the pass of scale k, itself included; a skipped scale is alone."""
+        return next((members for members in self.passes if k in members), (k,))
+
+    def ends_pass(self, k: int) -> bool:
+        """Whether a pass ends with scale k, so that the plan may be revised behind it."""
+        return any(members[-1] == k for members in self.passes)
 
     def read_later(self, k: int) -> frozenset[Read]:
         """What scales behind k read of scale k and of those before it."""
