@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from blocks_memory import batches, half, loading, memory
+from blocks_server import load, server
 
 from stagevar.measure.bench.table import asked
 from stagevar.measure.markdown import table
@@ -289,5 +290,7 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "loading": ("loading", loading),
     "batches": ("batches", batches),
     "half": ("batches", half),
+    "server": ("server", server),
+    "load": ("load", load),
 }
 """Name of a block: the benchmark that it shows, and how."""

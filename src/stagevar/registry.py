@@ -7,6 +7,7 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache, partial
@@ -16,6 +17,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from inspect import getmembers, isclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import get_args, get_type_hints
 
 from stagevar import accelerators
 from stagevar.accelerators.base import AXES, Accelerator, Claim, Sum
@@ -162,7 +164,8 @@ def parse(text: str | Accelerator, among: Mapping[str, type[Accelerator]] | None
 
 
 def parse_foreign(text: str) -> Accelerator:
-    """``parse``, for text that came over a network: a setting that names a file of this machine must be left out.
+    """``parse``, for text that came over a network: no setting of it names a file of this machine. Besides those that
+    are marked so, a text has to be one of the words that the setting's type, a ``Literal``, lists.
 
     Raises:
         OptionError
@@ -170,11 +173,34 @@ def parse_foreign(text: str) -> Accelerator:
     accelerator = parse(text)
     for part in accelerator.parts if isinstance(accelerator, Sum) else (accelerator,):
         for f in fields(part):
-            if f.metadata.get("file") and getattr(part, f.name) != f.default:
+            value = getattr(part, f.name)
+            if value != f.default and (f.metadata.get("file") or _strange(part, f.name)):
                 raise OptionError(
                     f"{part.name}: {f.name} names a file; it can be given in Python and on the command line"
                 )
     return accelerator
+
+
+def _strange(part: Accelerator, field: str) -> set[str]:
+    """The texts in a setting that its type does not list."""
+    texts = _texts(getattr(part, field))
+    with suppress(NameError):  # a type that is known to type checkers alone lists nothing
+        return texts - _words(get_type_hints(type(part))[field]) if texts else texts
+    return texts
+
+
+def _texts(value: object) -> set[str]:
+    """All texts in a literal."""
+    if isinstance(value, str | bytes):
+        return {str(value)}
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    return {text for part in parts for text in _texts(part)} if isinstance(parts, list | tuple | set) else set()
+
+
+def _words(kind: object) -> set[str]:
+    """The texts that a type lists."""
+    parts = get_args(kind)
+    return {part for part in parts if isinstance(part, str)} | {word for part in parts for word in _words(part)}
 
 
 def _build(node: ast.expr, text: str, among: Mapping[str, type[Accelerator]]) -> Accelerator:

@@ -203,7 +203,7 @@ def test_a_sum_whose_revised_plans_cannot_run_is_found_before_drawing() -> None:
         def plan(self, plan: Plan, schedule: Schedule, facts: Any) -> Plan:
             return plan.replace([-1], run="reuse")
 
-    with pytest.raises(OptionError, match=r"stagevar.*after scale.*cannot reuse"):
+    with pytest.raises(OptionError, match=r"stagevar.*after scale.*stayed reduced"):
         Pipeline(tiny("scenes")).prepare(Request("a star", accelerator=parse("stagevar(quality=0.1)") + Reuses()))
 
 

@@ -207,6 +207,13 @@ def test_pictures_of_other_groups_run_apart():
     ]
 
 
+def test_a_scale_that_is_left_out_within_a_pass_parts_no_pictures():
+    plan = plan_of((2, 4)).replace([3], run="skip")
+    steps = generate("scenes", [plan, plan.replace([3], tokens=Select(0.5, restore_by="nearest"))])
+    assert [step.records[0].images for step in steps] == [(0, 1)] * 5
+    assert [step.records[0].group for step in steps] == [(), (), (2, 4), (), (2, 4)]
+
+
 def test_plans_are_revised_between_passes_only():
     asked = []
 

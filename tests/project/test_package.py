@@ -54,7 +54,8 @@ ALLOWED["measure"] = {"pipeline", "files", "listing", "threads", "untrusted", "q
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
-ALLOWED["cli"] = {"ui", "jobs", "record", *ALLOWED["ui"]}
+ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}
+ALLOWED["cli"] = {"ui", "serve", "jobs", "record", *ALLOWED["ui"]}
 """The rooms that each room may import."""
 
 

@@ -27,11 +27,13 @@ class Facts:
         depth: number of transformer blocks.
         groups: number of groups that the blocks are divided into; rows are reduced group by group.
         causal: whether later scales attend to earlier ones.
+        shared_codes: whether a code means the same at every scale.
     """
 
     depth: int
     groups: int
     causal: bool
+    shared_codes: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from stagevar.errors import LONGEST_MESSAGE, Terminated, shortened
 from stagevar.failure import explain
 from stagevar.parallel.team import team
 
-COMMANDS = ("generate", "batch", "models", "accelerators", "bench", "study", "conform", "ui")
+COMMANDS = ("generate", "batch", "serve", "models", "accelerators", "bench", "study", "conform", "ui")
 """Files of commands, in the order of the help."""
 
 

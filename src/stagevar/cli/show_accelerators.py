@@ -23,7 +23,7 @@ def accelerators(rows: Sequence[Listed]) -> None:
 
 def explanation(answer: Mapping[str, Any]) -> None:
     """The plan, scale by scale, and what it saves."""
-    columns = "scale", "grid", "stage", "run", "branch", "~tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
+    columns = "scale", "grid", "stage", "~run", "branch", "~tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
     table = new_table(*columns, gap=1)
     for row in answer["rows"]:
         guidance = "-" if row["guidance"] is None else f"{row['guidance']:.3g}"

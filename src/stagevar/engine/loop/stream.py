@@ -87,19 +87,8 @@ class Stream:
         self.rope, self.rows, self.aligned = self._rope, self._rows, True
 
     def _context(self, part: Segment) -> TokenContext:
-        work, cohort, ahead = self.work, self.work.cohort, self.rows.ahead
-        return TokenContext(
-            scale=work.k,
-            grid=work.at.grid,
-            group=part.group,
-            groups=work.call.model.groups,
-            rope=None if self._rope is None else self._rope[..., ahead:, :, :],
-            seeds=[work.call.seeds[image] for image in cohort.images] * (cohort.condition.rows // len(cohort.images)),
-            latent=cohort.latent,
-            change=cohort.change,
-            memory=cohort.memory,
-            source=work.source("hidden", "increment"),
-        )
+        rope = None if self._rope is None else self._rope[..., self.rows.ahead :, :, :]
+        return self.work.context(self.work.source("hidden", "increment", "watched"), part.group, rope)
 
 
 def joined(rows: Sequence[Tensor], axis: int = 1) -> Tensor:

@@ -39,6 +39,7 @@ class Scenes(ScaleModel):
         "a cyan triangle and a red star",
     )
     suite = "scenes"
+    shared_codes = False
     embedding = ("window", "place")
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
@@ -144,9 +145,15 @@ class Scenes(ScaleModel):
         return self.head(x_RMC, condition.pooled).float() + self.level_bias[at.k]
 
     def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+        self,
+        latent_nDHW: Tensor,
+        codes: Tensor,
+        schedule: Schedule,
+        k: int,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
     ) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr)
+        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr, gain_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)
