@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stagevar.accelerators.base import Facts
-from stagevar.accelerators.sparsevar import Anchored, Drawn, Moving, SparseVAR, anchor_places, nearest_anchors
+from stagevar.accelerators.sparsevar import Anchored, Moving, SparseVAR, anchor_places, nearest_anchors
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.memory import LAST, Memory
@@ -62,7 +62,7 @@ def test_tokens_run_copy_an_anchor_or_stay_as_their_twin_says(every, alike):
     x = torch.randn(4, M, 3, generator=torch.Generator().manual_seed(1))
     reduced = tokens.reduce(x, context)
     restored = tokens.restore(x, reduced.x + 100, reduced, context)
-    gain = Drawn(tokens)(context)
+    gain = tokens(context)
     want = twin(tokens, context)
     assert {None} < {each if each is None else type(each) for does in want for each in does} or alike < 0
     for row in range(4):
@@ -104,7 +104,7 @@ def test_the_share_is_decided_once_behind_the_last_whole_scale():
         not any(each.tokens for each in plan)
         and [each.tokens and each.tokens.keep for each in found][3:] == [0.375] * 2
     )
-    assert found[3].gain == Drawn(found[3].tokens) and found[4].tokens.source == 2
+    assert found[3].gain == found[3].tokens and found[4].tokens.source == 2
     assert decided(0.0)[1][4].tokens.keep == 0.125 and decided(0.9)[1][4].tokens is None
     assert SparseVAR().revise(found, Scale(SCHEDULE, 3), CHANGING) == found
 

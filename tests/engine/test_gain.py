@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagevar.accelerators.depthvar import ByDepth, Turned
-from stagevar.accelerators.sparsevar import Anchored, Drawn, Moving
+from stagevar.accelerators.sparsevar import Anchored, Moving
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.memory import Memory
@@ -112,16 +112,14 @@ def test_gains_need_what_they_read():
 
 
 SPARSE = Anchored(0.3, Moving(), 2, 0.5, 2)
-gains = st.sampled_from(
-    (None, Drawn(SPARSE), Checkered(0.0), Checkered(0.3), ByDepth(Turned(turn=0.3), (0.2, 0.6), source=2))
-)
+gains = st.sampled_from((None, SPARSE, Checkered(0.0), Checkered(0.3), ByDepth(Turned(turn=0.3), (0.2, 0.6), source=2)))
 rows = st.sampled_from(
     (
         {},
         {"run": "reuse"},
         {"tokens": Select(0.5, restore_by="nearest")},
         {"tokens": Select(0.5, restore_by="zero_code")},
-        {"tokens": SPARSE, "gain": Drawn(SPARSE)},
+        {"tokens": SPARSE, "gain": SPARSE},
         {"parts": (PartRows(0.5, score=Turned(turn=0.3), source=2, score_source=2),)},
     )
 )

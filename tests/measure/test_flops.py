@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stagevar.accelerators.sparsevar import Anchored, Drawn, Moving
+from stagevar.accelerators.sparsevar import Anchored, Moving
 from stagevar.accelerators.ssg import FromPrior
 from stagevar.accelerators.stepvar import StructureTexture
 from stagevar.engine.grids.grid import Scale
@@ -159,7 +159,7 @@ def test_anchored_rows_cost_what_torch_counts(family):
     model, tokens = MODELS[family], Anchored(0.4, Moving(), 3, 0.5, 2)
     count = len(model.schedule())
     plan = Plan.uniform(count).replace([2], watch=(Moving(),))
-    close_to_torch(model, plan.replace(range(3, count), tokens=tokens, gain=Drawn(tokens)))
+    close_to_torch(model, plan.replace(range(3, count), tokens=tokens, gain=tokens))
 
 
 @pytest.mark.parametrize("family", ["infinity", "star", "hart", "switti", "var"])

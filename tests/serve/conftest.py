@@ -14,7 +14,6 @@ import pytest
 import uvicorn
 from openai import OpenAI
 
-from stagevar.cli.serve import mount
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.serve.app import application
@@ -47,14 +46,11 @@ def serving(
     queue: int = 64,
     batch: int = 16,
     wait: float = 0.01,
-    page: bool = False,
     **settings: Any,
 ) -> Iterator[Served]:
     metrics = Metrics()
     scheduler = Scheduler(lambda: pipelines, metrics, queue=queue, batch=batch, wait=wait)
     app = application(scheduler, metrics, **settings)
-    if page:
-        mount(app, pipelines.values())
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(app, log_config=None, access_log=False), scheduler)
     thread = Thread(target=asyncio.run, args=(server.serve([listener]),))

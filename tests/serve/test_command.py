@@ -116,6 +116,14 @@ def test_a_signal_lets_it_finish_what_it_has_accepted(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_page_lies_behind_the_servers_own_paths(folder: Path) -> None:
+    with started("--model", str(folder), "--ui") as (_, url, _):
+        assert "gradio" in httpx2.get(url + "/", timeout=60).text
+        assert [model["id"] for model in httpx2.get(url + "/v1/models").json()["data"]] == ["small"]
+        assert httpx2.post(url + PICTURES, json={"prompt": "a red circle"}, timeout=60).status_code == 200
+
+
+@pytest.mark.slow
 def test_after_a_kill_it_starts_again_and_draws_the_same(folder: Path) -> None:
     body, drawn = {"prompt": "a red circle", "seed": 1}, []
     for _ in range(2):

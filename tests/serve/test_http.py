@@ -147,13 +147,6 @@ def test_a_key_is_asked_for_at_all_paths_but_two(pipelines: dict[str, Pipeline])
             assert httpx2.get(found.url + path).status_code == 200
 
 
-def test_the_page_lies_behind_the_servers_own_paths(pipelines: dict[str, Pipeline]) -> None:
-    with serving({"scenes": pipelines["scenes"]}, page=True) as found:
-        assert "gradio" in httpx2.get(found.url + "/").text
-        assert [model["id"] for model in httpx2.get(found.url + "/v1/models").json()["data"]] == ["scenes"]
-        assert post(found, json={"prompt": "a red circle"}).status_code == 200
-
-
 @pytest.mark.parametrize("wanted", [False, True])
 def test_the_log_has_a_line_per_request_and_prompts_only_if_asked(
     pipelines: dict[str, Pipeline], caplog: pytest.LogCaptureFixture, wanted: bool

@@ -63,6 +63,7 @@ class Moving(Activity):
 @dataclass(frozen=True, slots=True)
 class Anchored:
     """Process the tokens that changed most, and anchors; the others copy the output of an anchor or stay as they are.
+    As a gain, codes of the latter do not count.
 
     Attributes:
         keep: share of the tokens that run besides anchors, in (0, 1].
@@ -114,28 +115,9 @@ class Anchored:
         restored = scatter(x_RMC, reduced.index, y_RrC)
         return scatter(torch.where(like[..., None], gather(restored, place), restored), reduced.index, y_RrC)
 
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Codes count where a token runs or copies an anchor.
-
-    Attributes:
-        tokens: how the rows are reduced.
-    """
-
-    tokens: Anchored
-
-    @property
-    def needs(self) -> tuple[MapKind | Watch, ...]:
-        return self.tokens.needs
-
-    @property
-    def source(self) -> int:
-        return self.tokens.source
-
     def __call__(self, context: TokenContext, /) -> Tensor:
-        like = self.tokens.copied(context)[1].float()
-        return like.scatter(1, self.tokens.index(context), 1.0)
+        """As a gain: codes count where a token runs or copies an anchor."""
+        return self.copied(context)[1].float().scatter(1, self.index(context), 1.0)
 
 
 def anchor_places(grid: Grid, every: int, device: torch.device) -> Tensor:
@@ -212,7 +194,7 @@ class SparseVAR(Accelerator):
         if keep == 1:
             return plan
         tokens = Anchored(keep, self._order(), self.every, self.alike, at.k)
-        return plan.replace(late, tokens=tokens, gain=Drawn(tokens))
+        return plan.replace(late, tokens=tokens, gain=tokens)
 
     def _order(self) -> Moving:
         return Moving(self.layers, self.threshold)
