@@ -207,9 +207,9 @@ class ScaleModel(nn.Module, ABC):
         """A mean over the heads of all devices, given that over this one's."""
         return share
 
-    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
-        """Modules behind the head that every row of a scale passes in ``draw`` or ``residual``, and how often: for
-        those who count operations."""
+    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int, int], ...]:
+        """Modules behind the head that every row of a scale passes in ``draw`` or ``residual``, how often, and how many
+        rows go with those of the tokens: for those who count operations."""
         return ()
 
     @abstractmethod

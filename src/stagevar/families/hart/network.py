@@ -170,12 +170,12 @@ class Hart(VQModel):
         vectors = RESIDUAL_UNIT * head.draw(states, numbers, drawing.guidance)
         return token_map(vectors if drawing.index is None else spread(vectors, drawing.index, h * w), (h, w))
 
-    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
+    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int, int], ...]:
         if not at.last or not self.refined:
             return ()
         head = self.residual_head
         every_step = (head.input, head.layers, head.modulation, head.output)
-        return *((module, head.steps) for module in every_step), (head.condition, 1), (self.word, 1)
+        return *((module, head.steps, 0) for module in every_step), (head.condition, 1, 0), (self.word, 1, 0)
 
     def residual_condition(self, x_RMC: Tensor, codes_nM: Tensor) -> Tensor:
         """Input of the residual head, (R, M, C): the hidden states plus the embedded codes, normalised."""

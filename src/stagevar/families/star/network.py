@@ -171,7 +171,7 @@ class Star(VQModel):
             return None
         return self.second.draw(x_RMC, logits_nMV, self.tokenizer.codebook, self.rope(drawing.at), drawing)
 
-    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
+    def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int, int], ...]:
         if self.second is None or not self.second_stage or at.k < self.second.config.first:
             return ()
-        return ((self.second, self.second.config.passes(at.last)),)
+        return ((self.second, self.second.config.passes(at.last), 1),)

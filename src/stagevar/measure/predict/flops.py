@@ -203,7 +203,7 @@ class _Count:
             cross=cross,
             tokens=branches * reducing,
             head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once) + self._correction(k),
-            finish=branches * read * sum(times * _row(module, read) for module, times in finishing),
+            finish=branches * sum(n * (read + more) * _row(module, read + more) for module, n, more in finishing),
             watch=sum(self._decoded(watch, at) for watch in here.watch if watch.place == "picture"),
         )
 
