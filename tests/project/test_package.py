@@ -37,6 +37,7 @@ ALLOWED = {
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
+    "listing": {"accelerators", "registry"},
     "machine": {"engine.contract"},
     "request": {"errors", "engine.contract", "engine.plan"},
     "calling": {"errors", "request"},
@@ -49,7 +50,7 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
+ALLOWED["measure"] = {"pipeline", "files", "listing", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
