@@ -41,7 +41,7 @@ from stagevar.engine.plan.signals import Signals
 from stagevar.engine.plan.watch import AttentionEntropy, CodeEntropy
 from stagevar.errors import OptionError
 
-START = 0.5
+START = 0.4
 """Side of the first scale that is not early, relative to the final one. Scales before it are a small part of the work,
 and none of them begins pruning."""
 
