@@ -26,11 +26,12 @@ ALLOWED = {
     "files": {"errors"},
     "untrusted": {"errors", "files"},
     "scenes": {"errors"},
+    "photos": {"errors", "scenes"},
     "engine.grids": {"errors"},
     "engine.contract": {"errors", "engine.grids"},
     "engine.plan": {"errors", "engine.grids"},
     "engine.loop": {"errors", "files", "engine.grids", "engine.contract", "engine.plan"},
-    "families": {"errors", "untrusted", "quiet", "scenes", "engine.grids", "engine.contract"},
+    "families": {"errors", "untrusted", "quiet", "scenes", "photos", "engine.grids", "engine.contract"},
     "parallel": {"errors", "engine.contract"},
     "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families", "parallel"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
@@ -47,7 +48,7 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
+ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "photos", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
 """The rooms that each room may import."""
