@@ -73,7 +73,8 @@ def batch(
     length = sum(len(crops[k]) if k in crops else grids[k] ** 2 for k in range(count))
     scenes = [world.sample(rng) for _ in range(max(4, round(tokens / length)))]
     codes, latents = tokenised(model, render(world, scenes, rng).to(device), count, CODE_NOISE)
-    words = model.encode_text([scene.caption for scene in scenes]).features
-    words = [torch.tensor(model.vocabulary.null) if rng.random() < NULL_SHARE else each for each in words]
+    null = torch.tensor(model.vocabulary.null)
+    features = model.encode_text([scene.caption for scene in scenes]).features
+    words = [null if rng.random() < NULL_SHARE else each for each in features]
     codes = [each[:, crops[k]] if k in crops else each for k, each in enumerate(codes)]
     return torch.stack(words).to(device), codes, latents, crops

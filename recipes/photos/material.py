@@ -1,8 +1,8 @@
 """The photographs of the world: fetched as Debian packages, cut out and made small once.
 
 ``python recipes/photos/material.py runs/photos/material`` writes ``cutouts.npz`` (objects with alpha at each size) and
-``places.npz`` (views of each place). It needs ``apt-get`` and ``dpkg`` on a system whose package lists name Debian's main
-archive, and installs nothing.
+``places.npz`` (views of each place). It needs ``apt-get`` and ``dpkg`` on a system whose package lists name
+Debian's main archive, and installs nothing.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def cutout(path: Path, side: int) -> npt.NDArray[np.uint8]:
         picture = opened.convert("RGBA")
     picture = picture.crop(picture.getchannel("A").point(lambda alpha: 255 * (alpha > 30)).getbbox())
     scale = side / max(picture.size)
-    size = tuple(max(1, round(length * scale)) for length in picture.size)
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def views(path: Path) -> npt.NDArray[np.uint8]:
@@ -170,7 +170,7 @@ def make(folder: Path) -> None:
         places = {place: views(Path(name) / PHOTOGRAPHS[place]) for place in PLACES}
     for file, arrays in (("cutouts.npz", cutouts), ("places.npz", places)):
         with replacing(folder / file) as path, path.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

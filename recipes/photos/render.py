@@ -132,7 +132,7 @@ class Renderer:
 def _premultiplied(cutout: Picture) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Colour times opacity plus a half for rounding, (h, w, 3), and transparency, (h, w, 1)."""
     opacity = cutout[..., 3:].astype(np.float32) / 255
-    return cutout[..., :3] * opacity + np.float32(0.5), 1 - opacity
+    return (cutout[..., :3] * opacity + 0.5).astype(np.float32), (1 - opacity).astype(np.float32)
 
 
 def _window(placed: Placed, shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -59,7 +59,9 @@ def test_every_sampled_caption_fits_the_vocabulary_and_can_be_read_back() -> Non
         assert " ".join(WORDS.vocabulary[token] for token in tokens if token) == scene.caption
 
 
-@pytest.mark.parametrize("caption", ["tiger", "a tiger on", "two tigers on grass", "a tiger grass", "three tiger above"])
+@pytest.mark.parametrize(
+    "caption", ["tiger", "a tiger on", "two tigers on grass", "a tiger grass", "three tiger above"]
+)
 def test_parse_rejects_what_is_not_a_caption(caption: str) -> None:
     with pytest.raises(ValueError, match="cannot read"):
         parse(caption)

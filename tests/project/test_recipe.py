@@ -207,7 +207,11 @@ def test_training_goes_on_from_the_weights_of_a_model(material, tmp_path):
     run = train.Training(argparse.Namespace(run=tmp_path, world="photos", begin=str(tmp_path / "given"), **settings))
     assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), given.parameters(), strict=True))
     run.one_step()
-    moved = {name for name, parameter in run.model.named_parameters() if not torch.equal(parameter, given.get_parameter(name))}
+    moved = {
+        name
+        for name, parameter in run.model.named_parameters()
+        if not torch.equal(parameter, given.get_parameter(name))
+    }
     assert "head.proj.weight" in moved and not any(name.startswith("reader.") for name in moved)
 
 
@@ -220,5 +224,9 @@ def test_a_model_of_another_world_gives_its_blocks_and_axes_but_neither_words_no
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train.take_shared(model, given)
     for name, tensor in model.state_dict().items():
-        source = own if name.startswith(("text.words", "head", "level_bias", "tokenizer.codebook", "reader", "input")) else given.state_dict()
+        source = (
+            own
+            if name.startswith(("text.words", "head", "level_bias", "tokenizer.codebook", "reader", "input"))
+            else given.state_dict()
+        )
         assert torch.equal(tensor, source[name]), name

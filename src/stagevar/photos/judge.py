@@ -25,8 +25,8 @@ PURE_SHARE = 0.6
 class Found:
     """One object of a picture.
 
-    `name` is None if the reader knows none. `x`, `y` are the centre of its bounding box and `width`, `height` its sides,
-    in pixels; `area` is in cells.
+    `name` is None if the reader knows none. `x`, `y` are the centre of its bounding box and `width`, `height` its
+    sides, in pixels; `area` is in cells.
     """
 
     name: str | None

@@ -86,9 +86,7 @@ def _shows(scene: Scene, found: list[Found], any_shape: bool) -> bool:
         return any(fits(scene.things[0], candidate) for candidate in found)
     first, second = scene.things
     return any(
-        fits(first, one)
-        and fits(second, other)
-        and (scene.relation is None or scene.relation in relations(one, other))
+        fits(first, one) and fits(second, other) and (scene.relation is None or scene.relation in relations(one, other))
         for one, other in itertools.permutations(found, 2)
     )
 

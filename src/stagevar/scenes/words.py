@@ -36,9 +36,7 @@ class Words:
         if not words:
             raise ValueError(f"the caption is empty; try one such as {self._example!r}")
         if unknown := self.unknown(caption):
-            raise ValueError(
-                f"the model does not know {', '.join(map(repr, unknown))}; it knows {' '.join(self._ids)}"
-            )
+            raise ValueError(f"the model does not know {', '.join(map(repr, unknown))}; it knows {' '.join(self._ids)}")
         return words
 
     def tokenize(self, caption: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the model of photographs is asked, and how its pictures are read: captions and the reader that it brings along."""
+"""What the model of photographs is asked, and how they are read: captions and the reader it brings."""
 
 from __future__ import annotations
 
