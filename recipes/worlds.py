@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from photos.world import Photos
+from scenes.texture import Texture
 from scenes.world import Shapes
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class World(Protocol):
         """Fill the parts of a model that are neither tokenizer nor network, once the tokenizer is fitted."""
 
 
-WORLDS: Mapping[str, Callable[[Path], World]] = {"scenes": Shapes, "photos": Photos}
+WORLDS: Mapping[str, Callable[[Path], World]] = {"scenes": Shapes, "texture": Texture, "photos": Photos}
 """Each maps the folder of a run to the world."""
 
 

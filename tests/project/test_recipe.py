@@ -16,9 +16,9 @@ RECIPE = Path(__file__).parents[2] / "recipes"
 def recipe_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(RECIPE))
     yield
-    for name, module in list(sys.modules.items()):
-        if str(RECIPE) in str(getattr(module, "__path__", getattr(module, "__file__", None))):
-            del sys.modules[name]
+    own = {path.stem for path in RECIPE.iterdir()}
+    for name in [name for name in sys.modules if name.split(".")[0] in own]:
+        del sys.modules[name]
 
 
 @pytest.fixture
@@ -230,3 +230,23 @@ def test_a_model_of_another_world_gives_its_blocks_and_axes_but_neither_words_no
             else given.state_dict()
         )
         assert torch.equal(tensor, source[name]), name
+
+
+def test_the_oracle_reads_shapes_over_texture_whose_spectrum_falls_as_it_says(tmp_path):
+    import random
+
+    import numpy as np
+    from scenes.texture import Texture, noise
+
+    from stagevar.measure.likeness.fidelity import band_energy
+    from stagevar.scenes.captions import caption_suite
+    from stagevar.scenes.oracle import judge
+
+    scenes = caption_suite(60)
+    pictures = Texture(tmp_path).render(scenes, random.Random(0))
+    assert all(judge(scene, picture).strict for scene, picture in zip(scenes, pictures, strict=True))
+    flat, steep = (
+        torch.from_numpy(np.stack([noise(beta, seed) for seed in range(20)]))[:, None] for beta in (0.8, 1.6)
+    )
+    octaves = [10 * band_energy(each).mean(0).log10().diff()[1] for each in (flat, steep)]
+    assert octaves[0] - octaves[1] == pytest.approx(6.02 * 0.8, abs=1.0)
