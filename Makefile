@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo test slow lint format types mutants bench figures release
+.PHONY: setup demo batch-demo test slow lint format types mutants bench figures release
 
 setup: $(STAMP)
 
@@ -18,6 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/stagevar demo -o out
+
+batch-demo: setup
+	$(BIN)/stagevar batch examples/rows.jsonl -o out/batch
 
 test: setup
 	$(BIN)/python -m pytest -q -m 'not slow'

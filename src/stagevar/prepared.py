@@ -75,13 +75,17 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     start = (
         _checked(request.plan, len(schedule), "the request") if request.plan else plain_plan(model, schedule, request)
     )
-    facts = Facts(depth=model.depth, groups=model.groups, causal=model.causal)
     with _named(str(chosen)):
-        planned = chosen.plan(start, schedule, facts)
+        planned = chosen.plan(start, schedule, facts(model))
     plan = _checked(planned, len(schedule), str(chosen))
     for signals in (CHANGING, SETTLED):
         _rehearse(chosen, plan, schedule, signals)
     return Prepared(request, size, schedule, chosen, plan)
+
+
+def facts(model: ScaleModel) -> Facts:
+    """What accelerators may know of a model."""
+    return Facts(depth=model.depth, groups=model.groups, causal=model.causal)
 
 
 def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:

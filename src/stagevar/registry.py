@@ -15,7 +15,7 @@ from inspect import getmembers, isclass
 from types import MappingProxyType
 
 from stagevar import accelerators
-from stagevar.accelerators.base import AXES, Accelerator, Sum
+from stagevar.accelerators.base import AXES, Accelerator, Claim, Sum
 from stagevar.errors import OptionError, first_line, quoted
 
 GROUP = "stagevar.accelerators"
@@ -61,6 +61,8 @@ def _enter(cls: type[Accelerator], origin: str, found: dict[str, type[Accelerato
         broken[f"{origin}.{cls.__name__}"] = "it has no name of its own; set name: ClassVar[str]"
     elif not isinstance(cls.owns, frozenset) or not cls.owns <= set(AXES):
         broken[f"{origin}.{cls.__name__}"] = f"owns must be a frozenset of {', '.join(AXES)}"
+    elif not isinstance(cls.claims, tuple) or not all(isinstance(claim, Claim) for claim in cls.claims):
+        broken[f"{origin}.{cls.__name__}"] = "claims must be a tuple of Claim"
     elif name in found:
         broken[f"{origin}.{cls.__name__}"] = f"the name {name} is taken by {found[name].__module__}"
     else:

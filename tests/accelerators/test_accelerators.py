@@ -44,6 +44,22 @@ def test_every_accelerator_is_found_frozen_and_documented():
                 setattr(one, f.name, 1)
 
 
+def test_what_is_published_of_a_method_is_told_with_where_it_is_from():
+    for name, cls in known().items():
+        assert bool(cls.citation) == bool(cls.source), name
+        assert cls.citation or not cls.claims, f"{name}: who claims that?"
+        for claim in cls.claims:
+            assert claim.on and claim.quality and (claim.speedup is None or claim.speedup > 0)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in known().items() if cls.identity is not None])
+@pytest.mark.parametrize("family", list(PIPES))
+def test_identity_settings_are_bit_identical_to_the_plain_run(family, name):
+    plain = PIPES[family](PROMPTS[:2], seed=3, output_type="latent")
+    same = PIPES[family](PROMPTS[:2], seed=3, output_type="latent", accelerator=known()[name](**known()[name].identity))
+    assert all(torch.equal(a, b) for a, b in zip(plain.images, same.images, strict=True))
+
+
 def test_files_are_short():
     for file in Path(accelerators.__path__[0]).glob("*.py"):
         assert len(file.read_text().splitlines()) <= 220, file.name
@@ -80,14 +96,6 @@ def test_no_accelerator_names_a_family_in_code():
 def test_what_cannot_be_read_or_planned_is_named(text, word):
     with pytest.raises(OptionError, match=word):
         PIPES["scenes"]("a star", seed=1, accelerator=text)
-
-
-@pytest.mark.parametrize("family", list(PIPES))
-@pytest.mark.parametrize("text", ["none", "drop_last(0)", "guidance_off(0)", "reuse_last(0)", "stagevar(quality=1.0)"])
-def test_identity_settings_are_bit_identical_to_the_plain_run(family, text):
-    plain = PIPES[family](PROMPTS[:2], seed=3, output_type="latent")
-    same = PIPES[family](PROMPTS[:2], seed=3, output_type="latent", accelerator=text)
-    assert all(torch.equal(a, b) for a, b in zip(plain.images, same.images, strict=True))
 
 
 @pytest.mark.parametrize("family", list(PIPES))

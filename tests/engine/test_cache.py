@@ -55,7 +55,20 @@ def test_narrow_keeps_the_given_rows_in_storage_of_their_size():
 def test_take_copies():
     cache = KVCache(1, 6)
     cache.extend(0, rows(3, 0), rows(3, 1), keep=True)
-    taken = cache.take(torch.tensor([1, 0]))
+    taken = cache.take(torch.tensor([1, 0]), [6])
     taken.extend(0, rows(1, 2), rows(1, 3), keep=True)
     assert cache.length(0) == 3 and taken.length(0) == 4
     assert torch.equal(taken._stores[0][0][:, :, :3], rows(3, 0).flip(0))
+
+
+def test_a_store_of_another_dtype_rounds_once_and_reads_in_the_dtype_that_came():
+    cache = KVCache(1, 6, torch.bfloat16)
+    k, v = rows(3, 0), rows(3, 1)
+    keys, _ = cache.extend(0, k, v, keep=True)
+    assert cache._stores[0][0].untyped_storage().nbytes() == 2 * 3 * 6 * 4 * 2
+    assert keys.dtype == torch.float32 and torch.equal(keys, k.bfloat16().float())
+    new = rows(2, 2)
+    keys, _ = cache.extend(0, new, new, keep=False)
+    assert torch.equal(keys, torch.cat([k.bfloat16().float(), new], 2)), "rows of the last scale are not rounded"
+    taken = cache.take(torch.tensor([1]), [6], torch.bfloat16)
+    assert torch.equal(taken.keys(0), k[1:].bfloat16().float())

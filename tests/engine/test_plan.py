@@ -88,3 +88,11 @@ def test_a_plan_has_a_sensible_number_of_scales(length: Any) -> None:
     with pytest.raises(OptionError, match="a plan has 1 to 1000 scales, not") as raised:
         Plan.uniform(length)
     assert len(str(raised.value)) < 200
+
+
+def test_keys_and_values_are_kept_in_one_dtype() -> None:
+    with pytest.raises(OptionError, match="in one dtype"):
+        Plan.uniform(3).replace([1], store="bfloat16")
+    with pytest.raises(OptionError, match="store must be"):
+        Plan.uniform(3, store="float8")
+    assert Plan.uniform(3, store="bfloat16")[2].store == "bfloat16"

@@ -128,3 +128,24 @@ def test_a_smaller_picture_than_the_first_may_fit(tmp_path: Path) -> None:
         pipe(3, seed=0)
     with pytest.raises(OptionError, match="more than the limit"):
         Pipeline.from_pretrained(tmp_path, max_memory=small - 1)
+
+
+def test_the_cache_is_halved_only_if_no_picture_fits_otherwise() -> None:
+    """On a model whose peak lies in the loop, not in its decoder."""
+    made = tiny("infinity")
+    plain = prepare(made, Request("a star"))
+    half = prepare(made, Request("a star", accelerator="half_cache"))
+    most, least = (needed(run_bytes(made, each.schedule, each.plan, 1), 0, offload=False) for each in (plain, half))
+    assert least < most
+    assert not fitted(made, plain.schedule, plain.plan, 2, most, PLAIN).half_cache
+    found = fitted(made, plain.schedule, plain.plan, 2, most - 1, PLAIN)
+    assert (found.half_cache, found.batch, found.need) == (True, 1, least)
+    assert "keys and values in bfloat16" in str(found)
+    assert not fitted(made, half.schedule, half.plan, 2, least, PLAIN).half_cache, "it is already"
+
+    for chosen, written in (("none", "half_cache"), ("drop_last(0)", "drop_last(n=0)+half_cache")):
+        free, bound = Pipeline(made, chosen), Pipeline(made, chosen, max_memory=least)
+        drawn = bound("a star", seed=0, output_type="pt")
+        assert drawn.trace.pictures[0]["accelerator"] == written
+        again = free("a star", seed=0, output_type="pt", accelerator=written)
+        assert torch.equal(drawn.images[0], again.images[0]), "the trace repeats the picture"

@@ -42,15 +42,17 @@ ALLOWED = {
     "calling": {"errors", "request"},
     "sizes": {"errors", "engine.grids", "engine.contract", "request"},
     "result": {"engine.grids", "engine.plan", "engine.loop"},
+    "record": {"errors", "engine.loop", "calling"},
 }
 ALLOWED["prepared"] = {"errors", "engine", "accelerators", "registry", "request", "sizes"}
 ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
-ALLOWED["memory"] = {"errors", "engine", "families", "loading", "request", "prepared"}
+ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "photos", "families", "profile"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
-ALLOWED["cli"] = {"measure", *ALLOWED["measure"]}
+ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
+ALLOWED["cli"] = {"measure", "jobs", "record", *ALLOWED["measure"]}
 """The rooms that each room may import."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -30,6 +31,21 @@ class Facts:
     causal: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is published of a method on one model.
+
+    Attributes:
+        on: model and picture size, such as ``Infinity-2B, 1024x1024``.
+        speedup: how many times faster than the plain run; None where no gain is claimed.
+        quality: the published figures, before and after or to the plain run.
+    """
+
+    on: str
+    speedup: float | None
+    quality: str
+
+
 @dataclass(frozen=True)
 class Accelerator:
     """Base of all accelerators. The fields of a subclass are its settings in Python and on the command line.
@@ -38,11 +54,19 @@ class Accelerator:
         name: what users write.
         owns: axes of the plan that it decides (``run``, ``branch``, ``tokens``); two of a sum may not decide the same.
         online: whether ``revise`` decides anything; the loop measures signals only if one of its accelerators does.
+        citation: authors, title, venue and arXiv number of the publication; empty for a method of one's own.
+        source: what the file follows: a repository ``owner/name``, ``the paper's text``, or ``notes on the paper``.
+        claims: what is published, a row of the catalogue each.
+        identity: settings at which every picture has the bits of the plain run; None if there are none.
     """
 
     name: ClassVar[str] = ""
     owns: ClassVar[frozenset[str]] = frozenset()
     online: ClassVar[bool] = False
+    citation: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    claims: ClassVar[tuple[Claim, ...]] = ()
+    identity: ClassVar[Mapping[str, object] | None] = None
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         """The plan to start with. Must be a pure function.
@@ -79,6 +103,7 @@ class Nothing(Accelerator):
     """The plain run."""
 
     name: ClassVar[str] = "none"
+    identity: ClassVar[Mapping[str, object] | None] = {}
 
 
 @dataclass(frozen=True)

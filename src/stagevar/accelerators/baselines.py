@@ -6,6 +6,7 @@ these are rows of every table. They compose: ``drop_last(1)+guidance_off(2)``. A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,6 +22,7 @@ class DropLast(Accelerator):
 
     name: ClassVar[str] = "drop_last"
     owns: ClassVar[frozenset[str]] = frozenset({"run"})
+    identity: ClassVar[Mapping[str, object] | None] = {"n": 0}
     n: int = 1
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
@@ -33,6 +35,7 @@ class GuidanceOff(Accelerator):
 
     name: ClassVar[str] = "guidance_off"
     owns: ClassVar[frozenset[str]] = frozenset({"branch"})
+    identity: ClassVar[Mapping[str, object] | None] = {"n": 0}
     n: int = 1
     branch: Literal["cond", "null"] = "cond"
 
@@ -51,6 +54,7 @@ class ReuseLast(Accelerator):
 
     name: ClassVar[str] = "reuse_last"
     owns: ClassVar[frozenset[str]] = frozenset({"run", "tokens"})
+    identity: ClassVar[Mapping[str, object] | None] = {"n": 0}
     n: int = 1
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:

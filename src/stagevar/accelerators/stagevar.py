@@ -20,6 +20,7 @@ missed; the more of a picture is textured, the less is saved.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,6 +57,7 @@ class StageVAR(Accelerator):
     name: ClassVar[str] = "stagevar"
     owns: ClassVar[frozenset[str]] = frozenset({"branch", "tokens"})
     online: ClassVar[bool] = True
+    identity: ClassVar[Mapping[str, object] | None] = {"quality": 1.0}
     quality: float = 0.5
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from stagevar.cli.failure import explain
 from stagevar.errors import LONGEST_MESSAGE, Terminated, shortened
 from stagevar.parallel.team import team
 
-COMMANDS = ("generate", "models", "accelerators", "bench", "study", "conform")
+COMMANDS = ("generate", "batch", "models", "accelerators", "bench", "study", "conform")
 """Files of commands, in the order of the help."""
 
 

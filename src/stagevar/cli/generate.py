@@ -164,9 +164,9 @@ def again(
     """
     from stagevar.calling import Drawing
     from stagevar.cli import show
-    from stagevar.cli.pictures import Target, read_record
+    from stagevar.cli.pictures import Target
     from stagevar.cli.progress import pictures
-    from stagevar.cli.work import records
+    from stagevar.record import read_record, records
     from stagevar.request import Request
 
     image, record = read_record(picture)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,18 +143,12 @@ class Place:
     def load(self) -> Pipeline:
         from stagevar.pipeline import Pipeline
 
-        return Pipeline.from_pretrained(
-            self.model,
-            weights=self.weights,
-            device=self.device,
-            dtype=self.dtype,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            offload_text_encoder=self.offload_text_encoder,
-            quantize=self.quantize,
-            max_memory=self.max_memory,
-            tensor_parallel=self.tensor_parallel,
-        )
+        return Pipeline.from_pretrained(self.model, **self.settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of ``Pipeline.from_pretrained`` beside the model's name."""
+        return {name: value for name, value in asdict(self).items() if name != "model"}
 
     def fetch(self, requests: Sequence[Request]) -> None:
         """Check all that can be checked without the weights, and then download them.

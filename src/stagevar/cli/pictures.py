@@ -1,31 +1,25 @@
-"""Write pictures to disk, under names that say what they show, with the record of how they were drawn in each file."""
+"""Write pictures to disk, under names that say what they show."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
-from stagevar import __version__
-from stagevar.calling import MAX_IMAGES
-from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError
+from stagevar.errors import OptionError
 from stagevar.files import is_stdout, numbered, replacing, require_place, reserving, unwritable
+from stagevar.record import png_fields
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from stagevar.request import Request
 
 SUFFIX = ".png"
-RECORD = "stagevar"
-"""Text field of a picture that holds, as JSON, what repeats it."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +79,7 @@ class Target:
         Raises:
             OutputError: it cannot be written; nothing is left of it.
         """
-        fields = PngInfo()
-        shown = {name: record[name] for name in ("prompt", "seed", "model")}
-        for key, value in {**shown, "Software": f"stagevar {__version__}", RECORD: json.dumps(record)}.items():
-            fields.add_itxt(key, str(value))
+        fields = png_fields(record)
         if self.kind == "stream":
             image.save(sys.stdout.buffer, format="png", pnginfo=fields)
             sys.stdout.buffer.flush()
@@ -103,15 +94,6 @@ class Target:
         return str(path)
 
 
-def _repeats(record: Mapping[str, Any]) -> bool:
-    """Whether a record says what was drawn, by which model, in which dtype and how large a batch."""
-    origin, batch = record.get("origin"), record.get("batch", 1)
-    if not isinstance(origin, dict) or not {"prompt", "seed"} <= record.keys():
-        return False
-    texts = origin.get("source"), record.get("dtype"), origin.get("weights") or "", origin.get("revision") or ""
-    return all(isinstance(text, str) for text in texts) and isinstance(batch, int) and 0 < batch <= MAX_IMAGES
-
-
 def stem(prompt: str, seed: int) -> str:
     """The name of a picture's file, without suffix and number."""
     return f"{slug(prompt)}-{seed}"
@@ -121,23 +103,3 @@ def slug(prompt: str, longest: int = 80) -> str:
     """A prompt as part of a file name: letters, digits and hyphens, at most ``longest`` bytes."""
     text = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")
     return text.encode()[:longest].decode(errors="ignore").rstrip("-") or "picture"
-
-
-def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """A picture and the record of how it was drawn.
-
-    Raises:
-        MissingFileError: there is no such picture.
-        ForeignCheckpointError: it holds no record of this package.
-    """
-    try:
-        with Image.open(path.expanduser()) as opened:
-            image, text = opened.convert("RGB"), str(opened.info.get(RECORD, ""))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        why = getattr(error, "strerror", None) or "it is no picture"
-        raise MissingFileError(f"cannot read picture {path}: {why}") from None
-    with suppress(ValueError, RecursionError):
-        record = json.loads(text)
-        if isinstance(record, dict) and _repeats(record):
-            return image, record
-    raise ForeignCheckpointError(f"{path} does not say how it was made; pictures of `stagevar generate` do")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from stagevar.jobs.job import Progress as JobProgress
     from stagevar.result import ScaleEvent
 
 Watched = Callable[[Iterator["ScaleEvent"]], Iterator["ScaleEvent"]]
@@ -40,6 +41,14 @@ def counter(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], N
     with _bar(quiet) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def job(total: int, *, quiet: bool) -> Iterator[Callable[[JobProgress], None]]:
+    """A bar over the rows of a job, with its rate. Yields a function that takes how far the job is."""
+    with _bar(quiet) as bar:
+        task = bar.add_task("rows", total=total)
+        yield lambda at: bar.update(task, completed=at.done, description=f"{at.rate:.1f} pictures/s")
 
 
 def _bar(quiet: bool) -> Progress:

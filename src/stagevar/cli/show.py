@@ -16,6 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from stagevar.engine.contract.model import ScaleModel
     from stagevar.engine.loop.trace import Trace
+    from stagevar.jobs.job import Job, Progress
     from stagevar.measure.conform.conform import Report
     from stagevar.measure.predict.doctor import Diagnosis
     from stagevar.pipeline import Pipeline
@@ -62,6 +63,19 @@ def pictures(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(row["file"], str(row["seed"]))
     _print(table)
+
+
+def job(done: Progress, work: Job, *, as_json: bool, quiet: bool) -> None:
+    """What a run of a job has done."""
+    if as_json:
+        counts = {name: getattr(done, name) for name in ("drawn", "before", "bad", "seconds", "rate")}
+        print(json.dumps({**counts, "output": str(work.store.folder)}))
+    elif not quiet:
+        drawn = f"{done.drawn} picture{'s' * (done.drawn != 1)} drawn in {done.seconds:.1f} s"
+        line(f"{drawn} ({done.rate:.1f} per second), {done.before} finished before; in {work.store.folder}")
+    if done.bad:
+        said = f"{done.bad} row{'s' * (done.bad > 1)} could not be drawn; {work.bad_rows} says why"
+        Console(stderr=True).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def scales(trace: Trace) -> None:

@@ -13,6 +13,7 @@ from stagevar.engine.loop.trace import ScaleRecord, Trace
 from stagevar.engine.loop.trace import write as write_traces
 from stagevar.parallel.team import Team, team
 from stagevar.pipeline import Pipeline
+from stagevar.record import records
 from stagevar.request import Request
 
 
@@ -80,15 +81,6 @@ class Work:
     def _write_traces(self, done: Done) -> None:
         if self.trace_file is not None and done.traces:
             write_traces(self.trace_file, done.traces)
-
-
-def records(trace: Trace) -> list[dict[str, Any]]:
-    """Per picture all that repeats it: model, origin, settings, dtype, and in half precision, where rounding depends on
-    it, how many shared its batch."""
-    kept = {name: trace.machine[name] for name in ("dtype", "quantize", "stagevar", "torch")}
-    if kept["dtype"] != "float32":
-        kept["batch"] = len(trace.pictures)
-    return [{"model": trace.model, "origin": trace.origin, **picture, **kept} for picture in trace.pictures]
 
 
 def _trace(fields: dict[str, Any]) -> Trace:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from stagevar.accelerators.half_cache import HalfCache
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.plan.plan import Plan
@@ -17,7 +18,7 @@ from stagevar.families.family import TextReader
 from stagevar.loading.source import Source
 from stagevar.loading.sources import outline
 from stagevar.memory.predict import RunBytes, run_bytes
-from stagevar.prepared import prepare
+from stagevar.prepared import facts, prepare
 from stagevar.request import Request
 
 INTERPRETER = 385 * 2**20
@@ -53,6 +54,7 @@ class Fit:
         batch: pictures at once.
         asked: pictures at once that were asked for.
         offload: whether the text encoder waits on the CPU between prompts.
+        half_cache: whether keys and values are kept in bfloat16 (the accelerator ``half_cache``).
         run: what the batch takes.
         need: bytes of memory in all.
     """
@@ -60,18 +62,21 @@ class Fit:
     batch: int
     asked: int
     offload: bool
+    half_cache: bool
     run: RunBytes
     need: int
 
     def __str__(self) -> str:
         pictures = f"{self.batch} picture{'s' * (self.batch > 1)} at once"
         fewer = f" in place of {self.asked}" if self.batch < self.asked else ""
-        return f"{pictures}{fewer}{', text encoder on the CPU between prompts' * self.offload}: {amount(self.need)}"
+        moved = ", text encoder on the CPU between prompts" * self.offload
+        return f"{pictures}{fewer}{moved}{', keys and values in bfloat16' * self.half_cache}: {amount(self.need)}"
 
 
 def fitted(model: ScaleModel, schedule: Schedule, plan: Plan, batch: int, limit: int, held: Held) -> Fit:
-    """The most pictures at once, up to ``batch``, that a limit allows. Nothing that is chosen changes a picture beyond
-    rounding. The text encoder goes to the CPU only if not even one picture fits beside it.
+    """The most pictures at once, up to ``batch``, that a limit allows. The text encoder goes to the CPU only if not
+    even one picture fits beside it. Only if still none fits, the cache is kept in bfloat16, which rounds; nothing else
+    that is chosen changes a picture beyond the order of sums.
 
     Args:
         model: its shapes; weights are not touched.
@@ -84,14 +89,18 @@ def fitted(model: ScaleModel, schedule: Schedule, plan: Plan, batch: int, limit:
         OptionError: not even one picture fits; says how much one needs, and what rounding would save.
     """
     settings: dict[str, Any] = {"dtype": held.dtype, "quantize": held.quantize}
-    sizes = {n: run_bytes(model, schedule, plan, n, **settings) for n in {1, min(2, batch), batch}}
     offers = [held.offloaded] if held.offloaded or not held.movable else [False, True]
-    for offload in offers:
-        most = _most({n: needed(run, held.text_encoder, offload=offload) for n, run in sizes.items()}, limit)
-        if most:
-            run = sizes.get(most) or run_bytes(model, schedule, plan, most, **settings)
-            return Fit(most, batch, offload, run, needed(run, held.text_encoder, offload=offload))
-    least = needed(sizes[1], held.text_encoder, offload=offers[-1])
+    wide = model.causal and held.dtype == torch.float32 and plan[0].store == "same"
+    least = 0
+    for half in [False, True] if wide else [False]:
+        tried = HalfCache().plan(plan, schedule, facts(model)) if half else plan
+        sizes = {n: run_bytes(model, schedule, tried, n, **settings) for n in {1, min(2, batch), batch}}
+        for offload in offers:
+            most = _most({n: needed(run, held.text_encoder, offload=offload) for n, run in sizes.items()}, limit)
+            if most:
+                run = sizes.get(most) or run_bytes(model, schedule, tried, most, **settings)
+                return Fit(most, batch, offload, half, run, needed(run, held.text_encoder, offload=offload))
+        least = needed(sizes[1], held.text_encoder, offload=offers[-1])
     size = "x".join(map(str, reversed(model.picture_size(schedule))))
     said = f"one {size} picture of {model.name} needs {amount(least)}, more than the limit of {amount(limit)}"
     raise OptionError(f"{said}; {_advice(model, schedule, plan, held, least) or 'ask for a smaller size'}")

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Grid, Schedule
+from stagevar.engine.loop.cohort import stored_in
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.int8 import linears
@@ -141,7 +142,9 @@ def _measured(
     def look(name: str, k: int, tensor: Tensor) -> None:
         kind, _, layer = name.partition(".")
         if kind == "attended":
-            entry[layer], keys[layer] = 2 * tensor.nbytes // tensor.shape[2], 2 * tensor.nbytes
+            stored = stored_in(plan) or tensor.dtype
+            keys[layer] = 2 * tensor.numel() * stored.itemsize
+            entry[layer] = keys[layer] // tensor.shape[2]
         elif kind == "kept":
             keys[layer] = entry[layer] * tensor.shape[2]
 

@@ -12,11 +12,14 @@ class KVCache:
     """Keys and values of R rows (one row per image and branch) in up to ``capacity`` positions: one number, or one per
     layer.
 
-    Storage is made at the first ``extend`` of a layer in the dtype of what arrives, and grows only if a plan
-    turns out longer than announced. Nothing is ever modified in place once written.
+    Storage is made at the first ``extend`` of a layer, in ``dtype`` or else that of what arrives, and grows only if a
+    plan turns out longer than announced. What is read comes in the dtype of what arrived. Nothing is ever modified in
+    place once written.
     """
 
-    def __init__(self, depth: int, capacity: int | Sequence[int]) -> None:
+    def __init__(self, depth: int, capacity: int | Sequence[int], dtype: torch.dtype | None = None) -> None:
+        self.dtype = dtype
+        self._read_in: torch.dtype | None = None
         self.capacities = [capacity] * depth if isinstance(capacity, int) else list(capacity)
         self._stores: list[tuple[Tensor, Tensor] | None] = [None] * depth
         self._lengths = [0] * depth
@@ -43,27 +46,28 @@ class KVCache:
         With ``keep`` the new rows are stored. Without it nothing is; ``release`` then frees the layer's history too
         (the last scale that runs).
         """
-        store, length = self._stores[layer], self._lengths[layer]
+        store, length, self._read_in = self._stores[layer], self._lengths[layer], k_RHMD.dtype
         if not keep:
             if release:
                 self._stores[layer], self._lengths[layer] = None, 0
             if store is None:
                 return k_RHMD, v_RHMD
-            return torch.cat([store[0][:, :, :length], k_RHMD], 2), torch.cat([store[1][:, :, :length], v_RHMD], 2)
+            keys, values = (part[:, :, :length].to(k_RHMD.dtype) for part in store)
+            return torch.cat([keys, k_RHMD], 2), torch.cat([values, v_RHMD], 2)
         end = length + k_RHMD.shape[2]
         if store is None or end > store[0].shape[2]:
             store = self._grow(layer, k_RHMD, v_RHMD, end)
         store[0][:, :, length:end] = k_RHMD
         store[1][:, :, length:end] = v_RHMD
         self._lengths[layer] = end
-        return store[0][:, :, :end], store[1][:, :, :end]
+        return store[0][:, :, :end].to(k_RHMD.dtype), store[1][:, :, :end].to(k_RHMD.dtype)
 
     def _grow(self, layer: int, k_RHMD: Tensor, v_RHMD: Tensor, end: int) -> tuple[Tensor, Tensor]:
         old, length = self._stores[layer], self._lengths[layer]
         self.capacities[layer] = max(self.capacities[layer], end)
         R, H, _, D = k_RHMD.shape
         room = R, H, self.capacities[layer], D
-        new = k_RHMD.new_empty(room), v_RHMD.new_empty(room)
+        new = k_RHMD.new_empty(room, dtype=self.dtype), v_RHMD.new_empty(room, dtype=self.dtype)
         if old is not None:
             new[0][:, :, :length], new[1][:, :, :length] = old[0][:, :, :length], old[1][:, :, :length]
         self._stores[layer] = new
@@ -73,7 +77,7 @@ class KVCache:
         """The keys that ``layer`` holds, (R, H, length, D)."""
         store = self._stores[layer]
         assert store is not None
-        return store[0][:, :, : self._lengths[layer]]
+        return store[0][:, :, : self._lengths[layer]].to(self._read_in)
 
     def evict(self, layer: int, slots_RHl: Tensor) -> None:
         """Keep the given entries only, in new storage."""
@@ -85,9 +89,10 @@ class KVCache:
             new[:, :, :length] = old.gather(2, slots_RHl[..., None].expand(-1, -1, -1, old.shape[3]))
         self._stores[layer], self._lengths[layer] = kept, length
 
-    def take(self, rows: Tensor, capacity: Sequence[int] | None = None) -> KVCache:
+    def take(self, rows: Tensor, capacity: Sequence[int], dtype: torch.dtype | None = None) -> KVCache:
         """A cache of the given rows only, in storage of its own."""
-        taken = KVCache(len(self._stores), self.capacities if capacity is None else capacity)
+        taken = KVCache(len(self._stores), capacity, dtype)
+        taken._read_in = self._read_in
         for layer, length in enumerate(self._lengths):
             taken._stores[layer] = self._copied(layer, rows, max(taken.capacities[layer], length))
             taken._lengths[layer] = length

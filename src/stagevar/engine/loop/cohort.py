@@ -47,7 +47,7 @@ class Cohort:
         """All images of a call, both branches."""
         images = tuple(range(len(call.plans)))
         latent = call.model.empty_latent(len(images), call.schedule)
-        cache = KVCache(call.model.depth, capacities(call, images[0]))
+        cache = KVCache(call.model.depth, capacities(call, images[0]), stored_in(call.plans[0]))
         return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
@@ -69,7 +69,7 @@ class Cohort:
             images,
             self.branch,
             self.condition.take(kept),
-            self.cache.take(rows, capacities(call, images[0])),
+            self.cache.take(rows, capacities(call, images[0]), stored_in(call.plans[images[0]])),
             self.places.take(rows),
             self.memory.take(rows, at),
             self.latent[at],
@@ -110,6 +110,11 @@ def capacities(call: Call, image: int) -> list[int]:
             if not isinstance(kept, str):
                 held = min(held, kept.capacity(at, rows, layer))
     return most
+
+
+def stored_in(plan: Plan) -> torch.dtype | None:
+    """Dtype of the cache; None is that of the blocks."""
+    return torch.bfloat16 if plan[0].store == "bfloat16" else None
 
 
 def after(plan: Plan, k: int) -> tuple[frozenset[Read], bool] | None:

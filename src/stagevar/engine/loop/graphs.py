@@ -25,7 +25,7 @@ from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.loop.cache import KVCache
 from stagevar.engine.loop.call import Call, Scored
-from stagevar.engine.loop.cohort import Cohort, after, capacities
+from stagevar.engine.loop.cohort import Cohort, after, capacities, stored_in
 from stagevar.engine.loop.forward import scored
 from stagevar.engine.loop.places import KeyPlaces
 from stagevar.engine.loop.scale_pass import Pass
@@ -107,7 +107,7 @@ class Replays:
         self._inputs = {branch: _part(condition, branch) for branch in {scale.branch for scale in call.plans[0]}}
         self._inputs["both"] = _part(condition, "both")
         self._latent = call.model.empty_latent(n, call.schedule)
-        self._cache = HeldCache(call.model.depth, capacities(call, 0))
+        self._cache = HeldCache(call.model.depth, capacities(call, 0), stored_in(call.plans[0]))
         self._before: dict[int, list[int]] = {}
         self._captured: dict[int, _Captured] = {}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Run = Literal["full", "skip", "reuse"]
 Keep = Literal["all", "none"]
+Store = Literal["same", "bfloat16"]
 """Whether self-attention keeps the processed rows of a scale or forgets them after it."""
 
 Stage = Literal["semantic", "structure", "fidelity"]
@@ -50,6 +51,7 @@ class ScalePlan:
             row attends to all keys.
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
+        store: dtype in which keys and values are kept, equal at all scales; ``same`` is that of the blocks.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
@@ -67,6 +69,7 @@ class ScalePlan:
     parts: tuple[PartRows, ...] = ()
     attend: tuple[Pattern, ...] = ()
     cache: Keep | Evict = "all"
+    store: Store = "same"
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
     top_p: float = field(default=1.0, metadata=PER_IMAGE)
@@ -80,6 +83,8 @@ class ScalePlan:
             raise OptionError(f"branch must be 'both', 'cond' or 'null', not {self.branch!r}")
         if self.cache not in ("all", "none") and not hasattr(self.cache, "capacity"):
             raise OptionError(f"cache must be 'all', 'none' or a rule such as WindowVotes, not {self.cache!r}")
+        if self.store not in ("same", "bfloat16"):
+            raise OptionError(f"store must be 'same' or 'bfloat16', not {self.store!r}")
         if not isinstance(self.attend, tuple) or not all(hasattr(pattern, "products") for pattern in self.attend):
             raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
@@ -130,6 +135,8 @@ class Plan:
             raise OptionError("a Plan takes a tuple of ScalePlan, one per scale; Plan.uniform makes one of settings")
         if all(scale.run == "skip" for scale in self.scales):
             raise OptionError("the plan runs no scale at all; let at least one run")
+        if len({scale.store for scale in self.scales}) > 1:
+            raise OptionError("store differs between scales; a plan keeps all keys and values in one dtype")
         object.__setattr__(self, "reads", reads(self.scales))
         single: Branch | None = None
         for k, scale in enumerate(self.scales):

@@ -152,11 +152,11 @@ def diagnose(
     row = meant.size or meant.family.sizes.get(meant.name)
     text, movable = text_bytes(meant, dtype), device.type != "cpu" and bool(meant.text)
     held = Held(dtype, quantize, text, movable, movable and offload_text_encoder)
-    offloaded, said, obstacles = held.offloaded, "", list(_obstacles(meant))
+    offloaded, needs, said, obstacles = held.offloaded, None, "", list(_obstacles(meant))
     if max_memory is not None:
         try:
             fit = fitted(model, prepared.schedule, prepared.plan, batch, max_memory, held)
-            batch, offloaded, said = fit.batch, fit.offload, str(fit)
+            batch, offloaded, needs, said = fit.batch, fit.offload, fit.run, str(fit)
         except OptionError as error:
             obstacles.append(str(error))
     return Diagnosis(
@@ -168,7 +168,7 @@ def diagnose(
         device=str(device),
         files=tuple(files),
         disk=_free_disk(),
-        run=run_bytes(model, prepared.schedule, prepared.plan, batch, dtype=dtype, quantize=quantize),
+        run=needs or run_bytes(model, prepared.schedule, prepared.plan, batch, dtype=dtype, quantize=quantize),
         text_encoder=text,
         offloaded=offloaded,
         memory=free_memory(device),

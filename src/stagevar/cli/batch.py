@@ -1,0 +1,114 @@
+"""`stagevar batch`: many prompts to pictures, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stagevar.cli.options import (
+    AcceleratorOption,
+    BatchOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    MemoryOption,
+    ModelOption,
+    OfflineOption,
+    OffloadOption,
+    Place,
+    QuantizeOption,
+    QuietOption,
+    RevisionOption,
+    WeightsOption,
+    app,
+    read_place,
+)
+from stagevar.errors import OptionError
+
+
+@app.command()
+def batch(
+    rows: Annotated[
+        Path | None,
+        typer.Argument(metavar="ROWS", help="JSONL, CSV, Parquet or text file, or a folder of text files."),
+    ] = None,
+    balanced: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="In place of rows: N pictures, all classes equally often.")
+    ] = None,
+    model: ModelOption = "scenes",
+    accelerator: AcceleratorOption = "none",
+    seed: Annotated[int, typer.Option(min=0, help="With a row's id it gives the seed of rows without one.")] = 0,
+    form: Annotated[str, typer.Option("--format", help="files, webdataset or parquet.")] = "files",
+    shard_size: Annotated[int, typer.Option(min=1, help="Pictures of a shard.")] = 1000,
+    batch_size: BatchOption = 16,
+    ray: Annotated[bool, typer.Option("--ray", help="Draw by workers on Ray, on this machine or a cluster.")] = False,
+    ray_address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; implies --ray.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="On Ray; 0 takes one per GPU, or one per two CPUs.")] = 0,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    revision: RevisionOption = None,
+    local_files_only: OfflineOption = False,
+    offload: OffloadOption = False,
+    quantize: QuantizeOption = None,
+    max_memory: MemoryOption = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the pictures.")] = Path("out"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw the rows of a file, one picture per id; run it again and it goes on.
+
+    A row has a prompt and may have id, seed, accelerator, negative_prompt, height, width, aspect_ratio, guidance_scale,
+    temperature, top_k and top_p. Rows that cannot be drawn go to job/bad.jsonl with the reason, and the exit code is 1.
+    """
+    from stagevar.cli import show
+    from stagevar.cli.progress import job as bar
+    from stagevar.jobs.cluster import Cluster
+    from stagevar.jobs.drawn import Drawer
+    from stagevar.jobs.job import Job
+    from stagevar.jobs.rows import Source
+    from stagevar.jobs.store import FORMATS, Store
+    from stagevar.registry import parse
+    from stagevar.request import Request
+
+    if (rows is None) == (balanced is None):
+        raise OptionError("give a file of rows, or --balanced N for a class model")
+    if form not in FORMATS:
+        raise OptionError(f"--format must be one of {', '.join(FORMATS)}, not {form}")
+    if workers and not (ray or ray_address is not None):
+        raise OptionError("--workers are those of Ray; give --ray too")
+    accelerator = str(parse(accelerator))
+    source = None if rows is None else Source.read(rows)
+    store = Store(read_place(output, folder=True), form, shard_size)
+    place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    settings: dict[str, Any] = {"model": model, "revision": revision, "accelerator": accelerator, "seed": seed}
+    settings |= {"weights": weights and str(weights), "dtype": dtype, "quantize": quantize, "balanced": balanced}
+    given, total = (source, source.count()) if source is not None else _classes(place, balanced or 0)
+    job = Job(given, store, settings, batch_size)
+    with job.open() as ledger, bar(total, quiet=quiet) as told:
+        if ray or ray_address is not None:
+            place.fetch([Request("any", accelerator=accelerator)])
+            load = place.settings | {"source": model, "accelerator": accelerator}
+            with Cluster(load, seed, batch_size, workers, ray_address or "") as cluster:
+                done = job.run(ledger, cluster, total, told)
+        else:
+            pipe = place.ready([Request("any", accelerator=accelerator)])
+            pipe.accelerator = parse(accelerator)
+            drawer = Drawer(pipe, seed, batch_size)
+            done = job.run(ledger, lambda found: (each for window in found for each in drawer(window)), total, told)
+    show.job(done, job, as_json=as_json, quiet=quiet)
+    if done.bad:
+        raise typer.Exit(1)
+
+
+def _classes(place: Place, pictures: int) -> tuple[Any, int]:
+    """The rows of ``--balanced``, and how many there are."""
+    from stagevar.jobs.rows import balanced
+    from stagevar.loading.sources import outline
+
+    classes = getattr(getattr(outline(place.resolve()), "config", None), "classes", None)
+    if classes is None:
+        raise OptionError(f"{place.model} takes prompts, not classes; give a file of rows")
+    return balanced(pictures, classes), pictures

@@ -1,0 +1,1 @@
+"""Batch jobs: many prompts to pictures on disk, resumable."""

@@ -1,0 +1,116 @@
+"""Rows to encoded pictures: what every worker of a job does, here or on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from stagevar.drawing import batches, read_prompts
+from stagevar.errors import NumericError, RequestError, first_line
+from stagevar.jobs.rows import Bad, Numbered
+from stagevar.pipeline import Pipeline
+from stagevar.prepared import Prepared
+from stagevar.record import png_fields, records
+from stagevar.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A finished picture.
+
+    Attributes:
+        id: of its row.
+        digest: of its row.
+        png: the file's contents, with the record inside.
+        record: what repeats the picture, and under ``scales`` what ran.
+    """
+
+    id: str
+    digest: bytes
+    png: bytes
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """Draws the rows of a job with one model.
+
+    Attributes:
+        pipe: the model.
+        seed: of the job.
+        batch_size: pictures at once.
+    """
+
+    pipe: Pipeline
+    seed: int
+    batch_size: int
+
+    def __call__(self, rows: Sequence[Numbered]) -> Iterator[list[Drawn] | Bad]:
+        """Draw rows, those of one size together. A row that the model cannot draw harms no other.
+
+        Yields:
+            The pictures of a batch as soon as they are there, or a row that cannot be drawn.
+        """
+        ready: list[tuple[Numbered, Prepared]] = []
+        for each in rows:
+            try:
+                ready.append((each, self.pipe.prepare(each.row.request(self.seed))))
+            except RequestError as error:
+                yield Bad(each.number, each.row.id, str(error))
+        for positions in batches([prepared for _, prepared in ready], self.batch_size):
+            batch = []
+            for each, request in self._read([ready[i] for i in positions]):
+                if isinstance(request, RequestError):
+                    yield Bad(each.number, each.row.id, str(request))
+                else:
+                    batch.append((each, request))
+            if batch:
+                yield from self._batch(batch)
+
+    def _read(self, batch: Sequence[tuple[Numbered, Prepared]]) -> list[tuple[Numbered, Request | RequestError]]:
+        """The requests with their prompts read: all at once, or if one is refused one by one."""
+        rows, requests = [each for each, _ in batch], [prepared.request for _, prepared in batch]
+        with suppress(RequestError):
+            return list(zip(rows, read_prompts(self.pipe.model, requests, len(batch)), strict=True))
+        found: list[tuple[Numbered, Request | RequestError]] = []
+        for each, request in zip(rows, requests, strict=True):
+            try:
+                found.append((each, read_prompts(self.pipe.model, [request], 1)[0]))
+            except RequestError as error:
+                found.append((each, error))
+        return found
+
+    def _batch(self, batch: Sequence[tuple[Numbered, Request]]) -> Iterator[list[Drawn] | Bad]:
+        """One batch; if numbers fail in it, its pictures one by one, so that it is known which."""
+        try:
+            *_, event = self.pipe.events([request for _, request in batch], batch_size=len(batch))
+        except NumericError as error:
+            if len(batch) == 1:
+                yield Bad(batch[0][0].number, batch[0][0].row.id, first_line(error))
+                return
+            for one in batch:
+                yield from self._batch([one])
+            return
+        result = event.result
+        assert result is not None
+        passes = [asdict(each) for each in result.trace.records]
+        done = []
+        for i, ((each, _), image) in enumerate(zip(batch, result.images, strict=True)):
+            record = records(result.trace)[i]
+            scales = [
+                {**one, "images": len(one["images"])} for one in passes if i in one["images"] and one["run"] != "skip"
+            ]
+            kept = {"id": each.row.id, **record, "scales": scales}
+            done.append(Drawn(each.row.id, each.row.digest(), encoded(image, record), kept))
+        yield done
+
+
+def encoded(image: Image.Image, record: dict[str, Any]) -> bytes:
+    """A PNG file of a picture and the record that repeats it."""
+    image.save(buffer := BytesIO(), format="png", pnginfo=png_fields(record))
+    return buffer.getvalue()

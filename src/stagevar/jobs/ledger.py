@@ -1,0 +1,146 @@
+"""Which rows of a job are finished: one SQLite file, so that a kill at any moment leaves a whole record."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stagevar.errors import OptionError, OutputError, quoted
+from stagevar.jobs.drawn import Drawn
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS job (settings TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS finished (id TEXT PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, id TEXT, png BLOB, record TEXT);
+CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, pictures INTEGER NOT NULL);
+"""
+
+AT_ONCE = 500
+"""Ids per question; SQLite takes at most 999 variables."""
+
+
+class Ledger:
+    """The record of a job, for one process at a time.
+
+    A row is finished once its picture is safe: on disk as a file, or waiting in here for the shard that it goes into.
+
+    Args:
+        path: of the file; it is made if it is not there.
+        settings: what all rows of the job have in common, as plain data.
+
+    Raises:
+        OptionError: the record is of a job with other settings, which the message names, or another process has it.
+        OutputError: it cannot be written, or is no such record.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._begin(settings)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _begin(self, settings: Mapping[str, Any]) -> None:
+        """Take the file, and compare the settings with those that it holds."""
+        with self._told():
+            for name, value in (("locking_mode", "EXCLUSIVE"), ("journal_mode", "WAL"), ("synchronous", "NORMAL")):
+                self._db.execute(f"PRAGMA {name}={value}")
+            self._db.executescript(TABLES)
+            with self._transaction():
+                known = self._db.execute("SELECT settings FROM job").fetchone()
+                if known is None:
+                    self._db.execute("INSERT INTO job VALUES (?)", (json.dumps(dict(settings)),))
+        for name, value in json.loads(known[0]).items() if known else ():
+            if settings.get(name) != value:
+                said = f"{self.path.parent.parent} holds a job with {name} {quoted(value)}, not"
+                raise OptionError(f"{said} {quoted(settings.get(name))}; give the same to go on, or another folder")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._db.close()
+
+    @property
+    def count(self) -> int:
+        """Rows that are finished."""
+        with self._told():
+            return int(self._db.execute("SELECT COUNT(*) FROM finished").fetchone()[0])
+
+    def finished(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Those of the given rows that are finished, and the digest of each."""
+        found: dict[str, bytes] = {}
+        with self._told():
+            for start in range(0, len(ids), AT_ONCE):
+                part = ids[start : start + AT_ONCE]
+                marks = ",".join("?" * len(part))
+                found |= dict(self._db.execute(f"SELECT id, digest FROM finished WHERE id IN ({marks})", part))
+        return found
+
+    def finish(self, drawn: Sequence[Drawn], *, waiting: bool) -> None:
+        """Note rows as finished; with ``waiting`` their pictures are kept here until ``shelve``."""
+        with self._told(), self._transaction():
+            self._db.executemany("INSERT INTO finished VALUES (?, ?)", [(each.id, each.digest) for each in drawn])
+            if waiting:
+                kept = [(each.id, each.png, json.dumps(each.record)) for each in drawn]
+                self._db.executemany("INSERT INTO waiting (id, png, record) VALUES (?, ?, ?)", kept)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Pictures that wait for their shard, and their bytes."""
+        with self._told():
+            pictures, size = self._db.execute("SELECT COUNT(*), TOTAL(LENGTH(png)) FROM waiting").fetchone()
+            return int(pictures), int(size)
+
+    @property
+    def shard(self) -> int:
+        """Number of the next shard."""
+        with self._told():
+            return int(self._db.execute("SELECT COUNT(*) FROM shards").fetchone()[0])
+
+    def next_for_shard(self, most: int) -> list[Drawn]:
+        """The pictures that have waited longest."""
+        with self._told():
+            rows = self._db.execute("SELECT id, png, record FROM waiting ORDER BY place LIMIT ?", (most,))
+            return [Drawn(name, b"", png, json.loads(record)) for name, png, record in rows]
+
+    def shelve(self, ids: Iterable[str]) -> None:
+        """Note that the next shard, which holds these rows, is on disk."""
+        with self._told(), self._transaction():
+            known = [(each,) for each in ids]
+            self._db.execute("INSERT INTO shards VALUES (?, ?)", (self.shard, len(known)))
+            self._db.executemany("DELETE FROM waiting WHERE id = ?", known)
+
+    @contextmanager
+    def _transaction(self) -> Any:
+        self._db.execute("BEGIN")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _told(self) -> Any:
+        """Failures of the file as errors of ours."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                said = f"another process works on {self.path.parent.parent}; wait for it, or stop it"
+                raise OptionError(said) from None
+            raise OutputError(f"cannot write {self.path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise OutputError(f"{self.path} is damaged or no record of a job: {error}; give another folder") from None

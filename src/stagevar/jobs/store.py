@@ -1,0 +1,137 @@
+"""Where finished pictures go: a file each, or shards of many, as WebDataset archives or Parquet tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+from stagevar.errors import MissingExtraError, OptionError
+from stagevar.files import replacing
+from stagevar.jobs.drawn import Drawn
+
+Format = Literal["files", "webdataset", "parquet"]
+FORMATS: tuple[Format, ...] = ("files", "webdataset", "parquet")
+
+SHARD_BYTES = 2**28
+"""Bytes of pictures that fill a shard, however few they are."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that a job writes to.
+
+    Attributes:
+        folder: of the pictures.
+        format: ``files`` writes ``ID.png`` and ``ID.json``; ``webdataset`` writes ``00000.tar`` and so on with the same
+            members; ``parquet`` writes ``00000.parquet`` with the columns id, prompt, seed, accelerator, image (bytes
+            and path, as the datasets library reads pictures) and record.
+        shard_size: pictures of a shard.
+
+    Raises:
+        OptionError: no such format.
+        MissingExtraError: Parquet without pyarrow.
+    """
+
+    folder: Path
+    format: Format = "files"
+    shard_size: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise OptionError(f"format must be one of {', '.join(FORMATS)}, not {self.format}")
+        if self.format == "parquet":
+            _pyarrow()
+
+    @property
+    def shards(self) -> bool:
+        return self.format != "files"
+
+    def refuses(self, name: str) -> str:
+        """Why no picture of this id can be written, or ""."""
+        if self.format == "webdataset" and "." in name:
+            return f"the id {name} has a dot, behind which WebDataset reads the kind of a member"
+        if not self.shards and (found := [p for p in self._files(name) if os.path.lexists(p) and not _ours(p, name)]):
+            return f"{found[0]} is there already, and not from this job"
+        return ""
+
+    def write(self, drawn: Sequence[Drawn]) -> None:
+        """Write pictures as files.
+
+        Raises:
+            OutputError
+        """
+        for each in drawn:
+            picture, record = self._files(each.id)
+            with replacing(record) as temporary:
+                temporary.write_text(json.dumps(each.record), encoding="utf-8")
+            with replacing(picture) as temporary:
+                temporary.write_bytes(each.png)
+
+    def write_shard(self, number: int, drawn: Sequence[Drawn]) -> Path:
+        """Write a shard, which appears whole or not at all.
+
+        Raises:
+            OutputError
+        """
+        suffix = "tar" if self.format == "webdataset" else "parquet"
+        path = self.folder / f"{number:05d}.{suffix}"
+        with replacing(path) as temporary:
+            (_write_tar if self.format == "webdataset" else _write_parquet)(temporary, drawn)
+        return path
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.folder / f"{name}.png", self.folder / f"{name}.json"
+
+
+def _ours(path: Path, name: str) -> bool:
+    """Whether a file is of a picture that this job had begun to write when it was stopped."""
+    beside = path.with_name(f"{name}.json")
+    try:
+        record = json.loads(beside.read_bytes())
+        return bool(record["id"] == name and {"stagevar", "seed", "scales"} <= record.keys())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _write_tar(path: Path, drawn: Sequence[Drawn]) -> None:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for each in drawn:
+            for suffix, data in (("png", each.png), ("json", json.dumps(each.record).encode())):
+                member = tarfile.TarInfo(f"{each.id}.{suffix}")
+                member.size = len(data)
+                archive.addfile(member, BytesIO(data))
+
+
+def _write_parquet(path: Path, drawn: Sequence[Drawn]) -> None:
+    pa, parquet = _pyarrow()
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    texts = {name: pa.array([each.record[name] for each in drawn], pa.string()) for name in ("prompt", "accelerator")}
+    table = pa.table(
+        {
+            "id": pa.array([each.id for each in drawn], pa.string()),
+            "prompt": texts["prompt"],
+            "seed": pa.array([each.record["seed"] for each in drawn], pa.uint64()),
+            "accelerator": texts["accelerator"],
+            "image": pa.array([{"bytes": each.png, "path": f"{each.id}.png"} for each in drawn], image),
+            "record": pa.array([json.dumps(each.record) for each in drawn], pa.string()),
+        }
+    )
+    features: dict[str, Any] = {name: {"dtype": "string", "_type": "Value"} for name in table.column_names}
+    features |= {"seed": {"dtype": "uint64", "_type": "Value"}, "image": {"_type": "Image"}}
+    known = json.dumps({"info": {"features": features}})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": known}), path)
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "batch") from None
+    return pyarrow, parquet
