@@ -89,6 +89,7 @@ class Training:
             set_statistics(model, pictures[:600])
             world.furnish(model, seed)
         self.average.load_state_dict(model.state_dict())
+        self.save()
 
     def train(self) -> None:
         options, began, before = self.options, time.perf_counter(), self.seconds
