@@ -30,7 +30,8 @@ class Texture(Shapes):
 
 def _picture(scene: Scene, rng: random.Random) -> Picture:
     layout = lay_out(scene, rng)
-    brightness = 1 + CONTRAST * noise(rng.uniform(*BETAS), rng.randrange(2**32)).clip(-3, 3)
+    waves = noise(rng.uniform(*BETAS), rng.randrange(2**32)).clip(-3, 3)
+    brightness = (1 + CONTRAST * waves).astype(np.float32)
     return compose(layout.objects, background(layout.style) * brightness[..., None])
 
 
