@@ -23,10 +23,10 @@ batch-demo: setup
 	$(BIN)/stagevar batch examples/rows.jsonl -o out/batch
 
 test: setup
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
 slow: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -35,16 +35,18 @@ OURS += ["stagevar", *(f"stagevar(quality={quality})" for quality in (0.7, 0.8, 
 OTHERS = [
     "drop_last(1)",
     "drop_last(2)",
+    "drop_last(4)",
     "guidance_off(1)",
     "guidance_off(2)",
     "drop_last(1)+guidance_off(1)",
     "drop_last(1)+guidance_off(2)",
     "reuse_last(1)",
+    "lazyvar",
     "stagevar_released",
     "stagevar_paper",
 ]
-LONG = ["none", "stagevar(quality=0.0)", "stagevar", "stagevar(quality=0.8)", "drop_last(1)", "guidance_off(2)"]
-LONG += ["stagevar_released", "stagevar_paper"]
+LONG = ["none", "stagevar(quality=0.0)", "stagevar", "stagevar(quality=0.8)", "drop_last(1)", "drop_last(4)"]
+LONG += ["guidance_off(2)", "lazyvar", "stagevar_released", "stagevar_paper"]
 PROMPT = "a red circle to the left of a blue square"
 
 

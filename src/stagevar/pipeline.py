@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Never, Self, Unpack
 import torch
 from tqdm import tqdm
 
-from stagevar.accelerators.base import Accelerator, Nothing
-from stagevar.accelerators.half_cache import HalfCache
+from stagevar.accelerators.base import Accelerator
 from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_settings, expand
 from stagevar.drawing import draw, encode
 from stagevar.engine.contract.model import ScaleModel
@@ -251,7 +250,7 @@ class Pipeline:
             asked = min(batch_size, len(prepared))
             fits = {(each.schedule, each.plan): self.fit(each, asked) for each in prepared}
             batch_size = min(fit.batch for fit in fits.values())
-            prepared = [self._halved(each) if fits[each.schedule, each.plan].half_cache else each for each in prepared]
+            prepared = [fits[each.schedule, each.plan].settled(self.model, each) for each in prepared]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
         halve(self.model)
@@ -275,12 +274,6 @@ class Pipeline:
             self._fits[key] = fitted(self.model, *key)
             log.info("max_memory: %s", self._fits[key])
         return self._fits[key]
-
-    def _halved(self, prepared: Prepared) -> Prepared:
-        """The same picture with keys and values in bfloat16."""
-        plain = isinstance(prepared.accelerator, Nothing)
-        chosen = HalfCache() if plain else prepared.accelerator + HalfCache()
-        return self.prepare(replace(prepared.request, accelerator=chosen))
 
     def encode(self, prompt: str) -> EncodedPrompt:
         """Read a prompt once, to give it in place of its text as often as wanted.

@@ -142,11 +142,11 @@ def _named(accelerator: str) -> Iterator[None]:
 
 
 def revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -> Plan:
-    """The accelerator's answer after a scale; its errors name it."""
+    """The accelerator's answer after a pass, the last scale of which is ``at``; its errors name it."""
     with _named(f"{accelerator}, after scale {at.k}"):
         answer = accelerator.revise(plan, at, signals)
     _checked(answer, len(plan), str(accelerator))
-    if answer.scales[: at.k + 1] != plan.scales[: at.k + 1]:
+    if answer.scales[: at.k + 1] != plan.scales[: at.k + 1] or answer.pass_of(at.k) != plan.pass_of(at.k):
         raise OptionError(f"{accelerator} revised scale {at.k} or one before it, which has run")
     return answer
 
@@ -155,6 +155,6 @@ def _rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals:
     """Ask an online accelerator about a picture of the same signals at every scale, so that a sum whose plans cannot
     run is found before anything is drawn."""
     for at in scales(schedule) if accelerator.online else ():
-        if plan[at.k].run != "skip":
+        if plan.ends_pass(at.k):
             seen = signals if plan[at.k].branch == "both" else replace(signals, flips=None)
             plan = revised(accelerator, plan, at, seen)

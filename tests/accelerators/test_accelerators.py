@@ -22,9 +22,9 @@ from stagevar.registry import known, parse
 from stagevar.request import Request
 
 PIPES = {"infinity": Pipeline(tiny("infinity")), "scenes": Pipeline(tiny("scenes"))}
-TEXTS = ["none", "drop_last(1)", "guidance_off(2)", "guidance_off(2, branch='null')", "reuse_last(1)"]
-SUMS = ["drop_last(1)+guidance_off(1)", "guidance_off(2)+reuse_last(1)"]
-ALL = [*TEXTS, *SUMS, "stagevar_released", "stagevar_paper", "stagevar", "stagevar(quality=0.0)"]
+CONTROLS = ["drop_last(1)", "drop_last(4)", "guidance_off(2)", "guidance_off(2, branch='null')", "reuse_last(1)"]
+SUMS = ["drop_last(1)+guidance_off(1)", "drop_last(1)+lazyvar(shares=(0.4, 0.2))", "guidance_off(2)+reuse_last(1)"]
+ALL = ["none", *CONTROLS, *SUMS, "lazyvar", "stagevar_released", "stagevar_paper", "stagevar", "stagevar(quality=0.0)"]
 PROMPTS = ["a red circle", "two yellow rings", "a star above a cross"]
 
 

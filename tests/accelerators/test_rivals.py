@@ -1,16 +1,22 @@
-"""FastVAR, SparVAR and ScaleKV: plans of the published settings, and what they refuse."""
+"""FastVAR, SparVAR, ScaleKV and LazyVAR: plans of the published settings, and what they refuse."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from stagevar.accelerators.base import Facts
 from stagevar.accelerators.fastvar import FastVAR
+from stagevar.accelerators.lazyvar import LazyVAR, update_index
 from stagevar.accelerators.scalekv import ScaleKV
 from stagevar.accelerators.sparvar import SparVAR
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import WindowVotes
+from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.parts import PartRows, blocks
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.select import kept
+from stagevar.engine.plan.tokens import TokenContext
 from stagevar.errors import OptionError
 from stagevar.families.infinity.grids import SCHEDULES
 from stagevar.families.infinity.network import Infinity, InfinityConfig
@@ -18,6 +24,7 @@ from stagevar.families.tiny import randomize, tiny
 from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.measure.predict.flops import plan_flops
 from stagevar.pipeline import Pipeline
+from stagevar.registry import parse
 
 SQUARE = SCHEDULES[64, 64]
 PLAIN = Plan.uniform(13, guidance=3.0)
@@ -115,6 +122,54 @@ def test_scalekv_takes_a_table_that_ends_with_the_schedule():
         ScaleKV(table=table).plan(PLAIN, SQUARE, Facts(3, 1, True))
 
 
+def test_lazyvar_runs_what_its_note_says():
+    plan = LazyVAR().plan(PLAIN, SQUARE, FACTS)
+    assert plan.passes == (*((k,) for k in range(9)), (9, 10, 11, 12))
+    rows = [kept(plan[k].tokens.keep, Scale(SQUARE, k).tokens) for k in (9, 10, 11, 12)]
+    assert rows == [205, 160, 115, 41]
+    assert [round(plan[k].tokens.behind, 4) for k in (9, 10, 11, 12)] == [0.16, 0.06, 0.01, 0.0]
+    assert not any(scale.tokens for scale in plan.scales[:9])
+    assert LazyVAR(()).plan(PLAIN, SQUARE, FACTS) == PLAIN
+    shorter = parse("drop_last(2)+lazyvar(shares=(0.5, 1.0))").plan(PLAIN, SQUARE, FACTS)
+    assert shorter.passes[-1] == (9, 10) and shorter[10].tokens is None
+
+
+@pytest.mark.parametrize(("branch", "guidance"), [("cond", 1.0), ("null", 0.0)])
+def test_lazyvar_runs_both_branches_where_guidance_ends_within_its_pass(branch, guidance):
+    ended = PLAIN.replace([11, 12], branch=branch)
+    plan = LazyVAR().plan(ended, SQUARE, FACTS)
+    assert [(plan[k].branch, plan[k].guidance) for k in (10, 11, 12)] == [
+        ("both", g) for g in (3.0, guidance, guidance)
+    ]
+    assert LazyVAR((0.2, 0.1)).plan(ended, SQUARE, FACTS)[12].branch == branch
+    model = tiny("infinity")
+    drawn = []
+    for each in (plan, plan.replace([11, 12], group=False).replace([11, 12], branch=branch)):
+        each = Plan(each.scales[6:]).replace(range(7), tokens=None, group=False)
+        drawn.append(list(run(model, model.condition(model.blank_text(3)), model.schedule(), [each], [0]))[-1].latent)
+    assert torch.allclose(*drawn, atol=1e-4)
+
+
+def test_lazyvar_deals_the_positions_that_turned_most_to_the_largest_grid():
+    """Every position of the final grid goes to one scale at most, in the order of its update index."""
+    before, change = torch.randn(2, 8, 8, 8), torch.randn(2, 8, 8, 8)
+    turned = 1 - F.cosine_similarity(before + change, before)
+    assert torch.allclose(update_index(before + change, change)[:, 0], turned, atol=1e-6)
+    plan = LazyVAR((0.25, 0.5, 0.125)).plan(Plan.uniform(4), ((8, 8),) * 4, FACTS)
+    places = {}
+    for k in (1, 2, 3):
+        context = TokenContext(k, (8, 8), 0, 1, None, [0, 1], before + change, change, Memory())
+        places[k] = plan[k].tokens.reduce(torch.zeros(4, 64, 2), context).index
+        assert torch.equal(places[k][:2], places[k][2:])
+    for i in range(2):
+        ranked = turned[i].flatten().argsort(descending=True).tolist()
+        assert [set(places[k][i].tolist()) for k in (3, 2, 1)] == [
+            set(ranked[:8]),
+            set(ranked[8:40]),
+            set(ranked[40:56]),
+        ]
+
+
 def test_scalekv_says_before_drawing_that_a_model_caches_nothing():
     with pytest.raises(OptionError, match="caches none"):
         Pipeline(tiny("switti"))("a star", seed=1, accelerator="scalekv")
@@ -129,6 +184,10 @@ def test_scalekv_says_before_drawing_that_a_model_caches_nothing():
         ("fastvar(skip=99)", "scales"),
         ("fastvar(roles=('head',))", "roles"),
         ("fastvar+drop_last(1)", "both decide the axis 'run'"),
+        ("lazyvar(shares=(0.5, 0.0))", "shares"),
+        ("lazyvar(shares=(0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1))", "runs 7 scales"),
+        ("lazyvar+stagevar", "both decide the axis 'tokens'"),
+        ("lazyvar+reuse_last(1)", "both decide the axis 'tokens'"),
         ("sparvar(windows=())", "window"),
         ("sparvar(windows=('a',))", "whole numbers"),
         ("scalekv(budget=0.0)", "budget"),

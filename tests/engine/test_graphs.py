@@ -89,8 +89,12 @@ def equal(found: list[Tensor], wanted: list[Tensor], variant: str) -> None:
         torch.testing.assert_close(one, other, atol=0 if exact else 2e-4, rtol=0 if exact else 1e-3)
 
 
+LAZY = "lazyvar(shares=(0.5, 0.3))"
+SOME = ("guidance_off(2)", "drop_last(1)", "reuse_last(1)", LAZY)
 CASES = [(variant, "none") for variant in VARIANTS]
-CASES += [(name, how) for name in ("hart", "infinity") for how in ("guidance_off(2)", "drop_last(1)", "reuse_last(1)")]
+CASES += [
+    (name, how) for name in ("hart", "infinity") for how in ("guidance_off(2)", "drop_last(1)", "reuse_last(1)", LAZY)
+]
 
 
 @pytest.mark.parametrize(("variant", "accelerator"), CASES)
@@ -104,7 +108,7 @@ def test_replays_draw_other_prompts_and_seeds_as_the_loop_does(variant: str, acc
         records = [[(r.rows, r.cached, r.branch, r.run) for r in each.trace.records] for each in (found, wanted)]
         assert records[0] == records[1]
     executed = len(found.trace.executed(0))
-    left = {"reuse_last(1)": 2}.get(accelerator, 0)
+    left = {"reuse_last(1)": 2, LAZY: 2}.get(accelerator, 0)
     assert len(recorder.tapes) == 2 * (executed - left), "every scale of both kinds was captured once"
 
 

@@ -38,7 +38,9 @@ SUMS = (
     "drop_last(1)+guidance_off(2)",
     "guidance_off(2)+reuse_last(1)",
     "drop_last(1)+stagevar(quality=0.2)",
+    "drop_last(4)",
     "fastvar(skip=1)+sparvar",
+    "lazyvar(shares=(0.6, 0.3))+guidance_off(2)",
 )
 FIELDS = ("guidance_off(3, branch='null')", "stagevar_released(skip=0, single=2)", "stagevar(quality=0.0)")
 ACCELERATORS = (*known(), *FIELDS, *SUMS)

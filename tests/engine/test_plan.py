@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from stagevar.engine.plan.plan import Plan, ScalePlan
+from stagevar.engine.plan.select import Select
 from stagevar.errors import OptionError
 
 
@@ -88,6 +89,43 @@ def test_a_plan_has_a_sensible_number_of_scales(length: Any) -> None:
     with pytest.raises(OptionError, match="a plan has 1 to 1000 scales, not") as raised:
         Plan.uniform(length)
     assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"group": True}, "scale 0 cannot share the pass of a scale before it"),
+        ({"group": [False, True, True, 1, True]}, "group must be True or False, not 1"),
+        (
+            {"group": [False, False, True, False, False], "branch": ["both", "both", "cond", "cond", "cond"]},
+            "scales 1 and 2 share a pass but run the branches 'both' and 'cond'",
+        ),
+        (
+            {"group": [False, False, False, True, False], "run": ["full", "full", "full", "reuse", "full"]},
+            "scale 3 reuses hidden states, so it has no pass to share",
+        ),
+        (
+            {
+                "group": [False, False, False, True, False],
+                "tokens": [None, None, None, Select(0.5, source=2), None],
+            },
+            "scale 3 reads maps of scale 2, which runs in the same pass",
+        ),
+        (
+            {"group": [False, True, True, True, True], "tokens": [None, Select(0.5), None, None, None]},
+            "scale 1 cannot restore rows from a scale before it, as none runs",
+        ),
+    ],
+)
+def test_scales_that_cannot_share_a_pass_are_named(fields, said):
+    with pytest.raises(OptionError, match=said):
+        Plan.uniform(5, **fields)
+
+
+def test_rows_are_restored_from_what_ran_before_the_pass():
+    plan = Plan.uniform(5, tokens=[None, None, None, Select(0.5), Select(0.5)]).replace([3, 4], group=True)
+    assert [read.scale for k in (3, 4) for read in plan.reads[k]] == [1, 1]
+    assert plan.pass_of(3) == (2, 3, 4) and plan.pass_of(1) == (1,)
 
 
 def test_keys_and_values_are_kept_in_one_dtype() -> None:

@@ -33,6 +33,8 @@ ACCELERATORS = [
     "drop_last(1)",
     "guidance_off(2)",
     "reuse_last(1)",
+    "drop_last(4)",
+    "lazyvar",
     "stagevar_released",
     "stagevar_paper",
     "drop_last(1)+guidance_off(2)",
@@ -116,6 +118,26 @@ def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
     plan = Plan.uniform(count).replace(range(2, count), cache=votes).replace([count - 1], attend=(pattern,), **rows)
     close_to_torch(model, plan)
     close_to_torch(model, Plan.uniform(count, cache=Recent(2, 1)).replace([count - 1, count - 2], attend=(pattern,)))
+
+
+GROUPS = {
+    "all rows": {},
+    "few rows": {"tokens": Select(0.4, restore_by="zero_code")},
+    "parts": {"parts": (PartRows(0.5, source=1),)},
+    "nothing cached": {"cache": "none"},
+}
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("fields", GROUPS.values(), ids=GROUPS)
+def test_scales_that_share_a_pass_cost_what_torch_counts(family, fields):
+    model = MODELS[family]
+    late = range(len(model.schedule()) - 3, len(model.schedule()))
+    plan = Plan.uniform(len(model.schedule()), branch="cond").replace(late, **fields).replace(late[1:], group=True)
+    close_to_torch(model, plan)
+    apart = plan.replace(late, group=False)
+    both = (plan_flops(model, model.schedule(), each, 7) for each in (plan, apart))
+    assert next(both) == next(both)
 
 
 def test_a_pattern_spares_what_it_does_not_show():

@@ -74,6 +74,7 @@ def test_the_prediction_is_what_pytorch_allocates(family: str, batch: int) -> No
 AXES: dict[str, Callable[[int], dict[str, object]]] = {
     "parts": lambda depth: {"parts": (PartRows(0.5, source=2),)},
     "pattern": lambda depth: {"attend": (Local((1, 3), 1, 8),)},
+    "group": lambda depth: {"group": True},
     "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
 }
 

@@ -20,7 +20,7 @@ from stagevar.request import Request
 
 pytestmark = pytest.mark.slow
 
-CONTROLS = ["drop_last(1)", "guidance_off(2)", "guidance_off(2, branch='null')", "reuse_last(1)"]
+CONTROLS = ["drop_last(1)", "drop_last(4)", "guidance_off(2)", "guidance_off(2, branch='null')", "reuse_last(1)"]
 SUMS = ["drop_last(1)+guidance_off(2)", "drop_last(1)+stagevar"]
 RUN = ["stagevar", "stagevar(quality=0.0)", "stagevar_released", "stagevar_paper", *CONTROLS, *SUMS]
 PLANNED = sorted({*known(), *RUN})

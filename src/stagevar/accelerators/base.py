@@ -79,8 +79,8 @@ class Accelerator:
         return plan
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
-        """One picture's plan after scale ``at`` has run; only later scales may differ. Must be a pure function: it
-        is also asked about two made-up pictures before anything is drawn.
+        """One picture's plan after scale ``at`` has run, of scales that share a pass the last; only later scales may
+        differ. Must be a pure function: it is also asked about two made-up pictures before anything is drawn.
 
         Args:
             plan: the picture's plan so far.

@@ -188,7 +188,8 @@ def explanation(answer: Mapping[str, Any]) -> None:
     table = _table(*columns, gap=1)
     for row in answer["rows"]:
         guidance = "-" if row["guidance"] is None else f"{row['guidance']:.3g}"
-        cells = row["scale"], row["grid"], row["stage"] or "-", row["run"], row["branch"]
+        run = f"{row['run']} with {row['group'][0]}" if row["scale"] in row["group"][1:] else row["run"]
+        cells = row["scale"], row["grid"], row["stage"] or "-", run, row["branch"]
         tokens = row["tokens"].replace("(", " (")  # where a narrow terminal may break it
         figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
         table.add_row(*map(str, (*cells, tokens, *figures)))

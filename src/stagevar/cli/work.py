@@ -85,5 +85,4 @@ class Work:
 
 def _trace(fields: dict[str, Any]) -> Trace:
     """A trace from the plain data that another process has put."""
-    passes = [each | {name: tuple(each[name]) for name in ("grid", "images")} for each in fields["records"]]
-    return Trace(**fields | {"records": [ScaleRecord(**each) for each in passes]})
+    return Trace(**fields | {"records": [ScaleRecord.of(each) for each in fields["records"]]})

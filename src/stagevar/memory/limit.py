@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 
+from stagevar.accelerators.base import Nothing
 from stagevar.accelerators.half_cache import HalfCache
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
@@ -18,7 +19,7 @@ from stagevar.families.family import TextReader
 from stagevar.loading.source import Source
 from stagevar.loading.sources import outline
 from stagevar.memory.predict import RunBytes, run_bytes
-from stagevar.prepared import facts, prepare
+from stagevar.prepared import Prepared, facts, prepare
 from stagevar.request import Request
 
 INTERPRETER = 385 * 2**20
@@ -71,6 +72,14 @@ class Fit:
         fewer = f" in place of {self.asked}" if self.batch < self.asked else ""
         moved = ", text encoder on the CPU between prompts" * self.offload
         return f"{pictures}{fewer}{moved}{', keys and values in bfloat16' * self.half_cache}: {amount(self.need)}"
+
+    def settled(self, model: ScaleModel, prepared: Prepared) -> Prepared:
+        """A picture as it is drawn within the limit: with keys and values in bfloat16 if they are."""
+        if not self.half_cache:
+            return prepared
+        plain = isinstance(prepared.accelerator, Nothing)
+        chosen = HalfCache() if plain else prepared.accelerator + HalfCache()
+        return prepare(model, replace(prepared.request, accelerator=chosen))
 
 
 def fitted(model: ScaleModel, schedule: Schedule, plan: Plan, batch: int, limit: int, held: Held) -> Fit:

@@ -43,7 +43,8 @@ class ScaleBytes:
         grid: its height and width in tokens.
         cache: bytes of cached keys and values after this scale, over all layers. The last scale caches nothing; its
             entry is the cache that it started with.
-        peak: most bytes that are alive at once while it runs, without the weights.
+        peak: most bytes that are alive at once while it runs, without the weights. Of scales that share a pass the
+            first has the network's.
     """
 
     scale: int
@@ -137,16 +138,16 @@ def _measured(
     text_length: int,
     quantize: str = "",
 ) -> RunBytes:
-    ledger, scales, keys, entry = Ledger(), [], dict[str, int](), dict[str, int]()
+    ledger, scales, keys, entry = Ledger(), [], [dict[str, int]() for _ in schedule], dict[str, int]()
 
     def look(name: str, k: int, tensor: Tensor) -> None:
         kind, _, layer = name.partition(".")
         if kind == "attended":
             stored = stored_in(plan) or tensor.dtype
-            keys[layer] = 2 * tensor.numel() * stored.itemsize
-            entry[layer] = keys[layer] // tensor.shape[2]
+            keys[k][layer] = 2 * tensor.numel() * stored.itemsize
+            entry[layer] = keys[k][layer] // tensor.shape[2]
         elif kind == "kept":
-            keys[layer] = entry[layer] * tensor.shape[2]
+            keys[k][layer] = entry[layer] * tensor.shape[2]
 
     with FakeTensorMode(allow_non_fake_inputs=True), _shadow(model, dtype, text_length, quantize) as ghost:
         text = ghost.encode_text([""] * batch)
@@ -154,11 +155,11 @@ def _measured(
             condition = ghost.condition(text)
             conditioned = ledger.lap()
             steps = run(ghost, condition, schedule, [plan] * batch, list(range(batch)), noise=_noise, tap=look)
-            latent, cache = None, 0
+            latent, cache, held = None, 0, dict[str, int]()
             for step in steps:
                 k = step.scale
                 if model.causal and plan[k].run == "full" and plan[k].cache != "none" and k != plan.executed[-1]:
-                    cache = sum(keys.values())
+                    cache = sum((held := held | keys[k]).values())
                 scales.append(ScaleBytes(k, schedule[k], cache, ledger.lap()))
                 latent = step.latent
             del step, steps, condition

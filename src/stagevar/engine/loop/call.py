@@ -39,6 +39,27 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a pass yields of one scale.
+
+    Attributes:
+        hidden: (R, r, C) states that the logits were made of.
+        logits: (n, r, ...), guided and divided by the temperature.
+        index: (n, r) positions of the rows, None meaning all.
+        processed: rows that the parts of all blocks have processed, in sum over parts.
+        cached: positions per row that the cache held before the pass, a mean over layers.
+        flips: (n,) share of codes whose most likely value guidance changed, where both branches ran.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    index: Tensor | None
+    processed: int
+    cached: int
+    flips: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What is drawn, and how.
 

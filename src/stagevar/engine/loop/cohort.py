@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from stagevar.engine.grids.grid import Scale, scales
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.cache import KVCache
-from stagevar.engine.loop.call import Call
+from stagevar.engine.loop.call import Call, Output
 from stagevar.engine.loop.places import KeyPlaces
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.parts import rule_at
@@ -31,6 +31,7 @@ class Cohort:
         memory: maps of earlier scales that a later one needs.
         latent: (n, D, H, W).
         change: (n, D, H, W), what the last scale that ran added to it.
+        outputs: by scale, what a pass has yielded whose codes are not added yet.
     """
 
     images: tuple[int, ...]
@@ -41,6 +42,7 @@ class Cohort:
     memory: Memory
     latent: Tensor
     change: Tensor
+    outputs: dict[int, Output] = field(default_factory=dict)
 
     @classmethod
     def start(cls, call: Call, condition: Condition) -> Cohort:
@@ -51,11 +53,13 @@ class Cohort:
         return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
-        """Regroup by the shape of the images' plans at scale k."""
+        """Regroup by the shape of the images' plans at scale k and at those that share its pass."""
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
             plan = call.plans[image]
-            groups.setdefault((plan[k].shape, after(plan, k)), []).append(position)
+            members = plan.pass_of(k)
+            shapes = tuple(plan[j].shape for j in members)
+            groups.setdefault((members, shapes, after(plan, members[-1])), []).append(position)
         if len(groups) == 1:
             return [self]
         return [self._part(positions, call) for positions in groups.values()]

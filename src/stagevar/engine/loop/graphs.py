@@ -126,7 +126,7 @@ class Replays:
             if branch != "both":
                 self._cache.narrow(images)
             cohort = self._cohort(call, branch, self._latent)
-            graph, result = self._capture(partial(scored, Pass(call, cohort, k)))
+            graph, result = self._capture(partial(_alone, Pass(call, cohort, k)))
             self._captured[k] = _Captured(graph, result, self._cache.lengths)
         self._cache.restart()
         return self._cohort(call, "both", call.model.empty_latent(len(images), call.schedule))
@@ -147,6 +147,12 @@ class Replays:
         found.graph.replay()
         self._cache.lengths = found.after
         return found.result
+
+
+def _alone(work: Pass) -> Scored:
+    """Blocks and head of a scale that has a pass of its own."""
+    (found,) = scored([work])
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.noise import Uniforms, uniforms
 from stagevar.engine.loop.attention import fastest_attention
-from stagevar.engine.loop.call import Call, Tap
+from stagevar.engine.loop.call import Call, Output, Tap
 from stagevar.engine.loop.cohort import Cohort
-from stagevar.engine.loop.forward import Output, forward
+from stagevar.engine.loop.forward import forward
 from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.scale_pass import Pass
@@ -29,7 +29,8 @@ from stagevar.engine.plan.signals import Signals, readings, told
 from stagevar.errors import Cancelled, NumericError, OptionError
 
 Revise = Callable[[int, Plan, Scale, Signals], Plan]
-"""``(image, its plan, the scale that ran, its signals)`` to the plan from the next scale on."""
+"""``(image, its plan, the scale that ran, its signals)`` to the plan from the next scale on. Of scales that share a
+pass only the last is asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def run(
         schedule: grids of the scales.
         plans: one per image; images may differ in any field.
         seeds: one per image; the same seed gives the same noise in every plan and batch.
-        revise: asked for an image's plan after every scale that ran; signals are measured only if it is given.
+        revise: asked for an image's plan after every pass; signals are measured only if it is given.
         forced: codes (n, M) or (n, M, d) per scale to take instead of drawn ones.
         noise: source of the random numbers; images of equal seeds get equal ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
@@ -136,7 +137,7 @@ def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
 
 def _revised(plan: Plan, before: Plan, k: int) -> Plan:
     """The plan that an accelerator returned, if it keeps to what has happened."""
-    if plan.scales[: k + 1] != before.scales[: k + 1]:
+    if plan.scales[: k + 1] != before.scales[: k + 1] or plan.pass_of(k) != before.pass_of(k):
         raise OptionError(f"a revised plan differs at scale {k} or before, which has run")
     return plan
 
@@ -147,10 +148,11 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
     cached, processed, signals = cohort.cache.mean_length, 0, list[Signals]()
     cohort.narrow(work.plan.branch)
     if work.plan.run != "skip":
-        work.show("begin", cohort.latent)
-        output = forward(work)
+        if work.k == work.members[0]:
+            cohort.outputs = forward([Pass(work.call, cohort, k) for k in work.members])
+        output = cohort.outputs.pop(work.k)
         work.show("logits", output.logits)
-        processed = output.processed
+        cached, processed = output.cached, output.processed
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
@@ -171,15 +173,16 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         rows=round(processed / (model.depth * len(model.layers[0].parts))),
         cached=cached,
         milliseconds=0.0,
+        group=work.members if len(work.members) > 1 else (),
     )
     return record, signals
 
 
 def _read(work: Pass, output: Output) -> list[Signals]:
-    """The signals that accelerators decide by, if any. The host reads the device here and nowhere else in a pass: it
-    waits until the pass is done, so that its clock has the time of the device."""
+    """The signals that accelerators decide by, if any; they decide after a whole pass. The host reads the device here
+    and nowhere else in a pass: it waits until the pass is done, so that its clock has the time of the device."""
     cohort, numbers = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
-    if work.call.revised:
+    if work.call.revised and work.whole.ends_pass(work.k):
         numbers += readings(output.logits, output.flips, cohort.change, cohort.latent)
     read = torch.cat(numbers).cpu().split([len(each) for each in numbers])
     (sound,), *signals = (each.tolist() for each in read)

@@ -1,4 +1,4 @@
-"""One pass of one cohort: what its parts ask about the plan."""
+"""One scale of one pass of one cohort: what its parts ask about the plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stagevar.engine.plan.reads import Read, guided
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of one cohort through the network at scale k."""
+    """The passage of one cohort through the network at scale k, alone or beside other scales."""
 
     call: Call
     cohort: Cohort
@@ -62,10 +62,15 @@ class Pass:
         """What later scales read of this one."""
         return frozenset(read for read in self.read_later if read.scale == self.k)
 
+    @cached_property
+    def members(self) -> tuple[int, ...]:
+        """The scales that share the pass, this one included."""
+        return self.whole.pass_of(self.k)
+
     @property
     def before(self) -> int:
-        """The scale that ran before this one, -1 if none did."""
-        return max((j for j in self.whole.executed if j < self.k), default=-1)
+        """The last scale that ran before the pass, -1 if none did."""
+        return max((j for j in self.whole.executed if j < self.members[0]), default=-1)
 
     @cached_property
     def placed(self) -> bool:

@@ -18,7 +18,7 @@ from stagevar.files import replacing
 
 @dataclass(frozen=True, slots=True)
 class ScaleRecord:
-    """One pass over one scale by the images that share its plan.
+    """One scale of one pass by the images that share its plan.
 
     Attributes:
         scale: index of the scale.
@@ -27,8 +27,10 @@ class ScaleRecord:
         run: what the plan asked for.
         branch: the branches that ran.
         rows: token rows that went through the network, over all images and branches.
-        cached: positions per row in the cache before this scale, a mean over layers.
-        milliseconds: wall-clock time of the pass, device work, regrouping and revised plans included.
+        cached: positions per row in the cache before the pass, a mean over layers.
+        milliseconds: wall-clock time since the record before, device work, regrouping and revised plans included. Of
+            scales that share a pass the first has the time of the network.
+        group: the scales that shared the pass, empty if it ran alone.
     """
 
     scale: int
@@ -39,6 +41,12 @@ class ScaleRecord:
     rows: int
     cached: int
     milliseconds: float
+    group: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> ScaleRecord:
+        """The record of plain data, as JSON has it."""
+        return cls(**fields | {name: tuple(fields[name]) for name in ("grid", "images", "group")})
 
 
 @dataclass(slots=True, repr=False)
@@ -99,10 +107,11 @@ class Trace:
     def __repr__(self) -> str:
         place = f"{self.machine.get('device')}, {self.machine.get('dtype')}"
         scales = len({record.scale for record in self.records if record.run != "skip"})
+        passes = sum(record.scale == (record.group or (record.scale,))[0] for record in self.records)
         times = (self.text_milliseconds, self.network_milliseconds, self.decode_milliseconds)
         text, network, decode = (f"{spent:.0f} ms" for spent in times)
         return (
-            f"Trace({len(self.pictures)} of {self.model} on {place}: {scales} scales in {len(self.records)} passes, "
+            f"Trace({len(self.pictures)} of {self.model} on {place}: {scales} scales in {passes} passes, "
             f"text {text}, network {network}, decoder {decode})"
         )
 
@@ -161,8 +170,7 @@ def read(path: Path) -> list[Trace]:
             if fields.pop("kind") == "call":
                 traces.append(Trace(**fields))
             else:
-                lists = {name: tuple(fields[name]) for name in ("grid", "images")}
-                traces[-1].records.append(ScaleRecord(**fields | lists))
+                traces[-1].records.append(ScaleRecord.of(fields))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise OptionError(f"{path}, line {number}: not a record of a trace") from None
     return traces

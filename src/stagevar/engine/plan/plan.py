@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.plan.parts import PartRows
+from stagevar.engine.plan.passes import Passes, passes
 from stagevar.engine.plan.reads import Read, Reads, reads
 from stagevar.errors import OptionError, quoted
 
@@ -52,6 +53,10 @@ class ScalePlan:
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
         store: dtype in which keys and values are kept, equal at all scales; ``same`` is that of the blocks.
+        group: whether this scale shares the pass of the scale that runs before it. All scales of a pass are made of the
+            latent before it. Each has its own level, positions and rows, and attends as it does alone: to what the
+            cache holds, to the rows that the scales before it in the pass keep there, and to itself. Their codes are
+            added in order. Of a scale that is skipped it says nothing.
         temperature: divisor of the logits; 0 takes the most likely code.
         top_k: number of most likely codes that may be drawn; 0 means all.
         top_p: share of probability mass that may be drawn; 1 means all.
@@ -70,6 +75,7 @@ class ScalePlan:
     attend: tuple[Pattern, ...] = ()
     cache: Keep | Evict = "all"
     store: Store = "same"
+    group: bool = False
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
     top_k: int = field(default=0, metadata=PER_IMAGE)
     top_p: float = field(default=1.0, metadata=PER_IMAGE)
@@ -89,6 +95,8 @@ class ScalePlan:
             raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
             raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
+        if not isinstance(self.group, bool):
+            raise OptionError(f"group must be True or False, not {self.group!r}")
         for name in ("guidance", "carry", "temperature", "top_p"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -124,10 +132,12 @@ class Plan:
 
     Attributes:
         scales: first to last.
+        passes: the scales that run, pass by pass.
         reads: per scale, the maps that it reads of earlier ones.
     """
 
     scales: tuple[ScalePlan, ...]
+    passes: Passes = field(init=False, compare=False)
     reads: Reads = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +147,8 @@ class Plan:
             raise OptionError("the plan runs no scale at all; let at least one run")
         if len({scale.store for scale in self.scales}) > 1:
             raise OptionError("store differs between scales; a plan keeps all keys and values in one dtype")
-        object.__setattr__(self, "reads", reads(self.scales))
+        object.__setattr__(self, "passes", passes(self.scales))
+        object.__setattr__(self, "reads", reads(self.scales, self.passes))
         single: Branch | None = None
         for k, scale in enumerate(self.scales):
             if single is not None and scale.branch != single:
@@ -187,6 +198,14 @@ class Plan:
     def executed(self) -> tuple[int, ...]:
         """Indices of the scales that run."""
         return tuple(k for k, scale in enumerate(self.scales) if scale.run != "skip")
+
+    def pass_of(self, k: int) -> tuple[int, ...]:
+        """The scales that share the pass of scale k, itself included; a skipped scale is alone."""
+        return next((members for members in self.passes if k in members), (k,))
+
+    def ends_pass(self, k: int) -> bool:
+        """Whether a pass ends with scale k, so that the plan may be revised behind it."""
+        return any(members[-1] == k for members in self.passes)
 
     def read_later(self, k: int) -> frozenset[Read]:
         """What scales behind k read of scale k and of those before it."""

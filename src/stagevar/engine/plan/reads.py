@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.parts import Sites
+from stagevar.engine.plan.passes import Passes
 from stagevar.errors import OptionError
 
 if TYPE_CHECKING:
@@ -40,25 +41,24 @@ class Read:
 Reads = tuple[tuple[Read, ...], ...]
 
 
-def reads(scales: Sequence[ScalePlan]) -> Reads:
-    """Per scale, what it reads of earlier ones.
+def reads(scales: Sequence[ScalePlan], passes: Passes) -> Reads:
+    """Per scale, what it reads of those that ran before its pass.
 
     Raises:
         OptionError: a map that nothing writes; names the scale.
     """
-    found: list[tuple[Read, ...]] = []
+    found: list[tuple[Read, ...]] = [()] * len(scales)
     ran: int | None = None
     full: int | None = None
-    for k, scale in enumerate(scales):
-        if scale.run == "skip":
-            found.append(())
-            continue
-        if ran is None and scale.run == "reuse":
-            raise OptionError(f"scale {k} cannot reuse anything, as no scale runs before it")
-        found.append(tuple(_of(scales, k, ran, full)))
-        for read in found[-1]:
-            _check(scales, k, read)
-        ran, full = k, k if scale.run == "full" else full
+    for members in passes:
+        for k in members:
+            if ran is None and scales[k].run == "reuse":
+                raise OptionError(f"scale {k} cannot reuse anything, as no scale runs before it")
+            found[k] = tuple(_of(scales, k, ran, full))
+            for read in found[k]:
+                _check(scales, k, read, members)
+        ran = members[-1]
+        full = ran if scales[ran].run == "full" else full
     _check_groupings(found)
     return tuple(found)
 
@@ -73,7 +73,8 @@ def guided(scales: Sequence[ScalePlan], k: int) -> int | None:
 
 
 def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) -> Iterator[Read]:
-    """What scale k reads, where ``ran`` is the last scale that ran and ``full`` the last that passed the network."""
+    """What scale k reads, where ``ran`` is the last scale that ran before its pass and ``full`` the last of these that
+    passed the network."""
     scale, tokens = scales[k], scales[k].tokens
     if scale.run == "reuse" and full is not None:
         yield Read("hidden", full)
@@ -92,7 +93,9 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
         yield Read("guidance", source)
 
 
-def _check(scales: Sequence[ScalePlan], k: int, read: Read) -> None:
+def _check(scales: Sequence[ScalePlan], k: int, read: Read, members: Sequence[int]) -> None:
+    if read.scale in members and read.scale < k:
+        raise OptionError(f"scale {k} reads maps of scale {read.scale}, which runs in the same pass")
     if not 0 <= read.scale < k or scales[read.scale].run == "skip":
         raise OptionError(f"scale {k} reads maps of scale {read.scale}, which does not run before it")
     writer = scales[read.scale]

@@ -56,6 +56,7 @@ def explain(
             "grid": f"{row.grid[0]}x{row.grid[1]}",
             "stage": scale.stage,
             "run": scale.run,
+            "group": group if len(group := plan.pass_of(row.scale)) > 1 else (),
             "branch": scale.branch,
             "tokens": brief(scale.tokens),
             "kept": row.share,

@@ -32,7 +32,7 @@ def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
     before the loop leaves it unchanged."""
     if accelerator.online:
         for at in scales(schedule):
-            if plan[at.k].run != "skip":
+            if plan.ends_pass(at.k):
                 signals = signals_at(at.share, both=plan[at.k].branch == "both")
                 plan = accelerator.revise(plan, at, signals)
     return plan
