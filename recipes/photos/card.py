@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from stagevar.photos.captions import CATEGORIES, Scene, caption_suite
 from stagevar.pipeline import Pipeline
 
 MODEL = Path(__file__).parents[2] / "models" / "photos"
+LICENCE = Path("/usr/share/common-licenses/GPL-3")
+"""Where Debian keeps the text; the material comes from there as well."""
 PARTS = ("training", "reader", "tokenizer", "scores")
 BATCH = 20
 
@@ -56,6 +59,7 @@ def main() -> None:
         measured[part] = measure[part]()
         with replacing(file) as path:
             path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(LICENCE, MODEL / "LICENSE")
     with replacing(MODEL / "README.md") as path:
         path.write_text(card(measured), encoding="utf-8")
 
