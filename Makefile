@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo batch-demo test slow lint format types mutants bench figures release
+.PHONY: setup demo batch-demo serve test slow lint format types mutants bench figures release
 
 setup: $(STAMP)
 
@@ -21,6 +21,10 @@ demo: setup
 
 batch-demo: setup
 	$(BIN)/stagevar batch examples/rows.jsonl -o out/batch
+
+# The shipped model at http://127.0.0.1:8000/v1, until Ctrl-C.
+serve: setup
+	$(BIN)/stagevar serve
 
 test: setup
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
@@ -49,8 +53,11 @@ bench: setup
 	$(BIN)/python benchmarks/plain.py
 	$(BIN)/python benchmarks/busy.py
 	$(BIN)/python benchmarks/front.py
+	$(BIN)/python benchmarks/rivals.py
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/server.py
+	$(BIN)/python benchmarks/load.py
 
 figures: setup
 	$(BIN)/python benchmarks/report.py

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from blocks_memory import batches, half, loading, memory
+from blocks_server import load, server
 
 from stagevar.measure.bench.table import asked
 from stagevar.measure.markdown import table
@@ -92,7 +93,9 @@ def measured(row: Row, name: str) -> str:
 
 
 def difference(row: Row) -> str:
-    return f"{row['oracle_difference']:+.3f} ± {row['oracle_difference_error']:.3f}"
+    """What the oracle's score changes by, with the standard error of that where there is one."""
+    error = row["oracle_difference_error"]
+    return f"{row['oracle_difference']:+.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def step(found: Row) -> str:
@@ -287,5 +290,7 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "loading": ("loading", loading),
     "batches": ("batches", batches),
     "half": ("batches", half),
+    "server": ("server", server),
+    "load": ("load", load),
 }
 """Name of a block: the benchmark that it shows, and how."""

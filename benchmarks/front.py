@@ -42,6 +42,8 @@ OTHERS = [
     "drop_last(1)+guidance_off(2)",
     "reuse_last(1)",
     "lazyvar",
+    "toprovar",
+    "nova",
     "stagevar_released",
     "stagevar_paper",
 ]
@@ -77,7 +79,7 @@ def long_schedule(device: str, repeats: int) -> dict[str, Any]:
     model = tiny("infinity", width=256, depth=4, heads=4, chunks=4, tokenizer=tokenizer, budget="1M").to(device)
     pipe, schedule = Pipeline(model), model.schedule(1024, 1024)
     plain = pipe.prepare(Request(PROMPT, guidance_scale=3.0, height=1024, width=1024)).plan
-    facts = Facts(model.depth, model.groups, model.causal)
+    facts = Facts(model.depth, model.groups, model.causal, model.shared_codes)
     plans = {text: rehearse(parse(text), parse(text).plan(plain, schedule, facts), schedule) for text in LONG}
     cost = operations(model, schedule, 9)
     seconds: dict[str, list[float]] = {text: [] for text in LONG}

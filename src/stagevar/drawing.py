@@ -101,6 +101,7 @@ def draw(
     output_type: OutputType,
     origin: Mapping[str, Any],
     cancelled: Callable[[], bool] | None = None,
+    wanted: Callable[[int], bool] | None = None,
     tap: Tap | None = None,
     graphs: Graphs | None = None,
 ) -> Iterator[ScaleEvent]:
@@ -113,6 +114,7 @@ def draw(
         output_type: form of the result's images.
         origin: source and revision of the model, for the trace.
         cancelled: asked before every scale.
+        wanted: asked of every picture before every scale of its batch; one that is not is drawn no further.
         tap: observer of the tensors of every pass.
         graphs: captured scales of the model.
     """
@@ -129,25 +131,34 @@ def draw(
         schedule, plans = batch[0].schedule, [each.plan for each in batch]
         seeds, revise = [each.request.seed for each in batch], _revise([each.accelerator for each in batch])
         options: dict[str, Any] = {"revise": revise, "cancelled": cancelled, "tap": tap, "graphs": graphs}
+        if wanted is not None:
+            options["wanted"] = partial(_asked, wanted, indices)
         for step in run(model, given, schedule, plans, seeds, **options):
+            here = tuple(indices[i] for i in step.images)
             for record in step.records:
                 trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
             if step.scale == len(schedule) - 1:
                 began = time.perf_counter()
-                images.update(zip(indices, outputs(model, step.latent, output_type), strict=True))
+                images.update(dict.fromkeys(indices))
+                images.update(zip(here, outputs(model, step.latent, output_type), strict=True))
                 trace.decode_milliseconds += (time.perf_counter() - began) * 1e3
             complete = len(images) == len(prepared)
             yield ScaleEvent(
                 scale=step.scale,
                 scales=len(schedule),
                 grid=schedule[step.scale],
-                images=indices,
+                images=here,
                 milliseconds=sum(record.milliseconds for record in step.records),
                 latent=step.latent.clone(),
-                plans=step.plans,
+                plans=tuple(step.plans[i] for i in step.images),
                 result=_result(prepared, images, trace) if complete else None,
                 decode=partial(previews, model),
             )
+
+
+def _asked(wanted: Callable[[int], bool], indices: Sequence[int], image: int) -> bool:
+    """Whether the picture that is ``image`` of a batch is still wanted."""
+    return wanted(indices[image])
 
 
 def _revise(accelerators: Sequence[Accelerator]) -> Revise | None:
@@ -163,7 +174,7 @@ def outputs(model: ScaleModel, latent_nDHW: Tensor, output_type: OutputType) -> 
     Raises:
         NumericError: NaN or infinity in the pictures.
     """
-    if output_type == "latent":
+    if output_type == "latent" or not len(latent_nDHW):
         return list(latent_nDHW.clone())
     with computing():
         pictures = model.decode(latent_nDHW).float().cpu()

@@ -5,7 +5,9 @@ StagevarError                     exit  HTTP
 │   ├── PromptError                  2   400   empty, over-long, or words that the model does not know
 │   ├── SizeError                    2   400   picture size outside the model's table
 │   ├── OptionError                  2   400   unknown or out-of-range option, plan or accelerator
-│   └── UnknownModelError            2   404   no such model
+│   ├── UnknownModelError            2   404   no such model
+│   ├── TooLargeError                2   413   more bytes than a server reads
+│   └── SlowError                    2   408   a request that did not arrive in time
 ├── MissingExtraError                3   501   an optional dependency is not installed
 ├── CheckpointError                  4   500   weights that cannot be used
 │   ├── MissingFileError             4   503   a file is neither on disk nor reachable
@@ -14,6 +16,10 @@ StagevarError                     exit  HTTP
 │   └── UnsafePickleError            4   500   a pickle that would have to run code
 ├── NumericError                     5   500   NaN or infinity in the logits
 ├── OutputError                      6   507   a result could not be written
+├── ServiceError                     7   503   a server that is starting or stopping
+│   ├── KeyRefusedError              7   401   no API key, or an unknown one
+│   ├── BusyError                    7   429   the queue is full
+│   └── DeadlineError                7   504   not drawn within the time that a request has
 └── Cancelled                      130   499   interrupted between two scales
     └── Terminated                 143   499   ended by the operating system
 """
@@ -78,6 +84,14 @@ class UnknownModelError(RequestError):
     http_status = 404
 
 
+class TooLargeError(RequestError):
+    http_status = 413
+
+
+class SlowError(RequestError):
+    http_status = 408
+
+
 class MissingExtraError(StagevarError):
     exit_code = 3
     http_status = 501
@@ -113,6 +127,33 @@ class NumericError(StagevarError):
 class OutputError(StagevarError):
     exit_code = 6
     http_status = 507
+
+
+class ServiceError(StagevarError):
+    """What another moment may change.
+
+    Attributes:
+        retry_after: seconds after which to try again, if the server can tell.
+    """
+
+    exit_code = 7
+    http_status = 503
+
+    def __init__(self, message: str = "", retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class KeyRefusedError(ServiceError):
+    http_status = 401
+
+
+class BusyError(ServiceError):
+    http_status = 429
+
+
+class DeadlineError(ServiceError):
+    http_status = 504
 
 
 class Cancelled(StagevarError):

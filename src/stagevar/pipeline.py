@@ -112,8 +112,7 @@ class Pipeline:
             local_files_only, token: as in huggingface_hub, which heeds ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 
         Raises:
-            UnknownModelError, MissingFileError, ForeignCheckpointError, ShapeError, UnsafePickleError, OptionError,
-            MissingExtraError, OutputError (no space for a download).
+            RequestError, MissingExtraError, CheckpointError and their kinds; OutputError (no space for a download).
         """
         check_settings(unknown, LOAD)
         chosen, place = parse(accelerator), read_device(device)
@@ -213,20 +212,19 @@ class Pipeline:
         batch_size: int = MAX_BATCH,
         output_type: OutputType = "pil",
         cancelled: Callable[[], bool] | None = None,
+        wanted: Callable[[int], bool] | None = None,
         tap: Tap | None = None,
     ) -> Iterator[ScaleEvent]:
         """Draw requests that may differ in everything; those of one picture size share passes. All requests are checked
-        before the first is drawn.
+        before the first is drawn. There is an event per scale and batch; the last one holds the result.
 
         Args:
             requests: one per picture.
             batch_size: pictures per pass.
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
             cancelled: asked before every scale; True raises ``Cancelled``.
+            wanted: asked before every scale with the index of each picture; False ends it and frees its rows.
             tap: observer of the tensors of every pass.
-
-        Returns:
-            One event per scale and batch; the last one holds the result.
 
         Raises:
             RequestError and its kinds: at once, or before the first event if the text encoder refuses a prompt.
@@ -242,6 +240,8 @@ class Pipeline:
         if output_type not in OUTPUT_TYPES:
             raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
         if self.group is not None:
+            if wanted is not None:
+                raise OptionError("pictures cannot leave a batch whose network several processes share")
             seeds = self.group.same([request.seed for request in given])
             given = [replace(request, seed=seed) for request, seed in zip(given, seeds, strict=True)]
             cancelled = self.group.asked(cancelled)
@@ -254,7 +254,7 @@ class Pipeline:
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}
         pack(self.model)
         halve(self.model)
-        return draw(self.model, prepared, **options, cancelled=cancelled, tap=tap, graphs=self.graphs)
+        return draw(self.model, prepared, **options, cancelled=cancelled, wanted=wanted, tap=tap, graphs=self.graphs)
 
     def prepare(self, request: Request) -> Prepared:
         """A request as the model draws it: size, schedule, accelerator and plan.

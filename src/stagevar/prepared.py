@@ -11,6 +11,7 @@ from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.rows import Branch
+from stagevar.engine.loop.run import check
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import CHANGING, SETTLED, Signals
 from stagevar.errors import Cancelled, OptionError, StagevarError, first_line
@@ -78,14 +79,16 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     with _named(str(chosen)):
         planned = chosen.plan(start, schedule, facts(model))
     plan = _checked(planned, len(schedule), str(chosen))
-    for signals in (CHANGING, SETTLED):
-        _rehearse(chosen, plan, schedule, signals)
+    ends = [_rehearsed(chosen, plan, schedule, signals, end) for end, signals in enumerate((CHANGING, SETTLED))]
+    with _named(str(chosen)):
+        for each in (plan, *ends):
+            check(each, model, schedule)
     return Prepared(request, size, schedule, chosen, plan)
 
 
 def facts(model: ScaleModel) -> Facts:
     """What accelerators may know of a model."""
-    return Facts(depth=model.depth, groups=model.groups, causal=model.causal)
+    return Facts(model.depth, model.groups, model.causal, model.shared_codes)
 
 
 def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
@@ -151,10 +154,14 @@ def revised(accelerator: Accelerator, plan: Plan, at: Scale, signals: Signals) -
     return answer
 
 
-def _rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals: Signals) -> None:
-    """Ask an online accelerator about a picture of the same signals at every scale, so that a sum whose plans cannot
-    run is found before anything is drawn."""
+def _rehearsed(accelerator: Accelerator, plan: Plan, schedule: Schedule, signals: Signals, end: int) -> Plan:
+    """The last plan for a picture of the same signals at every scale, and one end of the numbers of what is watched, so
+    that a sum whose plans cannot run is found before anything is drawn."""
+    before: Signals | None = None
     for at in scales(schedule) if accelerator.online else ():
         if plan.ends_pass(at.k):
-            seen = signals if plan[at.k].branch == "both" else replace(signals, flips=None)
-            plan = revised(accelerator, plan, at, seen)
+            flips = signals.flips if plan[at.k].branch == "both" else None
+            watched = {watch: watch.ends[end] for watch in plan[at.k].watch}
+            before = replace(signals, flips=flips, watched=watched, before=before)
+            plan = revised(accelerator, plan, at, before)
+    return plan

@@ -25,7 +25,7 @@ class Result:
 
     Attributes:
         images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width)
-            in [0, 1]; or latents (D, H, W).
+            in [0, 1]; or latents (D, H, W). None for a picture that was not wanted any more.
         prompts, seeds: prompt and seed of each image.
         sizes: height and width in pixels of each image; the nearest size that the model draws to the one asked for.
         trace: record of what really ran.
@@ -64,7 +64,7 @@ class ScaleEvent:
     Attributes:
         scale: index of the scale, 0-based; ``scales`` is how many there are.
         grid: its height and width in tokens.
-        images: indices within the call of the pictures that this batch holds.
+        images: indices within the call of the pictures that this batch holds and that are still wanted.
         milliseconds: wall-clock time of the batch's passes at this scale.
         latent: (n, D, H, W), decodable after every scale.
         plans: plans of these pictures as they stand; an accelerator may revise them between scales.

@@ -20,7 +20,7 @@ from stagevar.engine.plan.signals import Signals
 from stagevar.errors import OptionError
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
-from stagevar.registry import broken, known, parse
+from stagevar.registry import broken, known, parse, parse_foreign
 from stagevar.request import Request
 
 
@@ -50,6 +50,19 @@ def test_texts_of_every_kind_end_in_a_short_error_at_once(text: Any) -> None:
     with pytest.raises(OptionError) as caught:
         parse(text)
     assert time.perf_counter() - began < 0.25 and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "text", ["stagevar_paper(profile='p.json')", "drop_last(1)+stagevar_paper(0.9, '/etc/passwd')"]
+)
+def test_a_setting_that_names_a_file_cannot_come_over_a_network(text: str) -> None:
+    with pytest.raises(OptionError, match="stagevar_paper: profile names a file"):
+        parse_foreign(text)
+
+
+@pytest.mark.parametrize("text", [*known(), "drop_last(1)+stagevar_paper(0.9)", "stagevar(quality=0.3)"])
+def test_all_other_settings_come_over_a_network_as_they_do_elsewhere(text: str) -> None:
+    assert parse_foreign(text) == parse(text)
 
 
 def test_the_nearest_name_is_suggested() -> None:
@@ -190,7 +203,7 @@ def test_a_sum_whose_revised_plans_cannot_run_is_found_before_drawing() -> None:
         def plan(self, plan: Plan, schedule: Schedule, facts: Any) -> Plan:
             return plan.replace([-1], run="reuse")
 
-    with pytest.raises(OptionError, match=r"stagevar.*after scale.*cannot reuse"):
+    with pytest.raises(OptionError, match=r"stagevar.*after scale.*stayed reduced"):
         Pipeline(tiny("scenes")).prepare(Request("a star", accelerator=parse("stagevar(quality=0.1)") + Reuses()))
 
 

@@ -224,6 +224,7 @@ def test_prompts_come_from_a_file_or_standard_input(command: Run, model: Path, m
         (["models"], ["mit-han-lab/hart-0.7b-1024px", "FoundationVision/Infinity", "star-1024-sampler", "Apache-2.0"]),
         (["accelerators"], ["stagevar_released(alpha=0.96,", "prompt's", "fidelity"]),
         (["explain", "-a", "stagevar", "-m", "infinity-2b"], ["guidance", "structure", "(zero_code)", "8064", "19.2%"]),
+        (["explain", "-a", "lazyvar", "-m", "infinity-2b"], ["full with 9", "dealt", "20%", "1%"]),
         (["doctor", "switti"], ["laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"]),
         (
             ["compare", "drop_last(1)+guidance_off(2)", "--captions", "2"],
@@ -266,6 +267,7 @@ def test_off_a_terminal_there_are_no_stray_lines(command: Run, arguments: list[s
         ["accelerators"],
         ["explain", "-a", "stagevar"],
         ["explain", "-a", "stagevar_released", "-m", "infinity-2b"],
+        ["explain", "-a", "lazyvar", "-m", "infinity-2b"],
     ],
     ids=" ".join,
 )

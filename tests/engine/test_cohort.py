@@ -107,3 +107,46 @@ def test_carried_guidance_is_the_difference_of_the_branches_at_the_positions_tha
     condition = model.condition(model.encode_text(PROMPTS[:1])).take([0])
     carried = seen[last, 3] + (3.0 - 1) * 0.5 * difference
     torch.testing.assert_close(seen["logits", 3], model.logits(carried, condition, at))
+
+
+@pytest.mark.parametrize("family", ["scenes", "star", "hart"])
+def test_an_image_that_leaves_frees_its_rows_and_the_others_do_not_notice(family):
+    model, rows = tiny(family), []
+    plain = Plan.uniform(5, guidance=2.0)
+    condition = model.condition(model.encode_text(PROMPTS * 2))
+    asked = dict.fromkeys(range(4), 0)
+
+    def wanted(image):
+        asked[image] += 1
+        return image not in (0, 2) or asked[image] <= 2
+
+    def tap(name, k, tensor):
+        if name == "embed":
+            rows.append(len(tensor))
+
+    given = (model, condition, model.schedule()[:5], [plain] * 4, range(4))
+    left, whole = list(run(*given, wanted=wanted, tap=tap)), list(run(*given))
+    assert [step.images for step in left] == [(0, 1, 2, 3)] * 2 + [(1, 3)] * 3
+    assert rows == [8, 8, 4, 4, 4] and left[-1].records[0].images == (1, 3)
+    assert torch.allclose(left[-1].latent, whole[-1].latent[[1, 3]], atol=1e-4)
+    assert asked == {0: 3, 1: 5, 2: 3, 3: 5}
+
+
+def test_a_call_that_all_images_have_left_ends_without_work():
+    model, ran = tiny("scenes"), []
+    last = drawn(model, [PLAIN] * 2, wanted=lambda image: False, tap=lambda name, *_: ran.append(name))
+    assert (last.scale, last.images, len(last.latent), last.records, ran) == (4, (), 0, (), [])
+
+
+def test_an_image_leaves_between_passes_and_not_between_the_scales_of_one():
+    model, seen = tiny("scenes"), []
+    plan = PLAIN.replace([3], group=True)
+
+    def wanted(image):
+        seen.append(image)
+        return image == 1 or len(seen) <= 6  # image 0 goes when it is first asked behind the pass of scales 2 and 3
+
+    condition = model.condition(model.encode_text(PROMPTS))
+    steps = list(run(model, condition, model.schedule()[:5], [plan] * 2, [0, 1], wanted=wanted))
+    assert [step.images for step in steps] == [(0, 1)] * 4 + [(1,)]
+    assert torch.allclose(steps[-1].latent[0], drawn(model, [plan], (1,)).latent[0], atol=1e-4)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stagevar.accelerators.base import Accelerator, Facts
 from stagevar.accelerators.sketch import Sketch
+from stagevar.accelerators.stepvar import StructureTexture
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.run import run
@@ -38,17 +39,25 @@ ACCELERATORS = (
     "none",
     "drop_last(1)",
     "guidance_off(2)+reuse_last(1)",
+    "lazyvar(shares=(0.5, 0.3, 0.2))",
     "stagevar(quality=0.3)",
     "stagevar(quality=0.8)",
+    "sparsevar(threshold=0.95)",
+    "depthvar((0.6, 0.4))",
     "stagevar_released",
 )
 
 
 def random_tokens(rng: random.Random, model: ScaleModel) -> Tokens:
     keep, dense = rng.choice((0.1, 0.25, 0.3, 0.5, 0.62, 0.8, 1.0)), (rng.choice((0, 0, 0.3)), rng.choice((0, 0, 0.3)))
-    kind, scope = rng.choice(("select", "select", "select", "merge", "sketch")), rng.choice(("network", "group"))
+    kind, scope = (
+        rng.choice(("select", "select", "select", "merge", "sketch", "structure")),
+        rng.choice(("network", "group")),
+    )
     if kind == "merge":
         return Merge(keep, scope=scope, dense=dense)
+    if kind == "structure":
+        return StructureTexture(1 - keep, scope=scope, dense=dense)
     if kind == "sketch":
         return Sketch(tuple(rng.uniform(0.1, 0.9) for _ in range(model.groups)))
     score: Any = rng.choice(("contrast", "change", "norm", "distance"))
@@ -72,6 +81,7 @@ def random_plan(rng: random.Random, model: ScaleModel, schedule: Schedule) -> Pl
                         carry=rng.choice((0.0, 0.7)) if k >= single and which == "cond" else 0.0,
                         tokens=random_tokens(rng, model) if rng.random() < 0.5 else None,
                         cache=rng.choice(("all", "all", "none")),
+                        group=k > 0 and rng.random() < 0.2,
                         temperature=rng.choice((0.0, 0.5, 1.0)),
                         top_k=rng.choice((0, 1, 5)),
                         top_p=rng.choice((1.0, 0.9)),
@@ -90,7 +100,9 @@ def accelerated(rng: random.Random, model: ScaleModel, schedule: Schedule) -> tu
     if str(accelerator) == "none":
         return random_plan(rng, model, schedule), accelerator
     uniform = Plan.uniform(len(schedule), guidance=rng.choice((2.0, 4.0)), temperature=rng.choice((0.0, 1.0)))
-    return accelerator.plan(uniform, schedule, Facts(model.depth, model.groups, model.causal)), accelerator
+    return accelerator.plan(
+        uniform, schedule, Facts(model.depth, model.groups, model.causal, model.shared_codes)
+    ), accelerator
 
 
 def latents(

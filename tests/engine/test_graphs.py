@@ -20,6 +20,7 @@ from stagevar.engine.loop.graphs import Graph, Graphs
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
+from stagevar.request import Request
 
 from .test_matrix import VARIANTS
 
@@ -156,3 +157,22 @@ def test_other_weights_are_another_kind() -> None:
 
 def test_without_cuda_a_pipeline_has_no_graphs() -> None:
     assert Pipeline(tiny("var")).graphs is None and Pipeline(tiny("var")).to("cpu").graphs is None
+
+
+@pytest.mark.parametrize("variant", ["infinity", "hart"])
+def test_images_that_leave_a_replayed_batch_change_neither_the_others_nor_the_next_one(variant: str) -> None:
+    plain, captured, recorder = pair(variant)
+    asked = [Request(prompt, seed=i) for i, prompt in enumerate(prompts(plain, 0, 3))]
+    *_, whole = plain.events(asked, output_type="latent")
+    assert whole.result is not None
+    for leaver in (1, None, 1, None):  # the first batch of a kind runs without graphs, the second one captures
+        scale = iter(range(99))
+        *_, last = captured.events(
+            asked, output_type="latent", wanted=lambda i, leaver=leaver, scale=scale: next(scale) < 6 or i != leaver
+        )
+        assert last.result is not None and last.images == ((0, 2) if leaver else (0, 1, 2))
+        found = last.result.images
+        assert (found[1] is None) == (leaver == 1)
+        rest = [i for i in range(3) if i != leaver]
+        equal([found[i] for i in rest], [whole.result.images[i] for i in rest], variant)
+    assert recorder.tapes

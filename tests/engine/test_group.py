@@ -63,8 +63,8 @@ def held(model, members):
     """The codes of some scales reach the latent together, behind the last of them."""
     kept = []
 
-    def add_codes(latent, codes, schedule, k, index=None):
-        kept.append((codes, schedule, k, index))
+    def add_codes(latent, codes, schedule, k, *rows):
+        kept.append((codes, schedule, k, *rows))
         if k in members[:-1]:
             return latent
         while kept:
@@ -205,6 +205,13 @@ def test_pictures_of_other_groups_run_apart():
         [(0,), (1,), (2,)],
         [(0,), (1,), (2,)],
     ]
+
+
+def test_a_scale_that_is_left_out_within_a_pass_parts_no_pictures():
+    plan = plan_of((2, 4)).replace([3], run="skip")
+    steps = generate("scenes", [plan, plan.replace([3], tokens=Select(0.5, restore_by="nearest"))])
+    assert [step.records[0].images for step in steps] == [(0, 1)] * 5
+    assert [step.records[0].group for step in steps] == [(), (), (2, 4), (), (2, 4)]
 
 
 def test_plans_are_revised_between_passes_only():

@@ -6,6 +6,7 @@ said. A family takes part as soon as ``tiny`` builds it, an accelerator as soon 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError
@@ -42,8 +44,18 @@ SUMS = (
     "fastvar(skip=1)+sparvar",
     "lazyvar(shares=(0.6, 0.3))+guidance_off(2)",
 )
-FIELDS = ("guidance_off(3, branch='null')", "stagevar_released(skip=0, single=2)", "stagevar(quality=0.0)")
+FIELDS = (
+    "guidance_off(3, branch='null')",
+    "stagevar_released(skip=0, single=2)",
+    "stagevar(quality=0.0)",
+    "sparsevar(threshold=0.95)",
+)
 ACCELERATORS = (*known(), *FIELDS, *SUMS)
+REFUSED: dict[str, tuple[Callable[[ScaleModel], bool], str]] = {
+    "scalekv": (lambda model: model.causal, "caches none"),
+    "ssg": (lambda model: model.shared_codes, "codes of its own"),
+}
+"""Accelerators that not every model takes: which do, and what the others say."""
 RATIOS = {"square": 1.0, "3:2": 1.5, "1:2": 0.5}
 PROMPTS = ("a red circle", "two yellow rings", "a star above a cross")
 CLASSES = ("golden retriever", "3", "volcano")
@@ -113,10 +125,11 @@ def test_a_cell_of_the_matrix(variant: str, accelerator: str, shape: str) -> Non
     pipe = pipeline(variant)
     height, width = size(pipe, RATIOS[shape])
     fields = {"height": height, "width": width, "accelerator": accelerator}
-    if accelerator == "scalekv" and not pipe.model.causal:
-        with pytest.raises(OptionError, match="caches none"):
-            draw(pipe, (0,), **fields)
-        return
+    for name, (takes, word) in REFUSED.items():
+        if accelerator == name and not takes(pipe.model):
+            with pytest.raises(OptionError, match=word):
+                draw(pipe, (0,), **fields)
+            return
     together, result, plans, schedule = draw(pipe, (0, 1, 2), **fields)
     check_trace(pipe, result, plans, schedule)
     for i in range(3):

@@ -15,8 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stagevar.engine.contract import sampling
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.sent import sent
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, Thumbnail
 from stagevar.families.tiny import tiny
 from stagevar.prepared import Prepared, prepare, revised
 from stagevar.request import Request
@@ -115,3 +119,23 @@ def test_the_host_waits_once_in_a_pass(variant: str, accelerator: str, monkeypat
     passes = drawn(model, [prepare(model, request) for request in requests], device)
     assert passes and device.copies == []
     assert len(device.reads) == passes, device.reads
+
+
+@pytest.mark.parametrize("family", ["infinity", "scenes", "hart", "switti"])
+def test_what_is_watched_is_read_with_the_rest(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_largest", lambda logits, count: logits.topk(count, dim=-1).values.flip(-1))
+    model, device, told = tiny(family), Device(), list[int]()
+    plan = prepare(model, Request("a red circle")).plan
+    watch = (AttentionEntropy(0.5), Activity(), CodeEntropy(), Thumbnail(16))
+    plan = plan.replace(range(1, len(plan)), watch=watch)
+
+    def revise(image: int, plan: Plan, at: Scale, signals: Signals) -> Plan:
+        told.append(len(signals.watched))
+        return plan
+
+    condition = model.condition(model.encode_text(["a red circle"]))
+    steps = run(model, condition, model.schedule(), [plan], [1], revise=revise)
+    with device:
+        passes = len(list(steps))
+    assert device.copies == [] and len(device.reads) == passes, device.reads
+    assert told == [0] + [4] * (passes - 1)

@@ -7,6 +7,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stagevar.accelerators.sparsevar import Anchored, Moving
+from stagevar.accelerators.ssg import FromPrior
+from stagevar.accelerators.stepvar import StructureTexture
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import Recent, WindowVotes
 from stagevar.engine.plan.local import Local
@@ -14,6 +18,8 @@ from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
+from stagevar.engine.plan.similar import SelfSimilar
+from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, Seen, Thumbnail
 from stagevar.errors import OptionError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.star.second_stage import SamplerConfig
@@ -21,7 +27,7 @@ from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.vq import VQTokenizer
 from stagevar.loading.sources import skeleton
 from stagevar.measure.predict.explain import explain
-from stagevar.measure.predict.flops import _SOLVING, condition_flops, plan_flops
+from stagevar.measure.predict.flops import SOLVING, condition_flops, plan_flops
 from stagevar.measure.predict.rehearse import MEAN_PICTURE, signals_at
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
@@ -35,9 +41,13 @@ ACCELERATORS = [
     "reuse_last(1)",
     "drop_last(4)",
     "lazyvar",
+    "toprovar",
+    "nova",
     "stagevar_released",
     "stagevar_paper",
     "drop_last(1)+guidance_off(2)",
+    "depthvar((0.6, 0.4))",
+    "sparsevar",
 ]
 TOKENS = {
     "increment": Select(0.5),
@@ -46,6 +56,7 @@ TOKENS = {
     "dense ends": Select(0.4, restore_by="nearest", dense=(0.2, 0.2)),
     "zero_code": Select(0.4, restore_by="zero_code"),
     "merge": Merge(0.25),
+    "structure": StructureTexture(0.6),
 }
 
 
@@ -62,7 +73,7 @@ def counted(model, plan):
         model.tokenizer.refine = lambda x, *_: x
     schedule = model.schedule()
     condition = model.condition(model.encode_text(["7" if model.family == "var" else "a red star"]))
-    mapping = {"display": False, "custom_mapping": _SOLVING}
+    mapping = {"display": False, "custom_mapping": SOLVING}
     with FlopCounterMode(**mapping) as counter, sdpa_kernel(SDPBackend.MATH):
         steps = list(run(model, condition, schedule, [plan], [0]))
     length = condition.text_kv[0][0].shape[2] if condition.text_kv else 0
@@ -110,6 +121,31 @@ def test_parts_on_fewer_rows_cost_what_torch_counts(family, rules):
 
 
 @pytest.mark.parametrize("family", list(MODELS))
+def test_what_is_watched_costs_what_torch_counts(family):
+    model = MODELS[family]
+    count, watch = len(model.schedule()), (AttentionEntropy(0.0), AttentionEntropy(0.6), Activity(), CodeEntropy())
+    plan = Plan.uniform(count).replace([count - 2], watch=watch)
+    close_to_torch(model, plan)
+    chosen = PartRows(0.5, score=watch[0], source=count - 2)
+    close_to_torch(model, plan.replace([count - 1], parts=(chosen,)))
+    plain, watched = (plan_flops(model, model.schedule(), each, 5)[count - 2] for each in (Plan.uniform(count), plan))
+    assert watched.attention == pytest.approx(plain.attention * (1 + 2 / (2 * model.depth)), rel=0.1)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_thumbnails_cost_what_torch_counts(family):
+    model, watch = tiny(family), Thumbnail(8)
+    schedule, count = model.schedule(), len(model.schedule())
+    plan = Plan.uniform(count).replace([count - 2], watch=(watch,))
+    latent = torch.randn(model.empty_latent(1, schedule).shape)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        watch.numbers(Seen(Scale(schedule, count - 2), None, latent, latent, model.decode, model.picture_size))
+    for each in (model, tiny(family).to("meta")):
+        assert plan_flops(each, schedule, plan, 5)[count - 2].watch == counter.get_total_flops()
+    assert not any(row.watch for row in plan_flops(model, schedule, Plan.uniform(count), 5))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
 @pytest.mark.parametrize("rows", [{}, {"tokens": Select(0.5, restore_by="nearest")}, {"parts": (PartRows(0.4),)}])
 def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
     model = MODELS[family]
@@ -118,6 +154,22 @@ def test_patterns_and_evictions_cost_what_torch_counts(family, rows):
     plan = Plan.uniform(count).replace(range(2, count), cache=votes).replace([count - 1], attend=(pattern,), **rows)
     close_to_torch(model, plan)
     close_to_torch(model, Plan.uniform(count, cache=Recent(2, 1)).replace([count - 1, count - 2], attend=(pattern,)))
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_anchored_rows_cost_what_torch_counts(family):
+    model, tokens = MODELS[family], Anchored(0.4, Moving(), 3, 0.5, 2)
+    count = len(model.schedule())
+    plan = Plan.uniform(count).replace([2], watch=(Moving(),))
+    close_to_torch(model, plan.replace(range(3, count), tokens=tokens, gain=tokens))
+
+
+@pytest.mark.parametrize("family", ["infinity", "star", "hart", "switti", "var"])
+def test_corrected_logits_cost_what_torch_counts(family):
+    model = MODELS[family]
+    count = len(model.schedule())
+    plan = Plan.uniform(count).replace(range(1, count), correct=FromPrior(0.2))
+    close_to_torch(model, plan.replace([count - 1], branch="cond", tokens=Select(0.5, restore_by="zero_code")))
 
 
 GROUPS = {
@@ -138,6 +190,17 @@ def test_scales_that_share_a_pass_cost_what_torch_counts(family, fields):
     apart = plan.replace(late, group=False)
     both = (plan_flops(model, model.schedule(), each, 7) for each in (plan, apart))
     assert next(both) == next(both)
+
+
+@pytest.mark.parametrize("family", [family for family in MODELS if MODELS[family].causal])
+@pytest.mark.parametrize("rows", [{}, {"tokens": Select(0.5, restore_by="nearest")}, {"parts": (PartRows(0.4),)}])
+def test_keys_that_a_scale_chose_cost_what_torch_counts(family, rows):
+    model = MODELS[family]
+    count, decides = len(model.schedule()), SelfSimilar(0.4, 9, 2, (3,), layers=(0.0, 0.7))
+    plan = Plan.uniform(count).replace([count - 3], attend=(decides,), **rows)
+    for k, through in ((count - 2, ()), (count - 1, (count - 2,))):
+        plan = plan.replace([k], attend=(replace(decides, source=count - 3, through=through),))
+    close_to_torch(model, plan)
 
 
 def test_a_pattern_spares_what_it_does_not_show():

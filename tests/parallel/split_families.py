@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "sampled": {"smooth": False},
     "online": {"smooth": False, "accelerator": "stagevar"},
+    "watched": {"smooth": False, "accelerator": "toprovar"},
 }
 
 

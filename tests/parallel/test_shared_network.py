@@ -50,8 +50,8 @@ def test_the_pipeline_says_how_to_start_it() -> None:
 
 @pytest.mark.slow
 def test_two_processes_draw_the_codes_of_one(tmp_path: Path) -> None:
-    """Greedy, sampled, and with an accelerator that decides by what it sees; each process has half of the weights of
-    the blocks (vectors are whole) and half of the cache."""
+    """Greedy, sampled, and with accelerators that decide by what they see, one by attention of all heads; each process
+    has half of the weights of the blocks (vectors are whole) and half of the cache."""
     done = torchrun(Path(__file__).with_name("split_families.py"), *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr.replace("OMP_NUM_THREADS", "")
@@ -59,6 +59,6 @@ def test_two_processes_draw_the_codes_of_one(tmp_path: Path) -> None:
     assert [each["family"] for each in found] == TINY
     for each in found:
         assert 0.5 <= each["weights"] < 0.52 and each["packed"] == 0, each
-        for run in ("greedy", "sampled", "online"):
+        for run in ("greedy", "sampled", "online", "watched"):
             assert each[f"{run} codes"] and each[f"{run} latent"] < 1e-3, each
             assert each[f"{run} cache"] == (None if each["family"] == "switti" else 0.5), each

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from torch.distributed import HashStore
 
-from stagevar.cli.failure import explain
 from stagevar.errors import NumericError, OutputError, Terminated
+from stagevar.failure import explain
 from stagevar.parallel.ranks import Ranks
 from stagevar.parallel.team import Elsewhere, Team
 

@@ -105,6 +105,14 @@ def test_events_take_any_iterable_of_requests(pipe: Pipeline) -> None:
     assert last.result is not None and last.result.seeds == (1, 2)
 
 
+def test_a_picture_that_is_not_wanted_any_more_has_no_image(pipe: Pipeline) -> None:
+    asked = [Request("a star", seed=seed) for seed in range(3)]
+    *_, last = pipe.events(asked, batch_size=2, wanted=lambda image: image == 1)
+    assert last.result is not None and last.images == () and [bool(each) for each in last.result.images] == [0, 1, 0]
+    alone = pipe("a star", seed=1).images[0]
+    assert last.result.images[1].tobytes() == alone.tobytes()
+
+
 @pytest.mark.parametrize("prompt", [{"prompt": "a star"}, {"a star"}, [{"prompt": "a star"}], None, 1.5, [[]]])
 def test_what_is_no_prompt_is_refused(pipe: Pipeline, prompt: Any) -> None:
     with pytest.raises(PromptError):

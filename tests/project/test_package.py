@@ -24,6 +24,7 @@ ALLOWED = {
     "quiet": set(),
     "threads": set(),
     "files": {"errors"},
+    "failure": {"errors"},
     "untrusted": {"errors", "files"},
     "scenes": {"errors"},
     "photos": {"errors", "scenes"},
@@ -37,6 +38,7 @@ ALLOWED = {
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
     "registry": {"errors", "accelerators"},
+    "listing": {"accelerators", "registry"},
     "machine": {"engine.contract"},
     "request": {"errors", "engine.contract", "engine.plan"},
     "calling": {"errors", "request"},
@@ -49,10 +51,23 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "photos", "families", "profile"}
+ALLOWED["measure"] = {
+    "pipeline",
+    "files",
+    "listing",
+    "threads",
+    "untrusted",
+    "quiet",
+    "scenes",
+    "photos",
+    "families",
+    "profile",
+}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
-ALLOWED["cli"] = {"measure", "jobs", "record", *ALLOWED["measure"]}
+ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
+ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}
+ALLOWED["cli"] = {"ui", "serve", "jobs", "record", *ALLOWED["ui"]}
 """The rooms that each room may import."""
 
 

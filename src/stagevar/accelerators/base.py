@@ -15,6 +15,9 @@ from stagevar.errors import OptionError
 AXES = tuple(ScalePlan.__dataclass_fields__)
 """What an accelerator can own: the fields of a scale's plan."""
 
+FILE = {"file": True}
+"""Metadata of a setting that names a file of this machine; requests from elsewhere may not give it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -24,11 +27,13 @@ class Facts:
         depth: number of transformer blocks.
         groups: number of groups that the blocks are divided into; rows are reduced group by group.
         causal: whether later scales attend to earlier ones.
+        shared_codes: whether a code means the same at every scale.
     """
 
     depth: int
     groups: int
     causal: bool
+    shared_codes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,10 @@ class Sum(Accelerator):
                 if axis in owner:
                     raise OptionError(f"{owner[axis]} and {part} cannot be combined: both decide the axis {axis!r}")
                 owner[axis] = part
+
+    @property
+    def owns(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset[str]().union(*(part.owns for part in self.parts))
 
     @property
     def online(self) -> bool:  # type: ignore[override]

@@ -18,11 +18,11 @@ of the last scale are not appended to the cache, since nothing reads them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from stagevar.accelerators.base import Accelerator, Claim, Facts, last_executed, single_branch
+from stagevar.accelerators.base import FILE, Accelerator, Claim, Facts, last_executed, single_branch
 from stagevar.accelerators.sketch import Rotary, Sketch
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.plan.plan import Plan
@@ -134,7 +134,7 @@ class StageVARReleased(Accelerator):
     sketch: int = 1
     branch: Literal["cond", "null"] = "null"
     rotary: Rotary = "first"
-    profile: str = ""
+    profile: str = field(default="", metadata=FILE)
 
     def __post_init__(self) -> None:
         for name, choices in (("branch", ("cond", "null")), ("rotary", ("first", "drawn"))):
@@ -167,7 +167,7 @@ class StageVARPaper(Accelerator):
     source: ClassVar[str] = "notes on the paper"
     claims: ClassVar[tuple[Claim, ...]] = CLAIMS
     alpha: float = 0.96
-    profile: str = ""
+    profile: str = field(default="", metadata=FILE)
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         profile = StageProfile.load(Path(self.profile)) if self.profile else None

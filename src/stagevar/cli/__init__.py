@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from stagevar.cli.failure import explain
 from stagevar.errors import LONGEST_MESSAGE, Terminated, shortened
+from stagevar.failure import explain
 from stagevar.parallel.team import team
 
-COMMANDS = ("generate", "batch", "models", "accelerators", "bench", "study", "conform")
+COMMANDS = ("generate", "batch", "serve", "models", "accelerators", "bench", "study", "conform", "ui")
 """Files of commands, in the order of the help."""
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stagevar.cli.failure import explain
 from stagevar.cli.options import (
     AcceleratorOption,
     AspectOption,
@@ -40,6 +39,7 @@ from stagevar.cli.options import (
     read_size,
 )
 from stagevar.errors import OptionError, PromptError
+from stagevar.failure import explain
 from stagevar.parallel.ranks import portions
 from stagevar.parallel.team import team
 

@@ -158,7 +158,7 @@ class Place:
         """
         from stagevar.loading.sources import fetch
 
-        fetch(self._checked(requests)[0])
+        fetch(self.checked(requests)[0])
 
     def ready(self, requests: Sequence[Request], *, prompts: Sequence[str] = ()) -> Pipeline:
         """The loaded model, once all that can be checked without its weights has been checked.
@@ -173,11 +173,11 @@ class Place:
         from stagevar.drawing import read_prompts
         from stagevar.request import Request
 
-        pipe = self._checked(requests)[1].load()
+        pipe = self.checked(requests)[1].load()
         read_prompts(pipe.model, [Request(prompt) for prompt in prompts], 16)
         return pipe
 
-    def _checked(self, requests: Sequence[Request]) -> tuple[Source, Place]:
+    def checked(self, requests: Sequence[Request]) -> tuple[Source, Place]:
         """What the model's name means, and where it is put within ``max_memory``, once all that can be checked without
         its weights has been checked."""
         from stagevar.loading.available import check

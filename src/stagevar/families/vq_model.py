@@ -99,9 +99,15 @@ class VQModel(ScaleModel):
         return torch.zeros(n, self.tokenizer.config.channels, *schedule[-1], device=self.device)
 
     def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+        self,
+        latent_nDHW: Tensor,
+        codes: Tensor,
+        schedule: Schedule,
+        k: int,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
     ) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(codes, Scale(schedule, k), index_nr)
+        return latent_nDHW + self.tokenizer.upsampled(codes, Scale(schedule, k), index_nr, gain_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

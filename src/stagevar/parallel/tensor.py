@@ -79,6 +79,7 @@ def split(model: ScaleModel, mesh: DeviceMesh, device: torch.device, dtype: torc
             _parallelize(block, name, layer, what, mesh)
         for part in block.modules():
             _shorten(part, mesh)
+    setattr(model, "over_heads", partial(_mean, mesh))  # noqa: B010
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             if not isinstance(parameter, DTensor):
@@ -152,6 +153,10 @@ def norm_over_devices(mesh: DeviceMesh, x: Tensor, eps: float) -> Tensor:
     centred = x - _sum(mesh, x.sum(-1, keepdim=True)) / channels
     variance = _sum(mesh, centred.square().sum(-1, keepdim=True)) / channels
     return centred * (variance + eps).rsqrt()
+
+
+def _mean(mesh: DeviceMesh, share: Tensor) -> Tensor:
+    return _sum(mesh, share) / mesh.size()
 
 
 def _sum(mesh: DeviceMesh, share: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ class ScaleModel(nn.Module, ABC):
     defaults: Defaults
     causal: bool = True
     """Whether a scale attends to the scales before it (else only to itself, and nothing is cached)."""
+    shared_codes: bool = True
+    """Whether a code means the same at every scale, so that logits of scales can be compared."""
     mixes_codes: bool = False
     """Whether ``add_codes`` takes weights over the codes too, so that sampling can be smoothed."""
     mixes_unlikely: bool = False
@@ -176,12 +178,19 @@ class ScaleModel(nn.Module, ABC):
 
     @abstractmethod
     def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+        self,
+        latent_nDHW: Tensor,
+        codes: Tensor,
+        schedule: Schedule,
+        k: int,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
     ) -> Tensor:
         """A new latent: the old one plus the upsampled codes of scale k, int64 (n, M) or (n, M, d); where a model
         ``mixes_codes``, also weights over the codes, float (n, M, V).
 
         With ``index`` the codes (n, r) or (n, r, d) belong to these raster positions and the others add nothing.
+        ``gain`` multiplies what the code of each token adds, (n, M) or (n, r).
         """
 
     def residual(self, x_RMC: Tensor, codes: Tensor, drawing: Drawing) -> Tensor | None:
@@ -193,6 +202,10 @@ class ScaleModel(nn.Module, ABC):
             drawing: settings and random numbers.
         """
         return None
+
+    def over_heads(self, share: Tensor) -> Tensor:
+        """A mean over the heads of all devices, given that over this one's."""
+        return share
 
     def finishing(self, at: Scale) -> tuple[tuple[nn.Module, int], ...]:
         """Modules behind the head that every row of a scale passes in ``draw`` or ``residual``, and how often: for

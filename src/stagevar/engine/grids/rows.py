@@ -16,6 +16,12 @@ def expand_rows(x_nMC: Tensor, rows: int) -> Tensor:
     return x_nMC if rows == n else x_nMC.repeat(rows // n, *([1] * (x_nMC.dim() - 1)))
 
 
+def placed(rows_nrD: Tensor, count: int, index_nr: Tensor | None, gain_nr: Tensor | None) -> Tensor:
+    """Rows times their gain (None: 1), all ``count`` of a grid or at the given positions of otherwise zero rows."""
+    rows = rows_nrD if gain_nr is None else rows_nrD * gain_nr[..., None]
+    return rows if index_nr is None else spread(rows, index_nr, count)
+
+
 def spread(rows_nrD: Tensor, index_nr: Tensor, count: int) -> Tensor:
     """Rows at the given positions of otherwise zero rows: (n, count, D)."""
     n, _, D = rows_nrD.shape

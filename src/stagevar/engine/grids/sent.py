@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ def sent(host: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on ``device``. From pinned memory CUDA copies it while the host goes on."""
     pinned = host.pin_memory() if device.type == "cuda" and host.device.type == "cpu" else host
     return pinned.to(device, non_blocking=True)
+
+
+def per_image(values: Sequence[float], like: Tensor) -> Tensor:
+    """One number of the host per image, shaped to multiply (n, ...)."""
+    return sent(torch.tensor(values, dtype=like.dtype), like.device).view(-1, *[1] * (like.dim() - 1))
 
 
 def fetched(work: Callable[[Tensor], Tensor], given: Tensor) -> Callable[[], Tensor]:

@@ -44,6 +44,7 @@ class CachedAttention:
         if causal:
             k, v = work.cohort.cache.extend(layer, k, v, keep=keep, release=work.last)
         work.show(f"attended.{layer}", k)
+        work.watching.attention(layer, q, k, scale)
         if not work.placed:
             return F.scaled_dot_product_attention(q, k, v, scale=scale)
         queries = work.row_places(share.stream.rows, share.chosen, q.device)

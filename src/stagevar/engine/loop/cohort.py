@@ -1,4 +1,5 @@
-"""Images that have shared every pass so far, hence one cache. A cohort splits when plans part; it never merges."""
+"""Images that have shared every pass so far, hence one cache. A cohort splits when plans part or images leave; it never
+merges."""
 
 from __future__ import annotations
 
@@ -53,14 +54,19 @@ class Cohort:
         return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
 
     def split(self, call: Call, k: int) -> list[Cohort]:
-        """Regroup by the shape of the images' plans at scale k and at those that share its pass."""
+        """Regroup those images that are still wanted by the shape of their plans at scale k and at those that share its
+        pass. Until all codes of a pass are added its images stay together."""
+        if self.outputs:
+            return [self]
         groups: dict[object, list[int]] = {}
         for position, image in enumerate(self.images):
+            if not call.wanted(image):
+                continue
             plan = call.plans[image]
             members = plan.pass_of(k)
             shapes = tuple(plan[j].shape for j in members)
             groups.setdefault((members, shapes, after(plan, members[-1])), []).append(position)
-        if len(groups) == 1:
+        if [len(positions) for positions in groups.values()] == [len(self.images)]:
             return [self]
         return [self._part(positions, call) for positions in groups.values()]
 

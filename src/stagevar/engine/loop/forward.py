@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import Block, BlockContext, Part
+from stagevar.engine.grids.grid import Scale
 from stagevar.engine.grids.rows import gather
-from stagevar.engine.grids.sent import sent
+from stagevar.engine.grids.sent import per_image
 from stagevar.engine.loop.attend import CachedAttention
 from stagevar.engine.loop.call import Output, Scored
 from stagevar.engine.loop.parts import Share
 from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.stream import Stream, joined, joined_rope
+from stagevar.engine.plan.correct import Earlier
 from stagevar.engine.plan.memory import LAST, MapKind
 from stagevar.engine.plan.parts import Sites
 from stagevar.engine.plan.plan import ScalePlan
@@ -42,6 +43,7 @@ def _guided(work: Pass, found: Scored, cached: int) -> Output:
     x, logits, index = found.hidden, found.logits, found.index
     if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
         work.cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], work.at.grid)
+    earlier, gain = _earlier(work, index), _gain(work)
     temperatures = [each.temperature or 1.0 for each in work.here]
     if set(temperatures) != {1.0}:
         logits = logits / per_image(temperatures * (len(logits) // n), logits)
@@ -51,7 +53,16 @@ def _guided(work: Pass, found: Scored, cached: int) -> Output:
         flips = flipped(logits, cond) if work.call.revised else None
     elif both:
         logits = cond
-    return Output(x, logits, None if index is None else index[:n], found.processed, cached, flips)
+    if Read("logits", work.k) in work.written:
+        work.cohort.memory.put("logits", LAST, work.k, logits.flatten(2).clone(), work.at.grid)
+    if work.plan.correct is not None and earlier is not None:
+        logits = work.plan.correct(logits.flatten(2), earlier).view_as(logits)
+    work.watching.codes(logits, temperatures)
+    for watch, seen in work.watching.maps.items():
+        if Read("watched", work.k, watch) in work.written:
+            work.cohort.memory.put("watched", watch, work.k, seen[..., None], work.at.grid)
+    positions = None if index is None else index[:n]
+    return Output(x, logits, positions, found.processed, cached, flips, gain, work.watching.maps)
 
 
 def scored(together: Sequence[Pass]) -> list[Scored]:
@@ -80,17 +91,35 @@ def _kept_maps(work: Pass) -> set[tuple[MapKind, int]]:
     return kept
 
 
+def _gain(work: Pass) -> Tensor | None:
+    """How much the codes of all tokens count, if the plan says."""
+    rule = work.plan.gain
+    return None if rule is None else rule(work.context(work.before if rule.source is None else rule.source))
+
+
+def _earlier(work: Pass, index: Tensor | None) -> Earlier | None:
+    """The logits that correct those of this scale, if any do."""
+    source = work.source("logits")
+    if source < 0:
+        return None
+    at, images = Scale(work.call.schedule, source), len(work.cohort.images)
+    rows = work.cohort.memory.get("logits", LAST, source, at.grid)
+    return Earlier(rows, at, work.at, None if index is None else index[:images])
+
+
 def _blocks(together: Sequence[Pass]) -> list[Stream]:
     """The residual streams of the scales behind the last block."""
     model, streams = together[0].call.model, [Stream(work) for work in together]
     for layer, block in enumerate(model.layers):
         for stream in streams:
             stream.enter(layer)
+            stream.work.watching.before(layer, stream.x)
         _through(streams, block, layer)
         for stream in streams:
             work, behind = stream.work, stream.work.plan.guidance_layer
             if behind is not None and work.plan.branch == "both" and behind % model.depth == layer:
                 stream.x = _guide(stream.x, work.here).repeat(2, 1, 1)
+            work.watching.behind(layer, stream.x)
             work.show(f"block.{layer}", stream.x)
             stream.leave(layer)
     return streams
@@ -136,8 +165,3 @@ def _carried(work: Pass, guided: int, index: Tensor | None) -> Tensor:
     if index is not None:
         difference = gather(difference, index)
     return per_image([(each.guidance - 1) * each.carry for each in work.here], difference) * difference
-
-
-def per_image(values: Sequence[float], like: Tensor) -> Tensor:
-    """One number per image, shaped to multiply (n, ...)."""
-    return sent(torch.tensor(values, dtype=like.dtype), like.device).view(-1, *[1] * (like.dim() - 1))

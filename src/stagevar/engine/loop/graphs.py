@@ -137,7 +137,10 @@ class Replays:
         return Cohort(images, branch, self._inputs[branch], self._cache, places, Memory(), latent, latent)
 
     def replay(self, work: Pass) -> Scored | None:
-        """What ``scored`` returns, by the scale's graph; None if it has none. The next replay overwrites it."""
+        """What ``scored`` returns, by the scale's graph; None if it has none, or if images have left. The next replay
+        overwrites it."""
+        if work.cohort.cache is not self._cache:
+            return None
         found = self._captured.get(work.k)
         if found is None:
             if _plain(work):
@@ -218,9 +221,9 @@ def _part(condition: Condition, branch: Branch) -> Condition:
 
 def _plain(work: Pass) -> bool:
     """Whether a scale runs in full, and leaves and reads no maps of its blocks."""
-    run = [replace(each, branch="both", carry=0.0, smooth=None) for each in work.here]
+    run = [replace(each, branch="both", carry=0.0, correct=None, smooth=None) for each in work.here]
     full = all(each.shape == ScalePlan().shape for each in run) and not any(each.carry for each in work.here)
-    return full and all(read.kind == "guidance" for read in work.written)
+    return full and all(read.kind in ("guidance", "logits") for read in work.written)
 
 
 def _kind(call: Call, condition: Condition) -> object:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stagevar.engine.grids.rows import Role, gather, gather_rope, scatter
 from stagevar.engine.loop.stream import Stream
-from stagevar.engine.plan.parts import PartRows, rule_at
+from stagevar.engine.plan.parts import PartContext, PartRows, rule_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,10 @@ class Share:
     @classmethod
     def _some(cls, stream: Stream, rule: PartRows, layer: int, role: Role) -> Self:
         work, x, rows, tokens = stream.work, stream.x, stream.rows, stream.tokens
-        source = work.before if rule.source is None else rule.source
-        others = rule.others(tokens, rows, work.cohort.memory, (layer, role), source)
-        index = rule.choose(tokens, rows, work.cohort.latent, work.cohort.change) + rows.ahead
+        cohort = work.cohort
+        seen = PartContext((layer, role), cohort.latent, cohort.change, cohort.memory, work.before)
+        others = rule.others(tokens, rows, seen)
+        index = rule.choose(tokens, rows, seen) + rows.ahead
         if rows.ahead:
             first = torch.arange(rows.ahead, device=x.device).expand(len(x), -1)
             index, others = torch.cat([first, index], 1), torch.cat([torch.zeros_like(x[:, : rows.ahead]), others], 1)

@@ -15,7 +15,9 @@ from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
+from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.noise import Uniforms, uniforms
+from stagevar.engine.grids.rows import token_map
 from stagevar.engine.loop.attention import fastest_attention
 from stagevar.engine.loop.call import Call, Output, Tap
 from stagevar.engine.loop.cohort import Cohort
@@ -24,8 +26,11 @@ from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.trace import ScaleRecord
+from stagevar.engine.loop.watching import numbers
+from stagevar.engine.plan.parts import rule_at
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals, readings, told
+from stagevar.engine.plan.watch import AttentionEntropy
 from stagevar.errors import Cancelled, NumericError, OptionError
 
 Revise = Callable[[int, Plan, Scale, Signals], Plan]
@@ -35,10 +40,18 @@ pass only the last is asked about."""
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """State after one scale: the latent (n, D, H, W) of all images in request order, what ran, and the plans as they
-    stand."""
+    """State after one scale.
+
+    Attributes:
+        scale: index of the scale.
+        images: those of the call that are still drawn, in request order.
+        latent: (n, D, H, W) of these.
+        records: what ran.
+        plans: of all images of the call, as they stand.
+    """
 
     scale: int
+    images: tuple[int, ...]
     latent: Tensor
     records: tuple[ScaleRecord, ...]
     plans: tuple[Plan, ...]
@@ -56,6 +69,7 @@ def run(
     noise: Uniforms = uniforms,
     tap: Tap | None = None,
     cancelled: Callable[[], bool] | None = None,
+    wanted: Callable[[int], bool] | None = None,
     graphs: Graphs | None = None,
 ) -> Iterator[Step]:
     """Generate n images, scale by scale.
@@ -71,20 +85,22 @@ def run(
         noise: source of the random numbers; images of equal seeds get equal ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
         cancelled: asked before each scale.
+        wanted: asked of every image before each pass; one that is not wanted is drawn no further, and its rows are
+            freed at once.
         graphs: captured scales, where the device has such.
 
     Yields:
         One ``Step`` per scale, skipped scales included.
 
     Raises:
-        OptionError: a plan's length differs from the schedule's, or it wants a layer or a kind of sampling that the
-            model does not have.
+        OptionError: see ``check``.
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
-    n, call = len(plans), Call(model, schedule, seeds, list(plans), revise is not None, noise, tap, lambda work: None)
+    n, revised, wanted = len(plans), revise is not None, wanted or (lambda image: True)
+    call = Call(model, schedule, seeds, list(plans), revised, noise, tap, wanted, lambda work: None)
     for plan in plans:
-        _check(plan, model, schedule)
+        check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
         raise ValueError(f"{n} plans need {n} seeds and {2 * n} condition rows, not {len(seeds)} and {condition.rows}")
     with nullcontext() if graphs is None else graphs.lent(call, condition) as replays:
@@ -103,6 +119,7 @@ def _scales(
     cancelled: Callable[[], bool] | None,
 ) -> Iterator[Step]:
     """All scales of a call, in order."""
+    before: dict[int, Signals] = {}
     for at in scales(call.schedule):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled before scale {at.k} of {len(call.schedule)}")
@@ -113,32 +130,48 @@ def _scales(
                 known = forced[at.k][list(cohort.images)] if at.k in forced else None
                 record, signals = _advance(Pass(call, cohort, at.k), known)
                 if revise is not None:
-                    for image, seen in zip(cohort.images, signals, strict=False):
-                        call.plans[image] = _revised(
-                            revise(image, call.plans[image], at, seen), call.plans[image], at.k
-                        )
+                    for image, signal in zip(cohort.images, signals, strict=False):
+                        before[image] = replace(signal, before=before.get(image))
+                        answer = revise(image, call.plans[image], at, before[image])
+                        call.plans[image] = _revised(answer, call, image, at.k)
                 ended = time.perf_counter()
                 records.append(replace(record, milliseconds=(ended - began) * 1e3))
                 began = ended
-            latent = _gather(cohorts, len(call.plans))
-        yield Step(at.k, latent, tuple(records), tuple(call.plans))
+            images, latent = _gather(call, cohorts)
+        yield Step(at.k, images, latent, tuple(records), tuple(call.plans))
 
 
-def _check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
+def check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
+    """Check what depends on the model.
+
+    Raises:
+        OptionError: the plan's length differs from the schedule's, or it wants a layer or a kind of sampling that the
+            model does not have, or watches rows that do not run.
+    """
     if len(plan) != len(schedule):
         raise OptionError(f"the plan has {len(plan)} scales but the schedule has {len(schedule)}")
     for scale in plan:
         layer = scale.guidance_layer
         if layer is not None and not -model.depth <= layer < model.depth:
             raise OptionError(f"guidance_layer {layer} is out of range; {model.name} has {model.depth} blocks")
+        if scale.correct is not None and not model.shared_codes:
+            raise OptionError(f"model {model.name} has codes of its own at each scale; leave correct out")
         if scale.smooth is not None and not model.mixes_codes:
             raise OptionError(f"model {model.name} has no smoothed sampling; leave smooth out")
+        for watch in scale.watch if scale.parts else ():
+            if isinstance(watch, AttentionEntropy):
+                rule = rule_at(scale.parts, watch.layer(model.depth), "attention", model.depth)
+                if rule is not None and rule.prune > 0:
+                    raise OptionError(f"{watch} watches a block in which fewer rows attend; watch an earlier scale")
 
 
-def _revised(plan: Plan, before: Plan, k: int) -> Plan:
+def _revised(plan: Plan, call: Call, image: int, k: int) -> Plan:
     """The plan that an accelerator returned, if it keeps to what has happened."""
+    before = call.plans[image]
     if plan.scales[: k + 1] != before.scales[: k + 1] or plan.pass_of(k) != before.pass_of(k):
         raise OptionError(f"a revised plan differs at scale {k} or before, which has run")
+    if plan is not before:
+        check(plan, call.model, call.schedule)
     return plan
 
 
@@ -156,9 +189,14 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         drawing = work.drawing(output.index)
         codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
         work.show("codes", codes)
-        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, output.index)
+        index, gain = output.index, output.gain
+        own = gain if gain is None or index is None else gain.gather(1, index)
+        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, index, own)
         residual = model.residual(output.hidden, codes, drawing)
         if residual is not None:
+            if gain is not None:
+                shape = (residual.shape[-2], residual.shape[-1])
+                residual = residual * resize(token_map(gain[..., None], work.at.grid), shape, "bilinear")
             work.show("residual", residual)
             latent = latent + residual
         cohort.latent, cohort.change = latent, latent - cohort.latent
@@ -181,14 +219,16 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
 def _read(work: Pass, output: Output) -> list[Signals]:
     """The signals that accelerators decide by, if any; they decide after a whole pass. The host reads the device here
     and nowhere else in a pass: it waits until the pass is done, so that its clock has the time of the device."""
-    cohort, numbers = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
+    cohort, read = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
+    watched = list(numbers(work.call.model, work.at, work.plan.watch, output.maps, cohort.latent, cohort.change))
     if work.call.revised and work.whole.ends_pass(work.k):
-        numbers += readings(output.logits, output.flips, cohort.change, cohort.latent)
-    read = torch.cat(numbers).cpu().split([len(each) for each in numbers])
-    (sound,), *signals = (each.tolist() for each in read)
+        usual = readings(output.logits, output.flips, cohort.change, cohort.latent)
+        read += torch.cat([usual, *watched], 1)
+    found = torch.cat(read).cpu().split([len(each) for each in read])
+    (sound,), *signals = (each.tolist() for each in found)
     if not sound:
         raise NumericError(f"NaN or infinity in the logits of scale {work.k}; run in float32, or check the weights")
-    return told(signals)
+    return told(signals, work.plan.watch)
 
 
 def _drawn(model: ScaleModel, output: Output, drawing: Drawing) -> Tensor:
@@ -202,9 +242,12 @@ def _at(codes: Tensor, index: Tensor | None) -> Tensor:
     return codes if index is None else torch.stack([each[at] for each, at in zip(codes, index, strict=True)])
 
 
-def _gather(cohorts: Sequence[Cohort], n: int) -> Tensor:
-    """The latents of all cohorts in request order."""
+def _gather(call: Call, cohorts: Sequence[Cohort]) -> tuple[tuple[int, ...], Tensor]:
+    """The images of all cohorts in request order, and their latents."""
     if len(cohorts) == 1:
-        return cohorts[0].latent
+        return cohorts[0].images, cohorts[0].latent
     latents = {image: latent for cohort in cohorts for image, latent in zip(cohort.images, cohort.latent, strict=True)}
-    return torch.stack([latents[image] for image in range(n)])
+    images = tuple(sorted(latents))
+    if not images:
+        return (), call.model.empty_latent(0, call.schedule)
+    return images, torch.stack([latents[image] for image in images])

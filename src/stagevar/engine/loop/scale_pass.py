@@ -13,11 +13,13 @@ from stagevar.engine.grids.grid import Scale, scales
 from stagevar.engine.loop.call import Call
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.places import row_places
+from stagevar.engine.loop.watching import Watching
 from stagevar.engine.plan.look import Look, Places
 from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.parts import Rows
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.reads import Read, guided
+from stagevar.engine.plan.tokens import TokenContext
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,22 @@ class Pass:
         read = self.whole.reads[self.k]
         return next((each.scale for each in read if each.kind in kinds), -1)
 
+    def context(self, source: int, group: int = 0, rope: Tensor | None = None) -> TokenContext:
+        """What a reduction of rows or a gain may look at, with maps of scale ``source``."""
+        cohort = self.cohort
+        return TokenContext(
+            scale=self.k,
+            grid=self.at.grid,
+            group=group,
+            groups=self.call.model.groups,
+            rope=rope,
+            seeds=[self.call.seeds[image] for image in cohort.images] * (cohort.condition.rows // len(cohort.images)),
+            latent=cohort.latent,
+            change=cohort.change,
+            memory=cohort.memory,
+            source=source,
+        )
+
     def look(self, layer: int, queries: Places, keys: Places) -> Look:
         """What a pattern or an eviction may see of a layer."""
         return Look(self.at, layer, self.call.model.depth, self.sequence, queries, keys, self.cohort.memory)
@@ -104,6 +122,11 @@ class Pass:
         """How codes are drawn from rows at the given positions."""
         seeds = [self.call.seeds[image] for image in self.cohort.images]
         return Drawing(self.at, self.cohort.condition, self.here, seeds, self.call.noise, index)
+
+    @cached_property
+    def watching(self) -> Watching:
+        """What takes the signals that the plan watches."""
+        return Watching(self.call.model, self.at, self.plan.watch, len(self.cohort.images))
 
     def show(self, name: str, tensor: Tensor) -> None:
         if self.call.tap is not None:

@@ -57,6 +57,8 @@ class Stream:
             return
         self._reduced = reduced = rule.reduce(self._before, self._context(part))
         self.work.show(f"reduced.{part.group}", reduced.x)
+        if reduced.index is not None:
+            self.work.show(f"places.{part.group}", reduced.index)
         ahead = self.rows.ahead
         first = None if self._rope is None else self._rope[..., :ahead, :, :]
         self.rope = joined_rope([first, reduced.rope]) if ahead else reduced.rope
@@ -85,19 +87,8 @@ class Stream:
         self.rope, self.rows, self.aligned = self._rope, self._rows, True
 
     def _context(self, part: Segment) -> TokenContext:
-        work, cohort, ahead = self.work, self.work.cohort, self.rows.ahead
-        return TokenContext(
-            scale=work.k,
-            grid=work.at.grid,
-            group=part.group,
-            groups=work.call.model.groups,
-            rope=None if self._rope is None else self._rope[..., ahead:, :, :],
-            seeds=[work.call.seeds[image] for image in cohort.images] * (cohort.condition.rows // len(cohort.images)),
-            latent=cohort.latent,
-            change=cohort.change,
-            memory=cohort.memory,
-            source=work.source("hidden", "increment"),
-        )
+        rope = None if self._rope is None else self._rope[..., self.rows.ahead :, :, :]
+        return self.work.context(self.work.source("hidden", "increment", "watched"), part.group, rope)
 
 
 def joined(rows: Sequence[Tensor], axis: int = 1) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from stagevar.engine.grids.grid import Grid
 from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import Role, gather
-from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.memory import MapKind, Memory
 from stagevar.engine.plan.select import Score, highest, row_scores
+from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -64,24 +66,43 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class PartContext:
+    """What a rule may look at besides the rows.
+
+    Attributes:
+        site: the block and the part.
+        latent, change: as in ``TokenContext``.
+        memory: maps of earlier scales.
+        before: the scale that ran before.
+    """
+
+    site: tuple[int, Role]
+    latent: Tensor
+    change: Tensor
+    memory: Memory
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartRows:
     """Which rows some parts process, and what the others get.
 
     Attributes:
         prune: share of the rows that a part does not process, in [0, 1]; at 1 the part is not run.
         roles, layers: the parts.
-        score: rows of highest score are processed, as in ``Select``.
+        score: rows of highest score are processed, as in ``Select``, or by what was watched at ``score_source``.
         fill: the others get the same part's increment at ``source`` (``part``) or none (``zero``).
-        source: index of an earlier scale; None means the one that ran before.
+        source, score_source: index of an earlier scale; None means the one that ran before.
         mode: how the increment is resampled.
     """
 
     prune: float = 1.0
     roles: tuple[Role, ...] = ROLES
     layers: Layers = EVERY
-    score: Score = "distance"
+    score: Score | Watch = "distance"
     fill: Fill = "part"
     source: int | None = None
+    score_source: int | None = None
     mode: Mode = "bilinear"
 
     def __post_init__(self) -> None:
@@ -91,7 +112,7 @@ class PartRows:
             raise OptionError(f"roles must be some of {', '.join(ROLES)}, not {self.roles}")
         check_layers(self.layers)
         for name, choices in (("score", get_args(Score)), ("fill", get_args(Fill)), ("mode", get_args(Mode))):
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not isinstance(getattr(self, name), Watch):
                 raise OptionError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
 
     @property
@@ -99,40 +120,43 @@ class PartRows:
         return Sites(self.roles, self.layers)
 
     @property
-    def reads(self) -> bool:
-        """Whether the part's increment at an earlier scale is needed."""
-        return self.fill == "part" and self.prune > 0
+    def needs(self) -> Iterator[tuple[MapKind | Watch, int | None]]:
+        """What is read of which earlier scale: the part's increment, and what was watched."""
+        if self.fill == "part" and self.prune > 0:
+            yield "part", self.source
+        if isinstance(self.score, Watch) and 0 < self.prune < 1:
+            yield self.score, self.score_source
 
     @property
     def aligned(self) -> bool:
         """Whether both branches process the same positions."""
-        return self.score in ("contrast", "change")
+        return isinstance(self.score, Watch) or self.score in ("contrast", "change")
 
     def count(self, rows: int) -> int:
         """How many of the rows a part processes."""
         return rows - math.floor(rows * self.prune)
 
-    def choose(self, x_RrC: Tensor, rows: Rows, latent: Tensor, change: Tensor) -> Tensor:
-        """Rows (R, count) that are processed, ascending.
-
-        Args:
-            x_RrC: the tokens' rows.
-            rows: what they stand for.
-            latent, change: as in ``TokenContext``.
-        """
+    def choose(self, x_RrC: Tensor, rows: Rows, context: PartContext) -> Tensor:
+        """Rows (R, count) that are processed, ascending; x are the tokens' rows."""
         count = self.count(x_RrC.shape[1])
         if not count:
             return torch.empty(len(x_RrC), 0, dtype=torch.long, device=x_RrC.device)
-        scores = row_scores(self.score, x_RrC, rows.grid, latent, change)
+        if isinstance(self.score, Watch):
+            source = context.before if self.score_source is None else self.score_source
+            watched = context.memory.get("watched", self.score, source, rows.grid, self.mode)[..., 0]
+            scores = self.score.scores(watched).repeat(len(x_RrC) // len(watched), 1)
+        else:
+            scores = row_scores(self.score, x_RrC, rows.grid, context.latent, context.change)
         if rows.index is not None and self.aligned:
             scores = scores.gather(1, rows.index)
         return highest(scores, count)
 
-    def others(self, x_RrC: Tensor, rows: Rows, memory: Memory, site: tuple[int, Role], source: int) -> Tensor:
+    def others(self, x_RrC: Tensor, rows: Rows, context: PartContext) -> Tensor:
         """What rows get that the part does not process: (R, r, C)."""
         if self.fill == "zero":
             return torch.zeros_like(x_RrC)
-        earlier = memory.get("part", site, source, rows.grid, self.mode)
+        source = context.before if self.source is None else self.source
+        earlier = context.memory.get("part", context.site, source, rows.grid, self.mode)
         return earlier if rows.index is None else gather(earlier, rows.index)
 
 

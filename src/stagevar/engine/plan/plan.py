@@ -12,9 +12,12 @@ from stagevar.engine.grids.rows import Branch
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.passes import Passes, passes
 from stagevar.engine.plan.reads import Read, Reads, reads
+from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError, quoted
 
 if TYPE_CHECKING:
+    from stagevar.engine.plan.correct import Correction
+    from stagevar.engine.plan.gain import Gain
     from stagevar.engine.plan.look import Evict, Pattern
     from stagevar.engine.plan.tokens import Tokens
 
@@ -52,6 +55,10 @@ class ScalePlan:
             row attends to all keys.
         cache: whether self-attention keeps the processed rows (``all``) or forgets them after this scale (``none``), or
             which entries stay of those of all scales so far. Nothing is ever kept at the last scale that runs.
+        gain: how much the codes of each token count; None all alike.
+        correct: what is made of the guided logits with those of an earlier scale; None leaves them.
+        watch: what is measured while the scale runs; nothing else is. It changes nothing that is drawn.
+        remember: what a later plan of this scale may read of earlier ones; it is kept as if this plan read it.
         store: dtype in which keys and values are kept, equal at all scales; ``same`` is that of the blocks.
         group: whether this scale shares the pass of the scale that runs before it. All scales of a pass are made of the
             latent before it. Each has its own level, positions and rows, and attends as it does alone: to what the
@@ -74,6 +81,10 @@ class ScalePlan:
     parts: tuple[PartRows, ...] = ()
     attend: tuple[Pattern, ...] = ()
     cache: Keep | Evict = "all"
+    gain: Gain | None = None
+    correct: Correction | None = None
+    watch: tuple[Watch, ...] = ()
+    remember: tuple[Read, ...] = ()
     store: Store = "same"
     group: bool = False
     temperature: float = field(default=1.0, metadata=PER_IMAGE)
@@ -95,6 +106,19 @@ class ScalePlan:
             raise OptionError(f"attend must be a tuple of patterns such as Local, not {self.attend!r}")
         if not isinstance(self.parts, tuple) or not all(isinstance(rule, PartRows) for rule in self.parts):
             raise OptionError(f"parts must be a tuple of PartRows, not {self.parts!r}")
+        if not (self.gain is None or hasattr(self.gain, "needs")):
+            raise OptionError(f"gain must be None or a rule for factors of codes, not {self.gain!r}")
+        if not (self.correct is None or hasattr(self.correct, "source")):
+            raise OptionError(f"correct must be None or a correction of logits, not {self.correct!r}")
+        for name, kind in (("watch", Watch), ("remember", Read)):
+            entries = getattr(self, name)
+            if not isinstance(entries, tuple) or not all(isinstance(each, kind) for each in entries):
+                raise OptionError(f"{name} must be a tuple of {kind.__name__}, not {entries!r}")
+        for watch in self.watch if self.run != "skip" else ():
+            if watch.place == "blocks" and (self.run == "reuse" or self.tokens is not None):
+                raise OptionError(f"{watch} watches all rows in the blocks, where this scale runs fewer or none")
+            if watch.place == "head" and self.tokens is not None and self.tokens.final:
+                raise OptionError(f"{watch} watches the codes of all rows, and this scale draws fewer")
         if not isinstance(self.group, bool):
             raise OptionError(f"group must be True or False, not {self.group!r}")
         for name in ("guidance", "carry", "temperature", "top_p"):

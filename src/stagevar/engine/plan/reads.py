@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from stagevar.engine.plan.memory import MapKind
-from stagevar.engine.plan.parts import Sites
+from stagevar.engine.plan.parts import Layers, Sites
 from stagevar.engine.plan.passes import Passes
+from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ class Grouping(NamedTuple):
     dense: tuple[float, float]
 
 
+class Attended(NamedTuple):
+    """The blocks in which a pattern of attention leaves something, as ``Pattern`` says it."""
+
+    layers: Layers
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """Maps that one scale reads of an earlier one.
@@ -30,12 +37,13 @@ class Read:
     Attributes:
         kind: of the maps.
         scale: the scale that writes them.
-        sites: of which groups of blocks, or of which of their parts; None for the state behind the last block.
+        sites: of which groups of blocks or their parts, of which watch, or of which patterns of attention; None for the
+            state behind the last block.
     """
 
     kind: MapKind
     scale: int
-    sites: Grouping | Sites | None = None
+    sites: Grouping | Sites | Watch | Attended | None = None
 
 
 Reads = tuple[tuple[Read, ...], ...]
@@ -82,15 +90,34 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
         source = ran if tokens.source is None else tokens.source
         if source is None:
             raise OptionError(f"scale {k} cannot restore rows from a scale before it, as none runs")
-        yield from (Read(kind, source, Grouping(tokens.scope, tokens.dense)) for kind in tokens.needs)
+        yield from (_needed(need, source, Grouping(tokens.scope, tokens.dense)) for need in tokens.needs)
     for rule in scale.parts if scale.run == "full" else ():
-        if rule.reads:
-            source = ran if rule.source is None else rule.source
+        for need, named in rule.needs:
+            source = ran if named is None else named
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
-            yield Read("part", source, rule.sites)
+            yield _needed(need, source, rule.sites)
+    for pattern in scale.attend if scale.run == "full" else ():
+        yield from (Read(kind, source, Attended(pattern.layers)) for kind, source in pattern.needs)
+    if scale.gain is not None and scale.gain.needs:
+        source = ran if scale.gain.source is None else scale.gain.source
+        if source is None:
+            raise OptionError(f"scale {k} cannot weigh codes by a scale before it, as none runs")
+        yield from (_needed(need, source, None) for need in scale.gain.needs)
+    if scale.correct is not None:
+        source = ran if scale.correct.source is None else scale.correct.source
+        if source is None:
+            raise OptionError(f"scale {k} cannot be corrected by the logits of a scale before it, as none runs")
+        yield Read("logits", source)
     if scale.carry and (source := guided(scales, k)) is not None:
         yield Read("guidance", source)
+    yield from scale.remember
+
+
+def _needed(need: MapKind | Watch, source: int, sites: Grouping | Sites | None) -> Read:
+    if isinstance(need, Watch):
+        return Read("watched", source, need)
+    return Read(need, source, None if need == "logits" else sites)
 
 
 def _check(scales: Sequence[ScalePlan], k: int, read: Read, members: Sequence[int]) -> None:
@@ -101,13 +128,22 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read, members: Sequence[in
     writer = scales[read.scale]
     if read.kind == "guidance":
         return
+    if isinstance(read.sites, Watch):
+        if read.sites not in writer.watch:
+            raise OptionError(f"scale {k} reads {read.sites}, which scale {read.scale} does not watch")
+        return
     if read.sites is None:
         if writer.tokens is not None and writer.tokens.final:
-            raise OptionError(f"scale {k} cannot reuse a scale whose rows stayed reduced")
+            what = "hidden states" if read.kind == "hidden" else read.kind
+            raise OptionError(f"scale {k} reads the {what} of scale {read.scale}, whose rows stayed reduced")
         return
     if writer.run == "reuse":
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")
     own = writer.tokens
+    if isinstance(read.sites, Attended):
+        if not any(read.kind in each.leaves and each.layers == read.sites.layers for each in writer.attend):
+            raise OptionError(f"scale {k} reads {read.kind} of scale {read.scale}, whose attention leaves none")
+        return
     if isinstance(read.sites, Sites):
         if own is not None:
             raise OptionError(f"scale {k} reads parts of scale {read.scale}, whose rows are reduced")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.engine.grids.grid import Grid
@@ -128,6 +129,18 @@ def tied_top(scores: Tensor, count: int, margin: Tensor) -> Tensor:
     lowest = scores.topk(count, dim=-1).values[..., -1:]
     rank = (scores > lowest + margin).int() + (scores >= lowest - margin).int()
     return rank.sort(stable=True, dim=-1, descending=True).indices[..., :count].sort(-1).values
+
+
+def ranked(scores_nM: Tensor) -> Tensor:
+    """Rank of each position (n, M), 0 for the lowest score. Scores that differ by less than rounding from their next
+    one count as tied, and of tied positions the first has the highest rank."""
+    scores, order = scores_nM.float().sort(dim=1, descending=True, stable=True)
+    apart = scores[:, :-1] - scores[:, 1:] > TIE * (scores[:, :-1] + FLOOR * scores[:, :1])
+    level = F.pad(apart.long().cumsum(1), (1, 0))
+    M = scores.shape[1]
+    order = order.gather(1, (level * M + order).argsort(1))
+    ranks = torch.arange(M - 1, -1, -1, device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, ranks)
 
 
 def nearest(index_Rr: Tensor, grid: Grid) -> Tensor:

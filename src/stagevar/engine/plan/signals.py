@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from stagevar.engine.grids.latent import contrast, resize
 from stagevar.engine.grids.sent import sent
+from stagevar.engine.plan.watch import Numbers, Watch
 
 SUPPORT_ENERGIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 LOW, MIDDLE = 0.25, 0.5
@@ -30,6 +31,8 @@ class Signals:
         high: the same above the middle band.
         support: per energy of ``SUPPORT_ENERGIES``, the smallest share of positions that holds that share of the
             latent's contrast: small where a picture is plain, large where it is textured.
+        watched: the numbers of everything that the plan watched at the scale.
+        before: the signals of the scale that ran before; None at the first.
     """
 
     flips: float | None
@@ -38,6 +41,8 @@ class Signals:
     middle: float
     high: float
     support: tuple[float, ...]
+    watched: Mapping[Watch, Numbers] = field(default_factory=dict)
+    before: Signals | None = None
 
 
 CHANGING = Signals(1.0, 0.0, 100.0, 100.0, 100.0, (1.0,) * len(SUPPORT_ENERGIES))
@@ -61,12 +66,17 @@ def readings(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, la
     return torch.cat([torch.stack([flips, confidence, *bands], 1), support(contrast(latent_nDHW))], 1)
 
 
-def told(numbers: Sequence[Sequence[float]]) -> list[Signals]:
-    """The signals whose numbers were read."""
-    return [
-        Signals(None if math.isnan(flips) else flips, confidence, low, middle, high, tuple(shares))
-        for flips, confidence, low, middle, high, *shares in numbers
-    ]
+def told(numbers: Sequence[Sequence[float]], watch: Sequence[Watch] = ()) -> list[Signals]:
+    """The signals whose numbers were read: those of ``readings``, then those of what was watched."""
+    found = []
+    for flips, confidence, low, middle, high, *rest in numbers:
+        own, watched = len(SUPPORT_ENERGIES), dict[Watch, Numbers]()
+        support, rest = tuple(rest[:own]), rest[own:]
+        for each in watch:
+            count = len(each.ends[0])
+            watched[each], rest = tuple(rest[:count]), rest[count:]
+        found.append(Signals(None if math.isnan(flips) else flips, confidence, low, middle, high, support, watched))
+    return found
 
 
 def support(energy_n1HW: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from stagevar.engine.grids.grid import Grid
 from stagevar.engine.grids.latent import Mode
 from stagevar.engine.plan.memory import MapKind, Memory
+from stagevar.engine.plan.watch import Watch
 
 Scope = Literal["network", "group"]
 
@@ -49,6 +50,10 @@ class TokenContext:
         """The group's map (R, M, C) of the source, on this scale's grid."""
         return self.memory.get(kind, self.group, self.source, self.grid, mode)
 
+    def watched(self, watch: Watch, mode: Mode = "bilinear") -> Tensor:
+        """What the source has watched, (n, M) on this scale's grid."""
+        return self.memory.get("watched", watch, self.source, self.grid, mode)[..., 0]
+
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
@@ -73,7 +78,7 @@ class Tokens(Protocol):
     Attributes:
         scope: ``group`` reduces and restores around each group of blocks, ``network`` once.
         dense: share of the layers at the start and at the end that process all rows.
-        needs: maps of an earlier scale that ``restore`` reads.
+        needs: maps of an earlier scale that are read, and which of its watches.
         source: index of that scale; None means the one that ran before.
         final: if True, nothing is restored: only the processed rows reach the head, and the other positions add no
             codes.
@@ -85,7 +90,7 @@ class Tokens(Protocol):
     @property
     def dense(self) -> tuple[float, float]: ...
     @property
-    def needs(self) -> tuple[MapKind, ...]: ...
+    def needs(self) -> tuple[MapKind | Watch, ...]: ...
     @property
     def source(self) -> int | None: ...
     @property

@@ -148,10 +148,16 @@ class Hart(VQModel):
         return self.head(x_RMC, condition.pooled)
 
     def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+        self,
+        latent_nDHW: Tensor,
+        codes: Tensor,
+        schedule: Schedule,
+        k: int,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
     ) -> Tensor:
         at = Scale(schedule, k)
-        return latent_nDHW + self.tokenizer.upsampled(codes, at, index_nr, phi=not at.last)
+        return latent_nDHW + self.tokenizer.upsampled(codes, at, index_nr, gain_nr, phi=not at.last)
 
     def residual(self, x_RMC: Tensor, codes: Tensor, drawing: Drawing) -> Tensor | None:
         """The continuous residual, drawn only at the final scale, from its hidden states and codes. Mixed codes count

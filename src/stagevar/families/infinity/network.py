@@ -218,9 +218,15 @@ class Infinity(ScaleModel):
         return self.head(x_RMC, condition.pooled).unflatten(-1, (-1, 2))
 
     def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+        self,
+        latent_nDHW: Tensor,
+        codes: Tensor,
+        schedule: Schedule,
+        k: int,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
     ) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(codes, schedule[k], schedule[-1], index_nr)
+        return latent_nDHW + self.tokenizer.upsampled(codes, schedule[k], schedule[-1], index_nr, gain_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

@@ -33,6 +33,7 @@ class Scenes(ScaleModel):
     """Draws 64 x 64 pictures of a text in ten scales, 1x1 to 32x32."""
 
     family = "scenes"
+    shared_codes = False
     embedding = ("window", "place")
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
@@ -141,9 +142,15 @@ class Scenes(ScaleModel):
         return self.head(x_RMC, condition.pooled).float() + self.level_bias[at.k]
 
     def add_codes(
-        self, latent_nDHW: Tensor, codes: Tensor, schedule: Schedule, k: int, index_nr: Tensor | None = None
+        self,
+        latent_nDHW: Tensor,
+        codes: Tensor,
+        schedule: Schedule,
+        k: int,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
     ) -> Tensor:
-        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr)
+        return latent_nDHW + self.tokenizer.upsampled(k, codes, index_nr, gain_nr)
 
     def decode(self, latent_nDHW: Tensor) -> Tensor:
         return self.tokenizer.decode(latent_nDHW)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.engine.grids.latent import resize
-from stagevar.engine.grids.rows import spread, token_map, token_rows
+from stagevar.engine.grids.rows import placed, token_map, token_rows
 from stagevar.families.scenes.config import CHANNELS, PATCH, ScenesConfig
 
 
@@ -42,13 +42,13 @@ class PatchQuantizer(nn.Module):
         chunks = [torch.addmm(squares, part, book.T, alpha=-2).argmin(1) for part in vectors_ND.split(16384)]
         return torch.cat(chunks)
 
-    def upsampled(self, k: int, codes_nM: Tensor, index_nr: Tensor | None = None) -> Tensor:
-        """The codes' contribution to the latent, (n, D, H, W). With ``index_nr`` the codes belong to these positions,
-        and the others add nothing."""
+    def upsampled(
+        self, k: int, codes_nM: Tensor, index_nr: Tensor | None = None, gain_nr: Tensor | None = None
+    ) -> Tensor:
+        """The codes' contribution to the latent, (n, D, H, W), each times its gain. With ``index_nr`` the codes belong
+        to these positions, and the others add nothing."""
         side, final = self.grids[k], self.grids[-1]
-        vectors = self.codebook[k][codes_nM]
-        if index_nr is not None:
-            vectors = spread(vectors, index_nr, side * side)
+        vectors = placed(self.codebook[k][codes_nM], side * side, index_nr, gain_nr)
         return resize(token_map(vectors, (side, side)), (final, final), "bicubic")
 
     def encode(self, pictures: Tensor) -> list[Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.grids.latent import resize
-from stagevar.engine.grids.rows import spread, token_map, token_rows
+from stagevar.engine.grids.rows import placed, token_map, token_rows
 from stagevar.families.tokenizers.autoencoder import Decoder, Encoder
 from stagevar.families.tokenizers.decoding import decoded
 
@@ -82,14 +82,21 @@ class BinaryTokenizer(nn.Module):
         """Evenly distributed bits of one picture at a scale, int64 (1, M, d)."""
         return torch.randint(2, (1, at.tokens, self.config.token_bits), generator=generator)
 
-    def upsampled(self, bits_nMd: Tensor, grid: Grid, final: Grid, index_nr: Tensor | None = None) -> Tensor:
-        """The contribution of one scale's bits to the latent: +-1 / sqrt(D), resized to the final grid (n, D, H, W).
+    def upsampled(
+        self,
+        bits_nMd: Tensor,
+        grid: Grid,
+        final: Grid,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
+    ) -> Tensor:
+        """The contribution of one scale's bits to the latent: +-1 / sqrt(D), times each token's gain, resized to the
+        final grid (n, D, H, W).
 
         With ``index_nr`` the bits (n, r, d) belong to these positions, and the others add nothing.
         """
         signs = (2 * bits_nMd.float() - 1) / self.config.bits**0.5
-        if index_nr is not None:
-            signs = spread(signs, index_nr, grid[0] * grid[1])
+        signs = placed(signs, grid[0] * grid[1], index_nr, gain_nr)
         return resize(self.unfold(signs, grid), self.latent_grid(final), "bilinear")
 
     def quantize(self, features_nDHW: Tensor, schedule: Schedule) -> tuple[list[Tensor], Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.grids.latent import resize
-from stagevar.engine.grids.rows import spread, token_map, token_rows
+from stagevar.engine.grids.rows import placed, token_map, token_rows
 from stagevar.families.tokenizers.autoencoder import Decoder, Encoder, conv
 from stagevar.families.tokenizers.decoding import decoded
 
@@ -94,17 +94,24 @@ class VQTokenizer(nn.Module):
         """Evenly distributed codes of one picture at a scale, int64 (1, M)."""
         return torch.randint(self.config.codes, (1, at.tokens), generator=generator)
 
-    def upsampled(self, codes: Tensor, at: Scale, index_nr: Tensor | None = None, phi: bool = True) -> Tensor:
+    def upsampled(
+        self,
+        codes: Tensor,
+        at: Scale,
+        index_nr: Tensor | None = None,
+        gain_nr: Tensor | None = None,
+        *,
+        phi: bool = True,
+    ) -> Tensor:
         """The contribution of a scale's codes to the latent, (n, D, H, W).
 
         Args:
             codes: int64 (n, M), or weights over the codebook, float (n, M, V).
             index_nr: raster positions of codes (n, r) or (n, r, V); at the other positions the vector is zero.
+            gain_nr: factors of the vectors, (n, M) or (n, r); None is 1.
             phi: whether the scale's convolution is applied.
         """
-        vectors = self.embed(codes)
-        if index_nr is not None:
-            vectors = spread(vectors, index_nr, at.tokens)
+        vectors = placed(self.embed(codes), at.tokens, index_nr, gain_nr)
         x = resize(token_map(vectors, at.grid), at.final, "bicubic")
         return self.refine(x, at.k, len(at.schedule)) if phi else x
 

@@ -47,7 +47,7 @@ def check(probe: Probe) -> None:
         schedule: Schedule = tuple((int(h), int(w)) for _, h, w in probe.config["scale_schedule"])
         plain = replaced_guidance(greedy_plan(probe.config, len(schedule)))
         accelerator = accelerator_of(probe.config)
-        facts = Facts(model.depth, model.groups, model.causal)
+        facts = Facts(model.depth, model.groups, model.causal, model.shared_codes)
         plan = with_stored_draws(accelerator.plan(plain, schedule, facts), probe, schedule)
         executed = tuple(probe.config["executed_scales"])
     probe.exact("low_margin", torch.zeros(0, 3))
@@ -147,6 +147,7 @@ def _sparvar(config: dict[str, Any], skipped: int) -> Accelerator:
         tuple(own["window_by_key_scale"]),
         own["sink_scales"],
         own["block_size"],
+        cs4a=False,
     )
     return pattern + DropLast(skipped) if skipped else pattern
 

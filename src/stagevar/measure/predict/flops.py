@@ -1,7 +1,7 @@
 """Floating-point operations of a plan, from shapes alone: a model on the meta device will do.
 
 Matrix products and convolutions are counted, a multiply-add as two operations; element-wise work, the text encoder and
-the picture tokenizer are not. All numbers are for one image.
+the picture tokenizer are not, but for thumbnails that a plan watches. All numbers are for one image.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from stagevar.engine.contract.block import Block
@@ -21,12 +22,14 @@ from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.rows import Role
 from stagevar.engine.loop.places import row_places
 from stagevar.engine.loop.segments import segments
+from stagevar.engine.plan.correct import Earlier
 from stagevar.engine.plan.look import Look, Places, count, joined, pattern_at
-from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.memory import LAST, Memory
 from stagevar.engine.plan.parts import Rows, rule_at
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.reads import Grouping
 from stagevar.engine.plan.tokens import TokenContext
+from stagevar.engine.plan.watch import AttentionEntropy, Seen, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,12 @@ class ScaleFlops:
         share: rows processed relative to all rows of the branches that run.
         embed: input of the first block.
         linear: linear layers of the blocks.
-        attention: self-attention over cache and new rows.
+        attention: self-attention over cache and new rows, and its entropy where that is watched.
         cross: attention to the text.
         tokens: reducing rows and restoring them.
-        head: scores of the codes.
+        head: scores of the codes, and their correction.
         finish: work behind the head that only some families have (STAR's second stage, HART's residual head).
+        watch: pictures decoded for what the plan watches.
     """
 
     scale: int
@@ -58,10 +62,12 @@ class ScaleFlops:
     tokens: int = 0
     head: int = 0
     finish: int = 0
+    watch: int = 0
 
     @property
     def total(self) -> int:
-        return self.embed + self.linear + self.attention + self.cross + self.tokens + self.head + self.finish
+        network = self.embed + self.linear + self.attention + self.cross + self.tokens + self.head
+        return network + self.finish + self.watch
 
 
 def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> list[ScaleFlops]:
@@ -152,6 +158,7 @@ class _Count:
         self.latent = torch.empty_like(model.empty_latent(1, schedule), device="meta")
         head = model.get_submodule("head")
         self.head_row = _weights(head)
+        self.codes = [linear.out_features for linear in head.modules() if isinstance(linear, nn.Linear)][-1]
         self.head_once = sum(_weights(part) for name, part in head.named_modules() if name == "modulation")
         embeddings = [parameter for name in model.embedding for parameter in model.get_submodule(name).parameters()]
         self.embed_row = sum(parameter.numel() for parameter in embeddings if parameter.dim() > 1)
@@ -195,8 +202,9 @@ class _Count:
             attention=branches * attention,
             cross=cross,
             tokens=branches * reducing,
-            head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once),
+            head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once) + self._correction(k),
             finish=branches * read * sum(times * _row(module, read) for module, times in finishing),
+            watch=sum(self._decoded(watch, at) for watch in here.watch if watch.place == "picture"),
         )
 
     def _segments(self, k: int) -> Iterator[tuple[int | None, range]]:
@@ -223,6 +231,8 @@ class _Count:
         look = Look(at, layer, model.depth, self.sequence, queries, keys, Memory())
         pattern = pattern_at(here.attend, layer, model.depth)
         products = 2 * run * count(keys) if pattern is None else pattern.products(look)
+        looks = [watch for watch in here.watch if isinstance(watch, AttentionEntropy)]
+        products += sum(at.tokens * count(keys) for watch in looks if watch.layer(model.depth) == layer)
         if not model.causal or here.cache == "none":
             return products, 0
         self.cached[layer] = keys
@@ -234,6 +244,20 @@ class _Count:
         self.cached[layer] = torch.empty(1, 1, capacity, device="meta", dtype=torch.long)
         votes = len(here.cache.voters(look))
         return products + (count(keys) if votes else 0), votes
+
+    def _correction(self, k: int) -> int:
+        """Operations of correcting the logits of a scale."""
+        rule, source = (
+            self.plan[k].correct,
+            next((read.scale for read in self.plan.reads[k] if read.kind == "logits"), -1),
+        )
+        if rule is None:
+            return 0
+        own, other = (Scale(self.schedule, each) for each in (k, source))
+        logits, earlier = (torch.empty(1, each.tokens, self.codes, device="meta") for each in (own, other))
+        with FlopCounterMode(display=False) as counter:
+            rule(logits, Earlier(earlier, other, own, None))
+        return counter.get_total_flops()
 
     def _reduction(self, k: int, group: int) -> tuple[int, int]:
         """Rows that a group processes, and the operations of reducing to them and restoring from them."""
@@ -252,23 +276,32 @@ class _Count:
             memory=self._memory(k, group),
             source=self._source(k),
         )
-        with FlopCounterMode(display=False, custom_mapping=_SOLVING) as counter, torch.no_grad():
+        with FlopCounterMode(display=False, custom_mapping=SOLVING) as counter, torch.no_grad():
             reduced = tokens.reduce(x, context)
             if not tokens.final:
                 tokens.restore(x, reduced.x, reduced, context)
         return reduced.x.shape[1], counter.get_total_flops()
 
+    def _decoded(self, watch: Watch, at: Scale) -> int:
+        """Operations of the numbers that are made of the latent."""
+        with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+            latent = torch.empty(self.latent.shape, device=self.model.device)
+            watch.numbers(Seen(at, None, latent, latent, self.model.decode, self.model.picture_size))
+        return counter.get_total_flops()
+
     def _source(self, k: int) -> int:
         """The scale whose maps a restoration at scale k reads."""
-        return next((read.scale for read in self.plan.reads[k] if isinstance(read.sites, Grouping)), -1)
+        return next((read.scale for read in self.plan.reads[k] if isinstance(read.sites, Grouping | Watch)), -1)
 
     def _memory(self, k: int, group: int) -> Memory:
         """The maps that a restoration reads."""
         memory = Memory()
         for read in self.plan.reads[k]:
             source = Scale(self.schedule, read.scale)
-            rows = torch.empty(1, source.tokens, self.width, device="meta")
-            memory.put(read.kind, group, read.scale, rows, source.grid)
+            site, width = (read.sites, 1) if isinstance(read.sites, Watch) else (group, self.width)
+            site, width = (LAST, self.codes) if read.kind == "logits" else (site, width)
+            rows = torch.empty(1, source.tokens, width, device="meta")
+            memory.put(read.kind, site, read.scale, rows, source.grid)
         return memory
 
 
@@ -281,4 +314,4 @@ def _solve(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int
     return count * (2 * r**3 // 3 + 2 * r * r * m)
 
 
-_SOLVING = {torch.ops.aten._linalg_solve_ex: _solve}
+SOLVING = {torch.ops.aten._linalg_solve_ex: _solve}

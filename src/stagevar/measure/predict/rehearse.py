@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
 
 from stagevar.accelerators.base import Accelerator
 from stagevar.engine.grids.grid import Schedule, scales
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.watch import Watch
 
 Row = tuple[float, ...]
 
@@ -30,21 +33,25 @@ captions of the scenes suite, of the model's plain run. Other models show others
 def rehearse(accelerator: Accelerator, plan: Plan, schedule: Schedule) -> Plan:
     """The plan as it stands at the end for a picture with the signals of ``MEAN_PICTURE``. An accelerator that decides
     before the loop leaves it unchanged."""
-    if accelerator.online:
-        for at in scales(schedule):
-            if plan.ends_pass(at.k):
-                signals = signals_at(at.share, both=plan[at.k].branch == "both")
-                plan = accelerator.revise(plan, at, signals)
+    before: Signals | None = None
+    for at in scales(schedule) if accelerator.online else ():
+        if plan.ends_pass(at.k):
+            seen = signals_at(at.share, plan[at.k].watch, both=plan[at.k].branch == "both")
+            before = replace(seen, before=before)
+            plan = accelerator.revise(plan, at, before)
     return plan
 
 
-def signals_at(share: float, *, both: bool = True) -> Signals:
-    """The mean picture's signals at a scale of a relative side, linear between the measured ones."""
-    place = bisect_left(MEAN_PICTURE, (share,))
-    above = MEAN_PICTURE[min(place, len(MEAN_PICTURE) - 1)]
-    below = MEAN_PICTURE[max(place - 1, 0)]
+def signals_at(share: float, watch: Sequence[Watch] = (), *, both: bool = True) -> Signals:
+    """The mean picture's signals at a scale of a relative side, and the typical numbers of what is watched."""
+    flips, confidence, low, middle, high, *support = between(MEAN_PICTURE, share)
+    watched = {each: tuple(between(each.typical, share)) for each in watch}
+    return Signals(flips if both else None, confidence, low, middle, high, tuple(support), watched)
+
+
+def between(rows: Sequence[Row], share: float) -> list[float]:
+    """The numbers at a scale of a relative side, linear between the measured ones."""
+    place = bisect_left(rows, (share,))
+    above, below = rows[min(place, len(rows) - 1)], rows[max(place - 1, 0)]
     weight = 0.0 if above is below else (share - below[0]) / (above[0] - below[0])
-    flips, confidence, low, middle, high, *support = (
-        b + weight * (a - b) for a, b in zip(above[1:], below[1:], strict=True)
-    )
-    return Signals(flips if both else None, confidence, low, middle, high, tuple(support))
+    return [b + weight * (a - b) for a, b in zip(above[1:], below[1:], strict=True)]

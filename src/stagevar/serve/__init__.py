@@ -1,0 +1,1 @@
+"""A server of pictures that speaks OpenAI's format: ``stagevar serve``."""

@@ -1,0 +1,129 @@
+"""The application: its routes, and what each of them answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from threading import Thread
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from stagevar import __version__
+from stagevar.errors import ServiceError, StagevarError
+from stagevar.serve import answers, refusals, replies
+from stagevar.serve.door import Door
+from stagevar.serve.limits import Limits
+from stagevar.serve.metrics import Metrics
+from stagevar.serve.scheduler import Scheduler
+from stagevar.serve.wire import Asked, Body, read
+
+PICTURES, MODELS = "/v1/images/generations", "/v1/models"
+PATHS = PICTURES, MODELS, "/health", "/ready", "/metrics", "/openapi.json"
+
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "object", "required": ["message", "type", "param", "code"]}},
+}
+CODES = 400, 401, 404, 408, 413, 429, 500, 501, 503, 504
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {"description": "An error.", "content": {"application/json": {"schema": ERROR}}} for code in CODES
+}
+PICTURE = {"description": "Pictures, whole or as events.", "content": {"text/event-stream": {"schema": {}}}}
+
+
+def application(
+    scheduler: Scheduler,
+    metrics: Metrics,
+    *,
+    limits: Limits | None = None,
+    keys: Sequence[str] = (),
+    log_prompts: bool = False,
+) -> FastAPI:
+    """The server's application; its life spans that of the thread that draws.
+
+    Args:
+        scheduler: draws.
+        metrics: the scheduler's.
+        limits: of one request.
+        keys: API keys; without any, none is asked for.
+        log_prompts: whether prompts stand in the log.
+    """
+    limits, started = limits or Limits(), int(time.time())
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        thread = Thread(target=scheduler.run, name="drawing", daemon=True)
+        thread.start()
+        yield
+        scheduler.close()
+        await asyncio.to_thread(thread.join)
+
+    app = FastAPI(title="stagevar", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app.add_middleware(Door, paths=PATHS, keys=keys, limits=limits, metrics=metrics)
+    app.add_exception_handler(StagevarError, refusals.refused)
+    app.add_exception_handler(RequestValidationError, refusals.misread)
+    app.add_exception_handler(HTTPException, refusals.not_served)
+    app.add_exception_handler(Exception, refusals.failed)
+
+    @app.post(PICTURES, responses={200: PICTURE, **RESPONSES})
+    async def generate(body: Body, request: Request) -> Response:
+        """Draw pictures, at once or as a stream of server-sent events."""
+        require_models(scheduler)
+        asked = read(body, scheduler.pipelines, limits)
+        note(request, asked, body.prompt if log_prompts else None)
+        if not asked.stream:
+            return JSONResponse(await answers.whole(request, scheduler, asked, limits))
+        events = answers.stream(request, scheduler, asked, limits)
+        first = await anext(events)
+        return StreamingResponse(answers.joined(first, events), media_type="text/event-stream")
+
+    @app.get(MODELS, responses=RESPONSES)
+    async def models() -> JSONResponse:
+        """The models, with sizes and accelerators."""
+        require_models(scheduler)
+        return JSONResponse(replies.models(scheduler.pipelines, started, limits))
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """The process is alive."""
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/ready", responses={503: RESPONSES[503]})
+    async def ready() -> JSONResponse:
+        """The weights are loaded, and requests are taken."""
+        require_models(scheduler)
+        return JSONResponse({"status": "ready", "models": list(scheduler.pipelines)})
+
+    @app.get("/metrics", responses=RESPONSES)
+    async def numbers() -> Response:
+        """Numbers for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def require_models(scheduler: Scheduler) -> None:
+    """Raise unless the server takes requests.
+
+    Raises:
+        ServiceError
+    """
+    if scheduler.closing:
+        raise ServiceError("the server is stopping; ask again when it is back")
+    if not scheduler.pipelines:
+        raise ServiceError("the weights are being loaded; ask again soon", retry_after=1)
+
+
+def note(request: Request, asked: Asked, prompt: str | None) -> None:
+    """What the log says of a request for pictures."""
+    first = asked.prepared[0]
+    line = {"client": request.state.client, "model": asked.model, "pictures": len(asked.prepared)}
+    line |= {"size": f"{first.size[1]}x{first.size[0]}", "accelerator": str(first.accelerator), "stream": asked.stream}
+    request.state.line |= line if prompt is None else {**line, "prompt": prompt}

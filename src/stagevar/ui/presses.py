@@ -1,0 +1,75 @@
+"""What the buttons of the page do: Draw shows a comparison step by step, Stop ends it before its next scale."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from stagevar.errors import UnknownModelError, quoted
+from stagevar.failure import explain
+from stagevar.pipeline import Pipeline
+from stagevar.ui.asked import read
+from stagevar.ui.comparison import Comparison
+from stagevar.ui.front import done, drawing, nothing
+from stagevar.ui.report import failure, plan_in_words, progress, verdict
+from stagevar.ui.table import table
+
+Shown = tuple[Any, ...]
+"""Words, pictures in front, table of scales, plan, and the seed's field; ``gr.skip()`` leaves one as it is."""
+
+log = logging.getLogger(__name__)
+
+
+class Presses:
+    """The buttons of all open pages.
+
+    Args:
+        models: that the page offers, by name.
+    """
+
+    def __init__(self, models: Mapping[str, Pipeline]) -> None:
+        self.models = models
+        self._stopped: set[str] = set()
+
+    def draw(
+        self,
+        model: str,
+        prompt: str,
+        size: str,
+        seed: str,
+        accelerator: str,
+        quality: float,
+        session: gr.Request,
+    ) -> Iterator[Shown]:
+        """What the page shows, step by step; of a failure its sentence."""
+        name = str(session.session_hash)
+        self._stopped.discard(name)
+        try:
+            if model not in self.models:
+                raise UnknownModelError(f"the page has no model {quoted(model)}; it has {', '.join(self.models)}")
+            pipeline = self.models[model]
+            request = read(pipeline.model, prompt, size, seed, accelerator, quality)
+            yield from _shown(Comparison(pipeline, request, lambda: name in self._stopped))
+        except Exception as error:
+            log.info("shown on the page", exc_info=True)
+            yield failure(explain(error)[1]), *[gr.skip()] * 4
+        finally:
+            self._stopped.discard(name)
+
+    def stop(self, session: gr.Request) -> None:
+        """End the run of one page."""
+        self._stopped.add(str(session.session_hash))
+
+
+def _shown(comparison: Comparison) -> Iterator[Shown]:
+    seed = str(comparison.request.seed)
+    yield progress("Reading the prompt"), nothing(), table(comparison), "", seed
+    runs, seen = (comparison.plain, comparison.accelerated), 0
+    for step in comparison.draw():
+        before, seen = seen, sum(len(run.previews) for run in runs)
+        news = (drawing(comparison), table(comparison)) if seen > before else (gr.skip(), gr.skip())
+        yield progress(step), *news, gr.skip(), gr.skip()
+    yield verdict(comparison), done(comparison), table(comparison), plan_in_words(comparison), gr.skip()
