@@ -44,15 +44,16 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure again")
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained(str(MODEL), device="cpu")
-    assert isinstance(pipe.model, Scenes)
-    scenes, suite = caption_suite(options.captions), Photos(pipe.model.reader)
+    model = pipe.model
+    assert isinstance(model, Scenes)
+    scenes, suite = caption_suite(options.captions), Photos(model.reader)
     renders = pixels(Renderer(options.run / "material").render_batch(scenes, random.Random("card")))
     file = MODEL / "scores.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     measure: dict[str, Callable[[], Any]] = {
         "training": lambda: json.loads((options.run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]),
-        "reader": lambda: reader(suite, scenes, renders, coded(pipe.model.tokenizer, renders)),
-        "tokenizer": lambda: tokenizer(pipe.model, renders[:120]),
+        "reader": lambda: reader(suite, scenes, renders, coded(model.tokenizer, renders)),
+        "tokenizer": lambda: tokenizer(model, renders[:120]),
         "scores": lambda: drawn(pipe, suite, scenes, renders),
     }
     for part in options.parts:
