@@ -29,8 +29,9 @@ from stagevar.measure.likeness.fidelity import psnr, ssim
 from stagevar.measure.predict.flops import operations
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.scenes.captions import MAX_WORDS, caption_suite
+from stagevar.scenes.captions import caption_suite
 from stagevar.scenes.oracle import judge
+from stagevar.scenes.words import MAX_WORDS
 
 KEEP = 0.5, 0.3
 """Shares of the positions at the second last and at the last scale."""

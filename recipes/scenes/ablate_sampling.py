@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from sheet import TEMPERATURES
 
 from stagevar.files import replacing
 from stagevar.measure.markdown import table
@@ -23,11 +22,11 @@ LATE = 4
 FALLING = (5.0, 5.0, 5.0, 4.0, 4.0, 3.0, 3.0, 2.0, 1.5, 1.0)
 
 
-def settings() -> dict[str, dict[str, Any]]:
-    """Name of a setting to fields of a request."""
+def settings(default: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """Name of a setting to fields of a request; ``default`` has the model's temperatures."""
 
     def late(temperature: float) -> tuple[float, ...]:
-        return TEMPERATURES[:-LATE] + (temperature,) * LATE
+        return tuple(default[:-LATE]) + (temperature,) * LATE
 
     rows: dict[str, dict[str, Any]] = {f"guidance {g:g}": {"guidance_scale": g} for g in (1.0, 2.0, 3.0, 4.0, 6.0)}
     rows["guidance falling 5 to 1"] = {"guidance_scale": FALLING}
@@ -43,8 +42,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "ablation_sampling.json")
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained("scenes", device="cpu")
+    temperatures = pipe.model.defaults.temperature
+    assert isinstance(temperatures, tuple)
     results: dict[str, dict[str, Any]] = {}
-    for name, fields in settings().items():
+    for name, fields in settings(temperatures).items():
         guidance = fields.pop("guidance_scale", None)
         results[name] = score(pipe, captions=options.captions, guidance=guidance, **fields)
         print(f"{name}: {results[name]['overall']:.3f}", flush=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import render
 from torch import Tensor
 
 from stagevar.engine.plan.plan import Plan
@@ -26,12 +25,13 @@ from stagevar.machine import machine
 from stagevar.measure.likeness.fidelity import psnr, ssim
 from stagevar.measure.markdown import table
 from stagevar.measure.suites.categories import by_category, composition, scores
-from stagevar.measure.suites.known import SUITES
+from stagevar.measure.suites.known import SCENES
 from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.scenes.captions import CATEGORIES, caption_suite
 from stagevar.scenes.oracle import judge
+from stagevar.scenes.render import render_batch
 
 STAGE_CAPTIONS = 90
 PARTS = ("training", "tokenizer", "scores", "stages", "time")
@@ -65,7 +65,7 @@ def main() -> None:
 def tokenizer(pipe: Pipeline) -> list[dict[str, Any]]:
     """Rendered held-out pictures coded and decoded up to each scale."""
     scenes = caption_suite(STAGE_CAPTIONS)
-    reference = render(scenes, random.Random("card"))
+    reference = torch.from_numpy(render_batch(scenes, random.Random("card"))).permute(0, 3, 1, 2).float() / 255
     quantizer, rows = pipe.model.tokenizer, []
     assert isinstance(quantizer, PatchQuantizer)
     latent = torch.zeros_like(quantizer.features(reference))
@@ -125,15 +125,14 @@ def times(pipe: Pipeline, repeats: int = 5) -> dict[str, Any]:
 
 def card(measured: dict[str, Any]) -> str:
     training, found, time = measured["training"], measured["scores"], measured["time"]
-    suite = SUITES["scenes"]
-    questions = suite.questions(found[0]["captions"])
+    questions = SCENES.questions(found[0]["captions"])
     different = {name: len(set(group)) for name, group in by_category(questions, questions).items()}
     return (
         Path(__file__)
         .with_suffix(".md")
         .read_text(encoding="utf-8")
         .format(
-            **composition(suite, questions),
+            **composition(SCENES, questions),
             apart=", ".join(f"{n} of {category}" for category, n in different.items()),
             scores=score_table(found),
             error=error(found[0]["categories"], dict.fromkeys(CATEGORIES, found[0]["captions"] / len(CATEGORIES))),

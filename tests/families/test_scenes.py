@@ -13,20 +13,18 @@ from stagevar.measure.suites.categories import scores
 from stagevar.scenes.captions import (
     CATEGORIES,
     CATEGORY_WEIGHTS,
-    MAX_WORDS,
     SHAPES,
-    VOCABULARY,
+    WORDS,
     Scene,
     Thing,
     caption_suite,
     held_out,
     parse,
     sample_scene,
-    tokenize,
-    unknown_words,
 )
 from stagevar.scenes.oracle import components, judge, read
 from stagevar.scenes.render import RADII, SIZE, STYLES, lay_out, render, render_batch
+from stagevar.scenes.words import MAX_WORDS
 
 
 def scenes_of_all_categories(n: int, seed: int = 0) -> list[Scene]:
@@ -62,14 +60,14 @@ def test_caption_and_parse_are_inverse(scene: Scene, caption: str) -> None:
 def test_every_sampled_caption_can_be_read_back() -> None:
     for scene in scenes_of_all_categories(600):
         assert parse(scene.caption) == scene
-        tokens = tokenize(scene.caption)
+        tokens = WORDS.tokenize(scene.caption)
         assert len(tokens) == MAX_WORDS
-        assert " ".join(VOCABULARY[token] for token in tokens if token) == scene.caption
+        assert " ".join(WORDS.vocabulary[token] for token in tokens if token) == scene.caption
 
 
 def test_tokenize_overlooks_case_and_punctuation() -> None:
-    assert VOCABULARY[:2] == ("<pad>", "<null>")
-    assert tokenize("A red circle, and a Star.") == tokenize("a red circle and a star")
+    assert WORDS.vocabulary[:2] == ("<pad>", "<null>")
+    assert WORDS.tokenize("A red circle, and a Star.") == WORDS.tokenize("a red circle and a star")
     assert parse("Three green star!") == parse("three green stars")
 
 
@@ -85,7 +83,7 @@ def test_tokenize_overlooks_case_and_punctuation() -> None:
 )
 def test_tokenize_explains_what_is_wrong(caption: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tokenize(caption)
+        WORDS.tokenize(caption)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +95,7 @@ def test_parse_rejects_what_is_not_a_caption(caption: str) -> None:
 
 
 def test_unknown_words_are_listed_once() -> None:
-    assert unknown_words("a dog, a Cat and a dog") == ["dog", "cat"]
+    assert WORDS.unknown("a dog, a Cat and a dog") == ["dog", "cat"]
 
 
 def test_categories_are_drawn_by_weight() -> None:

@@ -9,12 +9,10 @@ import pytest
 from stagevar.families.tiny import tiny
 from stagevar.measure.bench.table import asked
 from stagevar.measure.suites.categories import composition, mean_of_categories, scores, standard_error
-from stagevar.measure.suites.known import SUITES, in_turn, questions_for, suite_of
+from stagevar.measure.suites.known import SCENES, in_turn, questions_for, suite_of
 from stagevar.measure.suites.suite import Prompt
 from stagevar.scenes.captions import COMPOSED, held_out
 from stagevar.scenes.oracle import Verdict
-
-SCENES = SUITES["scenes"]
 
 
 def questions(captions: str, categories: str = "") -> list[Prompt]:

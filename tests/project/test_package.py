@@ -27,11 +27,12 @@ ALLOWED = {
     "failure": {"errors"},
     "untrusted": {"errors", "files"},
     "scenes": {"errors"},
+    "photos": {"errors", "scenes"},
     "engine.grids": {"errors"},
     "engine.contract": {"errors", "engine.grids"},
     "engine.plan": {"errors", "engine.grids"},
     "engine.loop": {"errors", "files", "engine.grids", "engine.contract", "engine.plan"},
-    "families": {"errors", "untrusted", "quiet", "scenes", "engine.grids", "engine.contract"},
+    "families": {"errors", "untrusted", "quiet", "scenes", "photos", "engine.grids", "engine.contract"},
     "parallel": {"errors", "engine.contract"},
     "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families", "parallel"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
@@ -50,7 +51,18 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {"pipeline", "files", "listing", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
+ALLOWED["measure"] = {
+    "pipeline",
+    "files",
+    "listing",
+    "threads",
+    "untrusted",
+    "quiet",
+    "scenes",
+    "photos",
+    "families",
+    "profile",
+}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}

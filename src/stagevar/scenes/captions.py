@@ -8,6 +8,8 @@ import random
 import re
 from dataclasses import dataclass
 
+from stagevar.scenes.words import Words
+
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
 COLORS = ("red", "yellow", "green", "cyan", "blue", "pink")
 NUMBERS = ("one", "two", "three", "four")
@@ -40,18 +42,15 @@ COMPOSED = ("two_objects", "counting", "position", "color_attribution")
 _PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
 _SINGULARS = {shape: shape for shape in SHAPES} | {plural: shape for shape, plural in _PLURALS.items()}
 
-VOCABULARY: tuple[str, ...] = (
-    *("<pad>", "<null>", "a", "an", "and", "to", "the", "left", "right", "of", "above", "below"),
-    *NUMBERS,
-    *COLORS,
-    *_SINGULARS,
+WORDS = Words(
+    (
+        *("a", "an", "and", "to", "the", "left", "right", "of", "above", "below"),
+        *NUMBERS,
+        *COLORS,
+        *_SINGULARS,
+    ),
+    example="a red circle to the left of a blue square",
 )
-MAX_WORDS = 11
-NULL_TOKENS: tuple[int, ...] = (1,) + (0,) * (MAX_WORDS - 1)
-"""Token ids of the empty condition of classifier-free guidance."""
-
-_SPECIAL = 2
-_WORD_IDS = {word: index for index, word in enumerate(VOCABULARY) if index >= _SPECIAL}
 
 
 @dataclass(frozen=True)
@@ -94,40 +93,6 @@ def _with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def _words(caption: str) -> list[str]:
-    return re.sub(r"[^\w\s]", " ", caption.lower()).split()
-
-
-def unknown_words(caption: str) -> list[str]:
-    """The words of a caption that are not in `VOCABULARY`, each once, in order."""
-    return list(dict.fromkeys(word for word in _words(caption) if word not in _WORD_IDS))
-
-
-def _known_words(caption: str) -> list[str]:
-    words = _words(caption)
-    if not words:
-        raise ValueError("the caption is empty; try one such as 'a red circle to the left of a blue square'")
-    if unknown := unknown_words(caption):
-        raise ValueError(
-            f"the model does not know {', '.join(map(repr, unknown))}; it knows {' '.join(VOCABULARY[_SPECIAL:])}"
-        )
-    return words
-
-
-def tokenize(caption: str) -> list[int]:
-    """Indices into `VOCABULARY` of a caption's words, padded with 0 to `MAX_WORDS`.
-
-    Case and punctuation do not matter.
-
-    Raises:
-        ValueError: the caption is empty, or has unknown words or too many.
-    """
-    words = _known_words(caption)
-    if len(words) > MAX_WORDS:
-        raise ValueError(f"the caption has {len(words)} words; the model reads at most {MAX_WORDS}")
-    return [_WORD_IDS[word] for word in words] + [0] * (MAX_WORDS - len(words))
-
-
 _THING = rf"(?:({'|'.join(COLORS)}) )?({'|'.join(_SINGULARS)})"
 _ONE_OR_TWO = re.compile(rf"an? {_THING}(?: (and|{'|'.join(RELATIONS.values())}) an? {_THING})?")
 _COUNTED = re.compile(rf"({'|'.join(NUMBERS)}) {_THING}")
@@ -140,7 +105,7 @@ def parse(caption: str) -> Scene:
     Raises:
         ValueError: the caption is empty, has unknown words, or does not follow the grammar of `Scene.caption`.
     """
-    text = " ".join(_known_words(caption))
+    text = " ".join(WORDS.known(caption))
     if match := _COUNTED.fullmatch(text):
         number, color, shape = match.groups()
         return Scene("counting", (Thing(_SINGULARS[shape], color),), count=NUMBERS.index(number) + 1)

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -85,14 +86,25 @@ def _shows(scene: Scene, found: list[Found], any_shape: bool) -> bool:
         return any(fits(scene.things[0], candidate) for candidate in found)
     first, second = scene.things
     return any(
-        fits(first, one)
-        and fits(second, other)
-        and (scene.relation is None or scene.relation in _relations(one, other))
+        fits(first, one) and fits(second, other) and (scene.relation is None or scene.relation in relations(one, other))
         for one, other in itertools.permutations(found, 2)
     )
 
 
-def _relations(one: Found, other: Found) -> set[str]:
+class Box(Protocol):
+    """An object with a bounding box: its centre and its sides, y downwards."""
+
+    @property
+    def x(self) -> float: ...
+    @property
+    def y(self) -> float: ...
+    @property
+    def width(self) -> float: ...
+    @property
+    def height(self) -> float: ...
+
+
+def relations(one: Box, other: Box) -> set[str]:
     """Where `one` stands seen from `other`: `relative_position` of GenEval."""
     dx, dy = one.x - other.x, one.y - other.y
     dx = math.copysign(max(abs(dx) - MIN_MARGIN * (one.width + other.width), 0), dx)

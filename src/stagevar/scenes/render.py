@@ -128,8 +128,13 @@ def _centres(number: int, relation: str | None, style: int) -> list[tuple[int, i
 
 def draw(layout: Layout) -> Picture:
     """Draw a layout: uint8 RGB, (64, 64, 3)."""
-    picture = _background(layout.style).copy()
-    for placed in layout.objects:
+    return compose(layout.objects, background(layout.style))
+
+
+def compose(objects: Iterable[Placed], background: Floats) -> Picture:
+    """Draw objects over a background, (64, 64, 3) in [0, 1]: uint8 RGB."""
+    picture = background.copy()
+    for placed in objects:
         coverage, color = _stamp(placed.shape, placed.color, placed.radius, placed.texture)
         half = coverage.shape[0] // 2
         window = picture[placed.y - half : placed.y + half, placed.x - half : placed.x + half]
@@ -148,7 +153,8 @@ def render_batch(scenes: Iterable[Scene], rng: random.Random) -> Picture:
 
 
 @functools.cache
-def _background(style: int) -> Floats:
+def background(style: int) -> Floats:
+    """The background of a style: RGB in [0, 1], (64, 64, 3)."""
     grey, tint = divmod(style, len(TINTS))
     downwards = 1 if style % 2 else -1
     ramp = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1

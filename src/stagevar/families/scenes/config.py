@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stagevar.errors import quoted
+from stagevar.families.scenes.worlds import WORLDS
+
 PATCH = 2
 
 CHANNELS = 3 * PATCH**2
@@ -20,6 +23,7 @@ class ScenesConfig:
         text_depth: layers of the text encoder.
         grids: side of each scale's grid; the last grid is the latent's.
         codes: codebook entries used at each scale.
+        world: what it draws, a key of ``worlds.WORLDS``.
     """
 
     width: int = 256
@@ -28,6 +32,7 @@ class ScenesConfig:
     text_depth: int = 2
     grids: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     codes: tuple[int, ...] = (128, 128, 256, 256, 256, 256, 512, 512, 512, 512)
+    world: str = "scenes"
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width < 1 or self.width % (4 * self.heads):
@@ -40,3 +45,5 @@ class ScenesConfig:
             raise ValueError("grids and codes must be whole numbers between 1 and 4096")
         if list(self.grids) != sorted(self.grids):
             raise ValueError(f"grids {self.grids} must grow")
+        if self.world not in WORLDS:
+            raise ValueError(f"unknown world {quoted(self.world)}; there are {', '.join(WORLDS)}")

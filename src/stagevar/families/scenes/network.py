@@ -1,4 +1,4 @@
-"""The small text-to-image model that ships with the package: 64 x 64 pictures of the ``stagevar.scenes`` world.
+"""A small text-to-image model: 64 x 64 pictures of the worlds ``stagevar.scenes`` (shipped) and ``stagevar.photos``.
 
 The transformer has the parts of the large families: cosine attention with rotary positions, cross-attention to the
 words, and shared adaptive norms. The tokenizer needs no network: it projects 2 x 2 patches on their principal axes and
@@ -25,26 +25,22 @@ from stagevar.families.linear import Linear
 from stagevar.families.scenes.config import CHANNELS, EPS, PATCH, ScenesConfig
 from stagevar.families.scenes.text import TextEncoder
 from stagevar.families.scenes.tokenizer import PatchQuantizer
-from stagevar.scenes.captions import MAX_WORDS, VOCABULARY, tokenize
+from stagevar.families.scenes.worlds import WORLDS
+from stagevar.photos.reader import Reader
 
 
 class Scenes(ScaleModel):
     """Draws 64 x 64 pictures of a text in ten scales, 1x1 to 32x32."""
 
     family = "scenes"
-    samples = (
-        "a red circle to the left of a blue square",
-        "three green stars",
-        "a yellow ring above a pink cross",
-        "a cyan triangle and a red star",
-    )
-    suite = "scenes"
     shared_codes = False
     embedding = ("window", "place")
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
         super().__init__()
         self.name, self.config = name, config
+        world = WORLDS[config.world]
+        self.vocabulary, self.samples, self.suite = world.words, world.samples, config.world
         self.groups = config.depth
         self.defaults = defaults or Defaults()
         width, scales = config.width, len(config.grids)
@@ -66,6 +62,8 @@ class Scenes(ScaleModel):
         )
         self.head = AdaptiveHead(width, max(config.codes), EPS)
         self.level_bias = nn.Parameter(torch.zeros(scales, max(config.codes)))
+        if world.reader:
+            self.reader = Reader()
         self._places: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
 
     def sizes(self) -> list[Grid]:
@@ -87,17 +85,16 @@ class Scenes(ScaleModel):
         features = []
         for prompt in prompts:
             try:
-                features.append(torch.tensor(tokenize(prompt)))
+                features.append(torch.tensor(self.vocabulary.tokenize(prompt)))
             except ValueError as error:
                 raise PromptError(str(error)) from None
         return Text(tuple(features))
 
     def blank_text(self, length: int) -> Text:
-        return self.encode_text(["a red circle"])
+        return self.encode_text(self.samples[:1])
 
     def condition(self, text: Text, negative: Text | None = None) -> Condition:
-        null = torch.zeros(MAX_WORDS, dtype=torch.int64)
-        null[0] = VOCABULARY.index("<null>")
+        null = torch.tensor(self.vocabulary.null)
         nulls = [null] * len(text) if negative is None else [f if len(f) else null for f in negative.features]
         return self.words_condition(torch.stack([*text.features, *nulls]).to(self.device))
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from stagevar.families.linear import Linear
 from stagevar.families.scenes.config import EPS, ScenesConfig
-from stagevar.scenes.captions import MAX_WORDS, VOCABULARY
+from stagevar.families.scenes.worlds import WORLDS
+from stagevar.scenes.words import MAX_WORDS
 
 
 class TextEncoder(nn.Module):
@@ -16,7 +17,7 @@ class TextEncoder(nn.Module):
     def __init__(self, config: ScenesConfig) -> None:
         super().__init__()
         width = config.width
-        self.words = nn.Embedding(len(VOCABULARY), width)
+        self.words = nn.Embedding(len(WORLDS[config.world].words.vocabulary), width)
         self.positions = nn.Parameter(torch.zeros(MAX_WORDS, width))
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(

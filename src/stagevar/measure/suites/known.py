@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.families.scenes.network import Scenes as Network
+from stagevar.measure.suites.photos import Photos
 from stagevar.measure.suites.scenes import Scenes
 from stagevar.measure.suites.suite import Prompt, Question, Suite
 
-SUITES: Mapping[str, Suite] = {"scenes": Scenes()}
+SCENES = Scenes()
+
+
+def _photos(model: ScaleModel) -> Suite:
+    assert isinstance(model, Network)
+    return Photos(model.reader)
+
+
+SUITES: Mapping[str, Callable[[ScaleModel], Suite]] = {"scenes": lambda model: SCENES, "photos": _photos}
 
 
 def suite_of(model: ScaleModel) -> Suite | None:
     """The suite that a model names, None if it names none."""
-    return SUITES.get(model.suite)
+    return SUITES[model.suite](model) if model.suite in SUITES else None
 
 
 def questions_for(model: ScaleModel, count: int) -> Sequence[Question]:

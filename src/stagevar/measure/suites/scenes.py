@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stagevar.errors import PromptError
+from stagevar.measure.suites.dice import dice
 from stagevar.measure.suites.suite import Question
 from stagevar.scenes.captions import Scene, caption_suite, held_out, parse
 from stagevar.scenes.oracle import Found, Verdict, judge
@@ -60,12 +60,9 @@ def _scene(question: Question) -> Scene:
 
 
 def agreement(found: Sequence[Found], final: Sequence[Found], *, shapes: bool = True) -> float:
-    """Dice coefficient of two readings as bags of colours, with shapes or without: 1 if both name the same objects,
-    or none."""
-    if not found and not final:
-        return 1.0
-    one, other = (Counter((thing.color, thing.shape if shapes else None) for thing in seen) for seen in (found, final))
-    return 2 * (one & other).total() / (len(found) + len(final))
+    """Dice coefficient of two readings as bags of colours, with shapes or without."""
+    one, other = ([(thing.color, thing.shape if shapes else None) for thing in seen] for seen in (found, final))
+    return dice(one, other)
 
 
 def _pixels(pictures: Tensor) -> npt.NDArray[np.uint8]:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import random
-
 import torch
-from data import render
 from torch import Tensor
 
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import token_rows
 from stagevar.families.scenes.config import CHANNELS
 from stagevar.families.scenes.tokenizer import PatchQuantizer
-from stagevar.scenes.captions import sample_scene
 
 
 @torch.no_grad()
-def fit(tokenizer: PatchQuantizer, count: int = 4000, iterations: int = 15, seed: int = 0) -> None:
-    """Fill the buffers of ``tokenizer`` from ``count`` fresh pictures."""
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    batch = render([sample_scene(rng) for _ in range(count)], rng).to(tokenizer.mean.device)
-    patches = tokenizer.features(batch).permute(1, 0, 2, 3).reshape(CHANNELS, -1)
+def fit_axes(tokenizer: PatchQuantizer, pictures: Tensor) -> None:
+    """Set the mean of patches and their principal axes, in a tokenizer that has neither."""
+    patches = tokenizer.features(pictures).permute(1, 0, 2, 3).reshape(CHANNELS, -1)
     tokenizer.mean.copy_(patches.mean(1))
     centred = patches - tokenizer.mean[:, None]
     tokenizer.basis.copy_(torch.linalg.eigh(centred @ centred.T / centred.shape[1]).eigenvectors.flip(1))
-    rest = tokenizer.features(batch)
+
+
+@torch.no_grad()
+def fit_codes(tokenizer: PatchQuantizer, pictures: Tensor, iterations: int = 15) -> None:
+    """Fill the codebooks scale by scale."""
+    rest = tokenizer.features(pictures)
     for k, side in enumerate(tokenizer.grids):
         vectors = token_rows(resize(rest, (side, side), "area")).flatten(0, 1)
         sample = vectors[torch.randperm(len(vectors))[:60000]]
         tokenizer.codebook[k, : tokenizer.codes[k]] = _k_means(sample, tokenizer.codes[k], iterations)
-        codes = tokenizer.nearest(k, vectors).view(count, -1)
+        codes = tokenizer.nearest(k, vectors).view(len(pictures), -1)
         rest = rest - torch.cat([tokenizer.upsampled(k, part) for part in codes.split(500)])
 
 

@@ -1,4 +1,4 @@
-"""Training data made on the fly: rendered scenes, their codes per scale, and crops of the two largest scales."""
+"""Training data made on the fly: rendered pictures, their codes per scale, and crops of the two largest scales."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import random
 
 import torch
 from torch import Tensor
+from worlds import World, render
 
 from stagevar.engine.grids.latent import resize
 from stagevar.engine.grids.rows import token_rows
 from stagevar.families.scenes.network import Scenes
-from stagevar.scenes.captions import NULL_TOKENS, Scene, sample_scene, tokenize
-from stagevar.scenes.render import render_batch
 
 NULL_SHARE = 0.1
 CODE_NOISE = 0.15
-
-
-def render(scenes: list[Scene], rng: random.Random) -> Tensor:
-    """Pictures (n, 3, 64, 64) in [0, 1]."""
-    return torch.from_numpy(render_batch(scenes, rng)).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()
@@ -71,14 +65,16 @@ def crop(grids: tuple[int, ...], rng: random.Random) -> dict[int, Tensor]:
 
 
 def batch(
-    model: Scenes, count: int, tokens: int, rng: random.Random
+    world: World, model: Scenes, count: int, tokens: int, rng: random.Random
 ) -> tuple[Tensor, list[Tensor], list[Tensor], dict[int, Tensor]]:
     """Words (n, T), codes and input latents per scale, and the crops of one step of about ``tokens`` tokens."""
     grids, device = model.config.grids, model.device
     crops = crop(grids, rng) if count == len(grids) else {}
     length = sum(len(crops[k]) if k in crops else grids[k] ** 2 for k in range(count))
-    scenes = [sample_scene(rng) for _ in range(max(4, round(tokens / length)))]
-    codes, latents = tokenised(model, render(scenes, rng).to(device), count, CODE_NOISE)
-    words = [NULL_TOKENS if rng.random() < NULL_SHARE else tokenize(scene.caption) for scene in scenes]
+    scenes = [world.sample(rng) for _ in range(max(4, round(tokens / length)))]
+    codes, latents = tokenised(model, render(world, scenes, rng).to(device), count, CODE_NOISE)
+    null = torch.tensor(model.vocabulary.null)
+    features = model.encode_text([scene.caption for scene in scenes]).features
+    words = [null if rng.random() < NULL_SHARE else each for each in features]
     codes = [each[:, crops[k]] if k in crops else each for k, each in enumerate(codes)]
-    return torch.tensor(words, device=device), codes, latents, crops
+    return torch.stack(words).to(device), codes, latents, crops

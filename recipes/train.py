@@ -1,6 +1,8 @@
-"""Train the scenes model from nothing: ``python recipes/scenes/train.py --run runs/scenes``.
+"""Train a small model of a world: ``python recipes/train.py --world photos --run runs/photos``.
 
 One command, seeded, resumable after a kill at any moment (call it again), on CUDA if there is any, else on all cores.
+It begins with nothing, or with the weights of a model (``--from``). The rate falls over the last third of ``--steps``,
+so a run is brought to its end early by calling it again with fewer.
 Pictures are rendered and tokenised on the fly. A step trains on the scales up to some n, because a picture's early
 scales are cheap and decide its composition; the two largest scales are trained on a random crop of the same place.
 """
@@ -15,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import batch, crop, render, set_statistics, tokenised
+from data import batch, crop, set_statistics, tokenised
 from objective import scale_losses
 from rich.progress import Progress, TimeElapsedColumn
 from sheet import sheet
-from tokenizer import fit
+from tokenizer import fit_axes, fit_codes
 from torch import Tensor, nn
+from worlds import WORLDS, World, render
 
-from stagevar.families.scenes.config import ScenesConfig
+from stagevar.engine.contract.model import ScaleModel
 from stagevar.families.scenes.network import Scenes
-from stagevar.scenes.captions import sample_scene, tokenize
+from stagevar.pipeline import Pipeline
 
 MIXTURE = (  # (until share of the run, {number of scales: probability})
     (0.45, {5: 0.10, 6: 0.30, 7: 0.30, 8: 0.30}),
@@ -34,7 +37,9 @@ MIXTURE = (  # (until share of the run, {number of scales: probability})
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/scenes"), help="folder of checkpoints and log")
+    parser.add_argument("--world", default="scenes", choices=WORLDS)
+    parser.add_argument("--run", type=Path, help="folder of checkpoints and log; runs/WORLD if not given")
+    parser.add_argument("--from", dest="begin", help="a model to begin with: its name or folder")
     parser.add_argument("--steps", type=int, default=5500)
     parser.add_argument("--tokens", type=int, default=4400, help="tokens per step")
     parser.add_argument("--seed", type=int, default=0)
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--sheet", type=int, default=1000, help="steps between sheets of samples")
     options = parser.parse_args()
+    options.run = options.run or Path("runs") / options.world
     options.run.mkdir(parents=True, exist_ok=True)
     Training(options).train()
 
@@ -53,8 +59,10 @@ class Training:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = Scenes(ScenesConfig()).to(self.device)
-        self.average = Scenes(ScenesConfig()).to(self.device)
+        self.world = WORLDS[options.world](options.run)
+        self.model, self.average = (
+            Scenes(self.world.config, options.world, self.world.defaults).to(self.device) for _ in range(2)
+        )
         self.optimisers = optimisers(self.model, options)
         self.step, self.seconds = 0, 0.0
         self.sums: dict[int, list[float]] = {}
@@ -64,13 +72,24 @@ class Training:
             self.start()
 
     def start(self) -> None:
-        seed = self.options.seed
+        seed, model, world, begin = self.options.seed, self.model, self.world, self.options.begin
         torch.manual_seed(seed)
-        initialise(self.model)
-        fit(self.model.tokenizer, seed=seed)
-        rng = random.Random(f"statistics {seed}")
-        set_statistics(self.model, render([sample_scene(rng) for _ in range(600)], rng).to(self.device))
-        self.average.load_state_dict(self.model.state_dict())
+        initialise(model)
+        given = Pipeline.from_pretrained(begin, device=self.device).model if begin else None
+        if given is not None and given.config == model.config:
+            model.load_state_dict(given.state_dict())
+        else:
+            rng = random.Random(seed)
+            pictures = render(world, [world.sample(rng) for _ in range(4000)], rng).to(self.device)
+            if given is None:
+                fit_axes(model.tokenizer, pictures)
+            else:
+                take_shared(model, given)
+            fit_codes(model.tokenizer, pictures)
+            set_statistics(model, pictures[:600])
+            world.furnish(model, seed)
+        self.average.load_state_dict(model.state_dict())
+        self.save()
 
     def train(self) -> None:
         options, began, before = self.options, time.perf_counter(), self.seconds
@@ -94,7 +113,7 @@ class Training:
             for group in optimiser.param_groups:
                 group["lr"] = group["base"] * rate
         count = scales_of_step(self.step / options.steps, rng)
-        self.update(*batch(self.model, count, options.tokens, rng))
+        self.update(*batch(self.world, self.model, count, options.tokens, rng))
         self.step += 1
 
     def update(self, words: Tensor, codes: list[Tensor], latents: list[Tensor], crops: dict[int, Tensor]) -> None:
@@ -117,7 +136,7 @@ class Training:
         """Append a line to the log: mean training loss since the last one and validation loss, per scale in nats."""
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
         row["train"] = [round(sum(v) / len(v), 3) for _, v in sorted(self.sums.items())]
-        row["validation"] = [round(v, 3) for v in validation(self.average)]
+        row["validation"] = [round(v, 3) for v in validation(self.world, self.average)]
         if with_sheet:
             row["sheet"] = sheet(self.average, self.options.run / f"sheet-{self.step:06d}.png")
         self.sums = {}
@@ -161,11 +180,23 @@ def initialise(model: Scenes) -> None:
     nn.init.normal_(model.level.weight, std=0.1)
 
 
+SHARED = ("blocks.", "modulation.", "window.", "place.", "level.", "text.layers.", "text.norm.", "text.summary.")
+"""Parts that mean the same in two worlds if the tokenizers have the same axes; words and codes do not."""
+
+
+def take_shared(model: Scenes, given: ScaleModel) -> None:
+    """Begin with the parts of a model of another world, and with its tokenizer's axes."""
+    shared = (*SHARED, "text.positions", "tokenizer.basis", "tokenizer.mean")
+    model.load_state_dict({n: t for n, t in given.state_dict().items() if n.startswith(shared)}, strict=False)
+
+
 def optimisers(model: Scenes, options: argparse.Namespace) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of attention and perceptrons, AdamW for embeddings, norms, biases and the head."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if name.startswith("reader."):
+            continue
         inside = name.startswith(("blocks.", "text.layers.", "text.summary."))
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)
     muon = torch.optim.Muon(matrices, lr=options.muon, momentum=0.95, weight_decay=0.0)
@@ -187,13 +218,13 @@ def scales_of_step(share: float, rng: random.Random) -> int:
 
 
 @torch.no_grad()
-def validation(model: Scenes) -> list[float]:
+def validation(world: World, model: Scenes) -> list[float]:
     """Cross-entropy per scale in nats on 32 pictures of held-out scenes."""
     rng = random.Random("validation")
-    scenes = [sample_scene(rng, held_out=True) for _ in range(32)]
+    scenes = [world.sample(rng, held_out=True) for _ in range(32)]
     count = len(model.config.grids)
-    codes, latents = tokenised(model, render(scenes, rng).to(model.device), count, 0.0)
-    words = torch.tensor([tokenize(scene.caption) for scene in scenes], device=model.device)
+    codes, latents = tokenised(model, render(world, scenes, rng).to(model.device), count, 0.0)
+    words = torch.stack(model.encode_text([scene.caption for scene in scenes]).features).to(model.device)
     chosen = crop(model.config.grids, rng)
     codes = [each[:, chosen[k]] if k in chosen else each for k, each in enumerate(codes)]
     return [float(each) for each in scale_losses(model, words, codes, latents, chosen)]
