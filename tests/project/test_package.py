@@ -35,7 +35,8 @@ ALLOWED = {
     "parallel": {"errors", "engine.contract"},
     "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families", "parallel"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
-    "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
+    "fit": {"errors", "files", "engine.grids"},
+    "accelerators": {"errors", "engine.grids", "engine.plan", "profile", "fit"},
     "registry": {"errors", "accelerators"},
     "machine": {"engine.contract"},
     "request": {"errors", "engine.contract", "engine.plan"},
@@ -49,7 +50,7 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile"}
+ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile", "fit"}
 ALLOWED["measure"] |= ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
