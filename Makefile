@@ -53,6 +53,7 @@ bench: setup
 	$(BIN)/python benchmarks/plain.py
 	$(BIN)/python benchmarks/busy.py
 	$(BIN)/python benchmarks/front.py
+	$(BIN)/python benchmarks/rivals.py
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/server.py

@@ -93,7 +93,9 @@ def measured(row: Row, name: str) -> str:
 
 
 def difference(row: Row) -> str:
-    return f"{row['oracle_difference']:+.3f} ± {row['oracle_difference_error']:.3f}"
+    """What the oracle's score changes by, with the standard error of that where there is one."""
+    error = row["oracle_difference_error"]
+    return f"{row['oracle_difference']:+.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def step(found: Row) -> str:

@@ -42,6 +42,8 @@ OTHERS = [
     "drop_last(1)+guidance_off(2)",
     "reuse_last(1)",
     "lazyvar",
+    "toprovar",
+    "nova",
     "stagevar_released",
     "stagevar_paper",
 ]

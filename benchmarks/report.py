@@ -1,6 +1,7 @@
 """Puts measured figures into README and docs: ``python benchmarks/report.py``.
 
-Takes the newest run of each benchmark in ``results/`` on each kind of device and renews each block between
+Takes the newest run of each benchmark in ``results/`` on each kind of device, and what the accelerators' classes say
+of themselves, and renews each block between
 ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``, and ``docs/images/front.png``. ``--check`` changes nothing;
 it fails if a document is out of date, or if a result was written by no run.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks import BLOCKS, Row, is_ours
+from blocks_rivals import PAGES, claims
 from store import RESULTS, ROOT, newest, read, unknown_commits
 
 DOCUMENTS = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
@@ -46,8 +48,10 @@ def renewed(text: str) -> str:
 
 
 def block(name: str) -> str:
-    """The figures of every kind of device, each with where they come from."""
-    benchmark, shown = BLOCKS[name]
+    """The figures of every kind of device, each with where they come from; or a page that no benchmark measures."""
+    if name in PAGES:
+        return PAGES[name]()
+    benchmark, shown = {**BLOCKS, "claims": ("rivals", claims)}[name]
     return "\n\n".join(f"{shown(run['report'])}\n\n{origin(run)}" for run in newest(benchmark).values())
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ast
-import functools
 import pkgutil
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache, partial
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
 from inspect import getmembers, isclass
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import get_args, get_type_hints
 
 from stagevar import accelerators
 from stagevar.accelerators.base import AXES, Accelerator, Claim, Sum
-from stagevar.errors import OptionError, first_line, quoted
+from stagevar.errors import MissingFileError, OptionError, first_line, quoted
 
 GROUP = "stagevar.accelerators"
 """Entry points of other packages: each names an ``Accelerator`` class."""
@@ -27,62 +30,118 @@ LONGEST_TEXT, MOST_PARTS, LARGEST = 2000, 16, 2**53
 """Limits of an accelerator's text: its characters, the parts of a sum, and the size of a number in it."""
 
 
-@functools.cache
-def _found() -> tuple[Mapping[str, type[Accelerator]], Mapping[str, str]]:
-    """Accelerator classes by name, and by origin why a plug-in was left out."""
-    found: dict[str, type[Accelerator]] = {}
-    broken: dict[str, str] = {}
-    for module in pkgutil.iter_modules(accelerators.__path__, f"{accelerators.__name__}."):
+@dataclass(frozen=True)
+class Found:
+    """Accelerator classes, and what was left out.
+
+    Attributes:
+        classes: by name.
+        origins: by name the module of this package or the entry point that a class is from.
+        broken: by origin why a plug-in was left out.
+    """
+
+    classes: dict[str, type[Accelerator]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def add_module(self, load: Callable[[], ModuleType], origin: str) -> None:
+        """Every class that a module defines. An error of its code leaves it out: what somebody has put there must not
+        break a plain run."""
         try:
-            classes = [
-                cls for _, cls in getmembers(import_module(module.name), isclass) if cls.__module__ == module.name
-            ]
-        except Exception as error:  # a file that somebody has put there must not break a plain run
-            broken[module.name] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
-            continue
+            module = load()
+            classes = [cls for _, cls in getmembers(module, isclass) if cls.__module__ == module.__name__]
+        except (Exception, SystemExit) as error:
+            self.broken[origin] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
+            return
         for cls in classes:
             if issubclass(cls, Accelerator) and cls not in (Accelerator, Sum):
-                _enter(cls, module.name, found, broken)
-    for entry in entry_points(group=GROUP):
+                self.add(cls, origin)
+
+    def add_entry(self, entry: EntryPoint) -> None:
+        """The class of another package's entry point."""
         try:
             cls = entry.load()
-        except Exception as error:
-            broken[entry.value] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
-            continue
+        except (Exception, SystemExit) as error:
+            self.broken[entry.value] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
+            return
         if isclass(cls) and issubclass(cls, Accelerator):
-            _enter(cls, entry.value, found, broken)
+            self.add(cls, entry.value)
         else:
-            broken[entry.value] = "it is no Accelerator class"
-    return MappingProxyType(dict(sorted(found.items()))), MappingProxyType(broken)
+            self.broken[entry.value] = "it is no Accelerator class"
+
+    def add(self, cls: type[Accelerator], origin: str) -> None:
+        """A class under its own name, unless it has none or another class has it."""
+        name, who = cls.__dict__.get("name", ""), f"{origin}.{cls.__name__}"
+        if not isinstance(name, str) or not name.isidentifier():
+            self.broken[who] = "it has no name of its own; set name: ClassVar[str]"
+        elif not isinstance(cls.owns, frozenset) or not cls.owns <= set(AXES):
+            self.broken[who] = f"owns must be a frozenset of {', '.join(AXES)}"
+        elif not isinstance(cls.claims, tuple) or not all(isinstance(claim, Claim) for claim in cls.claims):
+            self.broken[who] = "claims must be a tuple of Claim"
+        elif name in self.classes:
+            self.broken[who] = f"the name {name} is taken by {self.classes[name].__module__}"
+        else:
+            self.classes[name], self.origins[name] = cls, origin
 
 
-def _enter(cls: type[Accelerator], origin: str, found: dict[str, type[Accelerator]], broken: dict[str, str]) -> None:
-    """Add a class under its own name, unless it has none or another class has it."""
-    name = cls.__dict__.get("name", "")
-    if not isinstance(name, str) or not name.isidentifier():
-        broken[f"{origin}.{cls.__name__}"] = "it has no name of its own; set name: ClassVar[str]"
-    elif not isinstance(cls.owns, frozenset) or not cls.owns <= set(AXES):
-        broken[f"{origin}.{cls.__name__}"] = f"owns must be a frozenset of {', '.join(AXES)}"
-    elif not isinstance(cls.claims, tuple) or not all(isinstance(claim, Claim) for claim in cls.claims):
-        broken[f"{origin}.{cls.__name__}"] = "claims must be a tuple of Claim"
-    elif name in found:
-        broken[f"{origin}.{cls.__name__}"] = f"the name {name} is taken by {found[name].__module__}"
-    else:
-        found[name] = cls
+@cache
+def _found() -> Found:
+    found = Found()
+    for module in pkgutil.iter_modules(accelerators.__path__, f"{accelerators.__name__}."):
+        found.add_module(partial(import_module, module.name), module.name)
+    for entry in entry_points(group=GROUP):
+        found.add_entry(entry)
+    return found
 
 
 def known() -> Mapping[str, type[Accelerator]]:
     """Every accelerator class by name: the files of this package's folder, then other packages' entry points."""
-    return _found()[0]
+    return MappingProxyType(dict(sorted(_found().classes.items())))
+
+
+def origins() -> Mapping[str, str]:
+    """By name the module of this package, or another package's entry point, that a known class is from."""
+    return MappingProxyType(_found().origins)
 
 
 def broken() -> Mapping[str, str]:
     """Plug-ins that were left out, by file or entry point, and why."""
-    return _found()[1]
+    return MappingProxyType(_found().broken)
 
 
-def parse(text: str | Accelerator) -> Accelerator:
+def of_file(path: Path) -> Mapping[str, type[Accelerator]]:
+    """Accelerator classes by name of a Python file, whose code is run.
+
+    Raises:
+        MissingFileError: there is no such file.
+        OptionError: its code fails, or it has no class that the registry would take; says why.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path}")
+    found = Found()
+    found.add_module(partial(_run, path), path.name)
+    if found.broken or not found.classes:
+        why = "; ".join(f"{where}: {why}" for where, why in found.broken.items())
+        raise OptionError(f"{path} has no accelerator that can be used: {why or 'it defines none'}")
+    return found.classes
+
+
+def _run(path: Path) -> ModuleType:
+    """The module of a file, known by the file's name, which no import statement can take for another."""
+    spec = spec_from_file_location(path.name, path)
+    if spec is None or spec.loader is None:
+        raise OptionError("it is no Python file")
+    module = sys.modules[path.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parse(text: str | Accelerator, among: Mapping[str, type[Accelerator]] | None = None) -> Accelerator:
     """``name``, ``name(0.5, field=value)`` or a sum of them with ``+`` to an accelerator; ``parse(str(a)) == a``.
+
+    Args:
+        text: an accelerator is returned as it is.
+        among: classes by name; None for those that are known.
 
     Raises:
         OptionError: unknown name or field, or a value that is no literal; says what there is.
@@ -101,7 +160,7 @@ def parse(text: str | Accelerator) -> Accelerator:
             tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise OptionError(f"cannot read accelerator {quoted(text)}; write name(field=value), sums with +") from None
-    return _build(tree, text)
+    return _build(tree, text, known() if among is None else among)
 
 
 def parse_foreign(text: str) -> Accelerator:
@@ -144,11 +203,11 @@ def _words(kind: object) -> set[str]:
     return {part for part in parts if isinstance(part, str)} | {word for part in parts for word in _words(part)}
 
 
-def _build(node: ast.expr, text: str) -> Accelerator:
+def _build(node: ast.expr, text: str, among: Mapping[str, type[Accelerator]]) -> Accelerator:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _build(node.left, text) + _build(node.right, text)
+        return _build(node.left, text, among) + _build(node.right, text, among)
     if isinstance(node, ast.Name):
-        return _make(node.id, [], {})
+        return _make(node.id, [], {}, among)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         try:
             values = [ast.literal_eval(value) for value in node.args]
@@ -157,16 +216,18 @@ def _build(node: ast.expr, text: str) -> Accelerator:
             raise OptionError(f"{quoted(text)}: values must be numbers, texts, True, False or None") from None
         if len(named) < len(node.keywords):
             raise OptionError(f"{quoted(text)} gives a field twice")
-        return _make(node.func.id, values, named)
+        return _make(node.func.id, values, named, among)
     raise OptionError(f"cannot read accelerator {quoted(text)}; write name(field=value), sums with +")
 
 
-def _make(name: str, values: list[object], named: dict[str, object]) -> Accelerator:
-    if name not in known():
-        near = get_close_matches(name, known(), 1)
+def _make(
+    name: str, values: list[object], named: dict[str, object], among: Mapping[str, type[Accelerator]]
+) -> Accelerator:
+    if name not in among:
+        near = get_close_matches(name, among, 1)
         hint = f"; did you mean {near[0]}?" if near else ";"
-        raise OptionError(f"there is no accelerator {quoted(name)}{hint} there is {', '.join(known())}")
-    cls = known()[name]
+        raise OptionError(f"there is no accelerator {quoted(name)}{hint} there is {', '.join(among)}")
+    cls = among[name]
     allowed = [f.name for f in fields(cls)]
     unknown = [field for field in named if field not in allowed]
     if unknown or len(values) > len(allowed):

@@ -3,7 +3,7 @@
 import ast
 from dataclasses import FrozenInstanceError, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -162,14 +162,3 @@ def test_a_sum_is_checked_and_an_empty_accelerator_changes_nothing():
     assert isinstance(parse("none"), Nothing)
     plan = Plan.uniform(4)
     assert Accelerator.plan(Nothing(), plan, ((1, 1),) * 4, Facts(1, 1, True)) == plan
-
-
-def test_the_accelerator_of_the_documentation_works():
-    text = (Path(__file__).parents[2] / "docs" / "accelerators.md").read_text()
-    code = text.split("```python")[1].split("```")[0]
-    names: dict[str, Any] = {"__name__": "late_single"}
-    exec(code, names)
-    accelerator = names["LateSingle"](share=0.7)
-    plan = accelerator.plan(Plan.uniform(13), SCHEDULES[64, 64], Facts(32, 8, True))
-    assert [s.branch for s in plan] == ["both"] * 11 + ["cond"] * 2
-    assert str(accelerator) == "late_single(share=0.7)"

@@ -12,6 +12,7 @@ from stagevar.accelerators.sparvar import SparVAR
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.evict import WindowVotes
+from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.memory import Memory
 from stagevar.engine.plan.parts import PartRows, blocks
 from stagevar.engine.plan.plan import Plan
@@ -85,7 +86,28 @@ def test_caches_of_fastvar_hold_the_rows_that_ran():
 def test_sparvar_runs_what_its_code_runs():
     plan = SparVAR().plan(PLAIN, SQUARE, FACTS)
     assert [k for k in range(13) if plan[k].attend] == [10, 11, 12]
-    assert list(blocks(plan[10].attend[0].layers, 32)) == list(range(11, 32))
+    for k in (10, 11, 12):
+        similar, local = plan[k].attend
+        assert list(blocks(similar.layers, 32)) == list(range(11)) and list(blocks(local.layers, 32)) == list(
+            range(11, 32)
+        )
+    assert [plan[k].attend[0].source for k in (10, 11, 12)] == [None, 10, 10] and plan[12].attend[0].through == (11,)
+    assert plan[11].attend[0].needs == (("correction", 10), ("keys", 10))
+    assert plan[12].attend[0].needs == (("correction", 10), ("keys", 11))
+
+
+def test_sparvar_chooses_keys_only_where_a_later_scale_reads_them():
+    assert len(parse("drop_last(1)+sparvar").plan(PLAIN, SQUARE, FACTS)[11].attend) == 2
+    for text, facts in (
+        ("drop_last(2)+sparvar", FACTS),
+        ("sparvar(cs4a=False)", FACTS),
+        ("sparvar(bound=0.0)", FACTS),
+        ("sparvar", Facts(32, 8, False)),
+    ):
+        plan = parse(text).plan(PLAIN, SQUARE, facts)
+        assert [type(each) for each in plan[10].attend] == [Local]
+    [similar] = SparVAR(bound=1.0).plan(PLAIN, SQUARE, FACTS)[12].attend
+    assert list(blocks(similar.layers, 32)) == list(range(32))
 
 
 @pytest.mark.parametrize("size", [(78, 52), (52, 78), (52, 39)])
@@ -94,7 +116,7 @@ def test_sparvar_is_sparse_at_other_ratios(size):
         s for s in SCHEDULES.values() if abs(s[-1][0] / s[-1][1] - size[0] / size[1]) < 0.05 and len(s) > 12
     )
     model = thin(4).to("meta")
-    plan = SparVAR(first=0.0).plan(PLAIN, schedule, Facts(4, 2, True))
+    plan = SparVAR(bound=0.0).plan(PLAIN, schedule, Facts(4, 2, True))
     for k in (10, 11, 12):
         plain, local = (plan_flops(model, schedule, each, 3)[k].attention for each in (PLAIN, plan))
         assert 0.1 < local / plain < 0.3
@@ -190,6 +212,10 @@ def test_scalekv_says_before_drawing_that_a_model_caches_nothing():
         ("lazyvar+reuse_last(1)", "both decide the axis 'tokens'"),
         ("sparvar(windows=())", "window"),
         ("sparvar(windows=('a',))", "whole numbers"),
+        ("sparvar(similar=(0,))", "windows"),
+        ("sparvar(similar=('a',))", "whole numbers"),
+        ("sparvar(top=0.0)", "share of keys"),
+        ("sparvar(bound=1.5)", "bound"),
         ("scalekv(budget=0.0)", "budget"),
         ("scalekv(drafters=(1.5,))", "shares of the depth"),
         ("scalekv(table=((1, 2),))", "capacities"),

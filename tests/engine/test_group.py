@@ -63,8 +63,8 @@ def held(model, members):
     """The codes of some scales reach the latent together, behind the last of them."""
     kept = []
 
-    def add_codes(latent, codes, schedule, k, index=None):
-        kept.append((codes, schedule, k, index))
+    def add_codes(latent, codes, schedule, k, *rows):
+        kept.append((codes, schedule, k, *rows))
         if k in members[:-1]:
             return latent
         while kept:

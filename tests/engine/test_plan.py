@@ -4,6 +4,7 @@ import pytest
 
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.select import Select
+from stagevar.engine.plan.watch import CodeEntropy
 from stagevar.errors import OptionError
 
 
@@ -103,6 +104,10 @@ def test_a_plan_has_a_sensible_number_of_scales(length: Any) -> None:
         (
             {"group": [False, False, False, True, False], "run": ["full", "full", "full", "reuse", "full"]},
             "scale 3 reuses hidden states, so it has no pass to share",
+        ),
+        (
+            {"group": [False, False, True, False, False], "watch": [(), (CodeEntropy(),), (), (), ()]},
+            "scale 1 is watched but its pass goes on",
         ),
         (
             {

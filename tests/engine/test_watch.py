@@ -139,7 +139,9 @@ def test_a_thumbnail_is_decoded_on_the_smallest_grid_that_suffices():
 
 
 @families
-@pytest.mark.parametrize("fields", [{}, {"branch": "cond"}, {"parts": (PartRows(0.5, ("cross", "feed_forward")),)}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"branch": "cond"}, {"group": True}, {"parts": (PartRows(0.5, ("cross", "feed_forward")),)}]
+)
 def test_watching_changes_no_bit_of_a_picture(family, fields):
     plain = plan_with(**fields)
     watched = plain.replace(range(SCALES), watch=WATCH)

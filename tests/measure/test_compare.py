@@ -15,6 +15,7 @@ from PIL import Image
 
 from stagevar import registry
 from stagevar.accelerators.base import Accelerator
+from stagevar.accelerators.baselines import DropLast
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError
 from stagevar.families.scenes.config import ScenesConfig
 from stagevar.families.scenes.network import Scenes
@@ -26,7 +27,7 @@ from stagevar.measure.bench.compare import compare
 from stagevar.measure.bench.draw import Drawn
 from stagevar.measure.suites.score import score
 from stagevar.pipeline import Pipeline
-from stagevar.registry import known
+from stagevar.registry import known, parse
 from stagevar.request import Request
 
 SCENES = Pipeline(tiny("scenes"))
@@ -83,10 +84,23 @@ def test_accelerators_take_turns_with_the_same_requests(monkeypatch):
     monkeypatch.setattr(comparing, "draw", spy)
     done: list[int] = []
     compare(SCENES, ["drop_last(1)"], captions=5, batch_size=2, seed=3, progress=done.append)
-    a, b = "none", "drop_last(1)"
+    a, b = parse("none"), parse("drop_last(1)")
     assert seen[:2] == [(a, [3, 4]), (b, [3, 4])]
     assert seen[2:] == [(a, [3, 4]), (b, [3, 4]), (b, [5, 6]), (a, [5, 6]), (a, [7]), (b, [7])]
     assert done == [2, 4, 5]
+
+
+@dataclass(frozen=True)
+class Unlisted(DropLast):
+    """No name of the registry means it."""
+
+    name: ClassVar[str] = "unlisted"
+
+
+def test_an_accelerator_that_no_name_means_is_compared_too():
+    rows = compare(SCENES, [Unlisted(2)], captions=1, parts=True)["rows"]
+    assert [row["accelerator"] for row in rows] == ["none", "unlisted(n=2)"]
+    assert len(rows[1]["executed_scales"]) == len(rows[0]["executed_scales"]) - 2
 
 
 def test_speed_is_the_median_of_ratios_of_the_same_batch(monkeypatch):

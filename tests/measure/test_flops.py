@@ -18,6 +18,7 @@ from stagevar.engine.plan.merge import Merge
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
+from stagevar.engine.plan.similar import SelfSimilar
 from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, Seen, Thumbnail
 from stagevar.errors import OptionError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
@@ -26,7 +27,7 @@ from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.vq import VQTokenizer
 from stagevar.loading.sources import skeleton
 from stagevar.measure.predict.explain import explain
-from stagevar.measure.predict.flops import _SOLVING, condition_flops, plan_flops
+from stagevar.measure.predict.flops import SOLVING, condition_flops, plan_flops
 from stagevar.measure.predict.rehearse import MEAN_PICTURE, signals_at
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
@@ -40,6 +41,8 @@ ACCELERATORS = [
     "reuse_last(1)",
     "drop_last(4)",
     "lazyvar",
+    "toprovar",
+    "nova",
     "stagevar_released",
     "stagevar_paper",
     "drop_last(1)+guidance_off(2)",
@@ -70,7 +73,7 @@ def counted(model, plan):
         model.tokenizer.refine = lambda x, *_: x
     schedule = model.schedule()
     condition = model.condition(model.encode_text(["7" if model.family == "var" else "a red star"]))
-    mapping = {"display": False, "custom_mapping": _SOLVING}
+    mapping = {"display": False, "custom_mapping": SOLVING}
     with FlopCounterMode(**mapping) as counter, sdpa_kernel(SDPBackend.MATH):
         steps = list(run(model, condition, schedule, [plan], [0]))
     length = condition.text_kv[0][0].shape[2] if condition.text_kv else 0
@@ -187,6 +190,17 @@ def test_scales_that_share_a_pass_cost_what_torch_counts(family, fields):
     apart = plan.replace(late, group=False)
     both = (plan_flops(model, model.schedule(), each, 7) for each in (plan, apart))
     assert next(both) == next(both)
+
+
+@pytest.mark.parametrize("family", [family for family in MODELS if MODELS[family].causal])
+@pytest.mark.parametrize("rows", [{}, {"tokens": Select(0.5, restore_by="nearest")}, {"parts": (PartRows(0.4),)}])
+def test_keys_that_a_scale_chose_cost_what_torch_counts(family, rows):
+    model = MODELS[family]
+    count, decides = len(model.schedule()), SelfSimilar(0.4, 9, 2, (3,), layers=(0.0, 0.7))
+    plan = Plan.uniform(count).replace([count - 3], attend=(decides,), **rows)
+    for k, through in ((count - 2, ()), (count - 1, (count - 2,))):
+        plan = plan.replace([k], attend=(replace(decides, source=count - 3, through=through),))
+    close_to_torch(model, plan)
 
 
 def test_a_pattern_spares_what_it_does_not_show():

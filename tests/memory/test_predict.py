@@ -20,6 +20,7 @@ from stagevar.engine.plan.evict import WindowVotes
 from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.similar import SelfSimilar
 from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, Thumbnail
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.stand_ins import noise_text
@@ -80,6 +81,7 @@ AXES: dict[str, Callable[[int], dict[str, object]]] = {
     "correction": lambda depth: {"correct": FromPrior(0.5)},
     "gain": lambda depth: {"gain": ByDepth(Turned(), (0.5,), source=2)},
     "group": lambda depth: {"group": True},
+    "keys of an earlier scale": lambda depth: {"attend": (SelfSimilar(0.4, 9, 2, (3,), source=2),)},
     "eviction": lambda depth: {"cache": WindowVotes((24,) * depth)},
     "watch": lambda depth: {"watch": (AttentionEntropy(0.5), Activity(), CodeEntropy(), Thumbnail(32))},
 }
@@ -89,7 +91,8 @@ AXES: dict[str, Callable[[int], dict[str, object]]] = {
 @pytest.mark.parametrize("family", ["infinity", "hart", "star"])
 def test_the_prediction_holds_for_plans_with_other_axes(family: str, axis: str) -> None:
     model, plan = prepared(family)
-    plan = plan.replace([2], watch=(Turned(),)).replace(range(3, len(plan)), **AXES[axis](model.depth))
+    plan = plan.replace([2], watch=(Turned(),), attend=(SelfSimilar(0.4, 9, 2),))
+    plan = plan.replace(range(3, len(plan)), **AXES[axis](model.depth))
 
     def work() -> None:
         with torch.inference_mode():

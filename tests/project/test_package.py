@@ -38,6 +38,7 @@ ALLOWED = {
     "fit": {"errors", "files", "engine.grids"},
     "accelerators": {"errors", "engine.grids", "engine.plan", "profile", "fit"},
     "registry": {"errors", "accelerators"},
+    "listing": {"accelerators", "registry"},
     "machine": {"engine.contract"},
     "request": {"errors", "engine.contract", "engine.plan"},
     "calling": {"errors", "request"},
@@ -50,8 +51,8 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {"pipeline", "files", "threads", "untrusted", "quiet", "scenes", "families", "profile", "fit"}
-ALLOWED["measure"] |= ALLOWED["pipeline"]
+ALLOWED["measure"] = {"pipeline", "files", "fit", "listing", "threads", "untrusted", "quiet", "scenes", "families"}
+ALLOWED["measure"] |= {"profile"} | ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
 ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}

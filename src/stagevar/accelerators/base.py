@@ -133,6 +133,10 @@ class Sum(Accelerator):
                 owner[axis] = part
 
     @property
+    def owns(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset[str]().union(*(part.owns for part in self.parts))
+
+    @property
     def online(self) -> bool:  # type: ignore[override]
         return any(part.online for part in self.parts)
 

@@ -10,7 +10,7 @@ Claimed: 2.9x on Infinity-2B, GenEval .73 to .72.
 The source is a note about the paper, made by a machine, and neither its text nor code: its formulas are second-hand.
 What it leaves open is decided here:
 
-* Of which distribution entropies are taken. Of a scale and its tokens: of the guided codes after temperature, which
+* Of which distribution entropies are taken. Of a scale and its tokens: of the guided codes at temperature 1, which
   exist without further work. Of a group of blocks, which has no codes: of self-attention of its middle block.
 * The growth that begins pruning is smoothed as in the note, over two scales, but the two last ones: the note's next
   scale would have to be drawn first. The early scales are those below ``START`` of the final side. Growth counts by its
@@ -71,10 +71,7 @@ class NOVA(Accelerator):
     online: ClassVar[bool] = True
     citation: ClassVar[str] = "NOVA, arXiv 2602.01345"
     source: ClassVar[str] = "notes on the paper"
-    claims: ClassVar[tuple[Claim, ...]] = (
-        Claim("Infinity-2B, 1024x1024", 2.9, "GenEval .73 to .72, DPG 83.1 to 82.7"),
-        Claim("a model of .7B", 1.7, "GenEval .60 to .57, DPG 80.7 to 80.6"),
-    )
+    claims: ClassVar[tuple[Claim, ...]] = (Claim("Infinity-2B", 2.9, "GenEval .73 to .72, DPG 83.1 to 82.7"),)
     rho: float = 1.0
     lam: float = 1.0
     mu: float = 1.0

@@ -1,25 +1,25 @@
 """SkipVAR (arXiv 2506.08908): two numbers of a thumbnail say how many of the last scales a picture can do without.
 
-Idea: pictures differ in how much their last scales add. Behind the last scale of at most half the final side a thumbnail
-is decoded with and without that scale. How much the scale sharpened it, and the share of fine structure that it has, go
-to a linear classifier that says how many scales to leave out. If none, a second one says on how many of them the branch
-of the empty prompt is left out. Both were fitted so that the picture stays within a wanted SSIM of the plain one.
+Idea: pictures differ in how much their last scales add. Behind the last scale of at most half the final side a
+thumbnail is decoded with and without that scale. How much the scale sharpened it, and the share of fine structure that
+it has, go to a linear classifier that says how many scales to leave out. If none, a second one says on how many of them
+the branch of the empty prompt is left out. Both were fitted so that a picture stays within a wanted SSIM of the plain
+one.
 
 Claimed: 1.81x on Infinity at a mean SSIM above 0.88.
 
 Deviations from the released code, and why:
 
-* Its numbers were fitted to Infinity-2B and have no licence. Here ``stagevar calibrate --accelerator skipvar`` fits them
-  to any model and any size; those for the shipped model lie beside this file. A fit holds for one model, one schedule
-  and one version, and others are refused.
+* Its numbers were fitted to Infinity-2B and have no licence. Here ``stagevar calibrate --accelerator skipvar`` fits
+  them to any model and any size; those for the shipped model lie beside this file. A fit holds for one model, one
+  schedule and one version, and others are refused.
 * The scale and the counts follow the schedule: at most three scales, and no more than come behind the scale that
-  decides. With 13 scales of one megapixel it is the tenth, as published.
+  decides. With the 13 scales of one megapixel it is the tenth, as published.
 * Each picture of a batch decides for itself. The code takes batches of one.
-* Classifiers are softmax regressions with the penalty that the code's have, for six SSIMs and not three. The shipped
-  decision trees are not reproduced; the code does not use them.
-* One branch is the prompt's at the plan's own settings; where a model ends guidance by itself, that branch stays.
-* The first classifier counts a scale as needless if this picture reaches the SSIM without it; the code's training set is
-  not public, and the authors' text says no more.
+* The code's labels are not published. Here a label is the largest count by which a picture still reaches the SSIM.
+* Classifiers are softmax regressions with the penalty that the code's have, for six SSIMs and not three. Its decision
+  trees are left out, as the code itself does not use them.
+* Where a model ends guidance by itself, the branch that it leaves stays.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""`stagevar accelerators` and `explain`."""
+"""`stagevar accelerators`, `check` and `explain`."""
 
 from __future__ import annotations
 
-import inspect
 import json
-from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,25 +26,50 @@ from stagevar.cli.options import (
 
 @app.command()
 def accelerators(as_json: JsonOption = False) -> None:
-    """List accelerators and their fields."""
-    from stagevar.cli import show
+    """List accelerators: their fields, what they decide and combine with, what is claimed of them."""
+    from stagevar.cli.show_accelerators import accelerators as show
+    from stagevar.listing import listed
     from stagevar.registry import broken, known
 
-    rows = [
-        {
-            "name": name,
-            "fields": {f.name: "..." if f.default is MISSING else repr(f.default) for f in fields(cls)},
-            "online": cls.online is True,
-            "about": " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()),
-        }
-        for name, cls in known().items()
-    ]
+    rows = [listed(cls) for cls in known().values()]
     if as_json:
-        typer.echo(json.dumps(rows))
+        typer.echo(json.dumps([row.to_json() for row in rows]))
     else:
-        show.accelerators(rows)
+        show(rows)
     for origin, reason in broken().items():
         typer.echo(f"left out: {origin}: {reason}", err=True)
+
+
+@app.command()
+def check(
+    accelerator: Annotated[
+        str, typer.Argument(metavar="NAME", help="Such as 'drop_last(1)', or a Python file that defines accelerators.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Try an accelerator's promises on small networks of all families.
+
+    Exits with 0 if everything holds, with 1 if something does not.
+    """
+    from stagevar.cli.progress import counter
+    from stagevar.cli.show_accelerators import checked
+    from stagevar.families.catalogue import FAMILIES
+    from stagevar.measure.check.check import check as tried
+    from stagevar.measure.check.promises import PROMISES
+    from stagevar.registry import known, of_file, parse
+
+    own = of_file(Path(accelerator)) if accelerator.endswith(".py") else {}
+    among = {**known(), **own}
+    reports = []
+    for each in [parse(text, among) for text in own or [accelerator]]:
+        with counter(each.name, len(FAMILIES) * len(PROMISES), quiet=as_json) as advance:
+            reports.append(tried(each, among=among, progress=advance))
+    if as_json:
+        typer.echo(json.dumps([report.to_json() for report in reports]))
+    else:
+        for report in reports:
+            checked(report)
+    raise typer.Exit(int(not all(report.ok for report in reports)))
 
 
 @app.command()
@@ -67,6 +91,7 @@ def explain(
     The gain is predicted from operations: memory traffic, launches, sampling, text and decoding are not in it.
     """
     from stagevar.cli import show
+    from stagevar.cli.show_accelerators import explanation
     from stagevar.loading.sources import outline
     from stagevar.measure.predict.explain import explain as explained
     from stagevar.request import Request
@@ -77,5 +102,5 @@ def explain(
     if as_json:
         typer.echo(json.dumps(answer))
     else:
-        show.explanation(answer)
+        explanation(answer)
     show.size(outlined, Request("any", **sides), aside=as_json)

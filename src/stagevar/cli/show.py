@@ -59,10 +59,10 @@ def reporting(what: str, *, as_json: bool, quiet: bool) -> Iterator[Done]:
 
 def pictures(rows: Sequence[Mapping[str, Any]]) -> None:
     """Where each picture is, and its seed."""
-    table = _table("~picture", ">seed")
+    table = new_table("~picture", ">seed")
     for row in rows:
         table.add_row(row["file"], str(row["seed"]))
-    _print(table)
+    print_table(table)
 
 
 def job(done: Progress, work: Job, *, as_json: bool, quiet: bool) -> None:
@@ -80,11 +80,11 @@ def job(done: Progress, work: Job, *, as_json: bool, quiet: bool) -> None:
 
 def scales(trace: Trace) -> None:
     """Grid, tokens, rows and time of every scale."""
-    table = _table("scale", "grid", ">tokens", ">rows", ">ms")
+    table = new_table("scale", "grid", ">tokens", ">rows", ">ms")
     for row in trace.by_scale():
         cells = row["scale"], row["grid"], row["tokens"], row["rows"], f"{row['milliseconds']:.1f}"
         table.add_row(*map(str, cells))
-    _print(table)
+    print_table(table)
 
 
 def times(traces: Sequence[Trace]) -> None:
@@ -122,7 +122,7 @@ def fit(pipe: Pipeline, request: Request, batch: int, *, aside: bool = False) ->
 
 def models(rows: Sequence[Mapping[str, Any]]) -> None:
     """One block per family; below, what the figures and the licences are."""
-    table = _table("model", ">size", "here", "weights", "~licence")
+    table = new_table("model", ">size", "here", "weights", "~licence")
     family = ""
     for row in rows:
         if row["family"] != family:
@@ -130,24 +130,24 @@ def models(rows: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(Text(family, style="bold"))
         on_disk = "yes" if row["on_disk"] else "no"
         table.add_row(f"  {row['name']}", _count(row["parameters"]), on_disk, row["sources"][0], row["licence"])
-    _print(table)
+    print_table(table)
     line("size: parameters; (code): licence of the authors' code, that of the weights is stated in their repository")
 
 
 def conformance(report: Report) -> None:
     """Every tensor's worst error beside what is allowed there."""
-    table = _table("tensor", ">error", ">tolerance", "", title=report.set)
+    table = new_table("tensor", ">error", ">tolerance", "", title=report.set)
     for row in report.rows:
         table.add_row(row.tensor, f"{row.error:.1e}", f"{row.tolerance:.1e}", "ok" if row.ok else "FAILS")
     for name in report.unchecked:
         table.add_row(name, "", "", "NOT CHECKED")
-    _print(table)
+    print_table(table)
     line(f"{report.set}: {report.checked} tensors checked, {'all hold' if report.ok else 'NOT ALL HOLD'}")
 
 
 def scores(values: Mapping[str, Any]) -> None:
     """Shares of right pictures; nested tables are indented."""
-    table = _table("score", ">value")
+    table = new_table("score", ">value")
     for name, value in values.items():
         if not isinstance(value, Mapping):
             table.add_row(name, _value(value))
@@ -155,52 +155,22 @@ def scores(values: Mapping[str, Any]) -> None:
         table.add_row(name, "")
         for inner, share in value.items():
             table.add_row(f"  {inner}", _value(share))
-    _print(table)
+    print_table(table)
 
 
 def profile(found: StageProfile) -> None:
     """Stage of every scale, the mean rank of its block groups' inputs as a share of the rows, and the dial."""
     energies = list(found.ranks)
-    table = _table("scale", "grid", "stage", *(f">rank, {energy:.0%} energy" for energy in energies))
+    table = new_table("scale", "grid", "stage", *(f">rank, {energy:.0%} energy" for energy in energies))
     for k, (stage, (h, w)) in enumerate(zip(found.stages(), found.schedule, strict=True)):
         means = (found.ranks[energy][k].mean for energy in energies)
         table.add_row(str(k), f"{h}x{w}", stage, *(f"{sum(mean) / len(mean):.1%}" for mean in means))
-    _print(table)
+    print_table(table)
     if found.dial:
-        dial = _table("stagevar(quality=...)", ">SSIM", ">SSIM, worst tenth", ">fewer operations")
+        dial = new_table("stagevar(quality=...)", ">SSIM", ">SSIM, worst tenth", ">fewer operations")
         for point in found.dial:
             dial.add_row(f"{point.quality}", f"{point.ssim:.3f}", f"{point.low:.3f}", f"{point.flop_ratio:.2f}x")
-        _print(dial)
-
-
-def accelerators(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Each with its fields and their defaults, and what it does."""
-    table = _table("~accelerator", "~what it does")
-    for row in rows:
-        values = ", ".join(f"{name}={default}" for name, default in row["fields"].items())
-        table.add_row(f"{row['name']}({values})" if values else row["name"], row["about"])
-    _print(table)
-
-
-def explanation(answer: Mapping[str, Any]) -> None:
-    """The plan, scale by scale, and what it saves."""
-    columns = "scale", "grid", "stage", "~run", "branch", "~tokens", ">kept", ">guidance", ">rows", ">GFLOP", ">share"
-    table = _table(*columns, gap=1)
-    for row in answer["rows"]:
-        guidance = "-" if row["guidance"] is None else f"{row['guidance']:.3g}"
-        run = f"{row['run']} with {row['group'][0]}" if row["scale"] in row["group"][1:] else row["run"]
-        cells = row["scale"], row["grid"], row["stage"] or "-", run, row["branch"]
-        tokens = row["tokens"].replace("(", " (")  # where a narrow terminal may break it
-        figures = f"{row['kept']:.0%}", guidance, row["rows"], f"{row['gflop']:.4g}", f"{row['share']:.1%}"
-        table.add_row(*map(str, (*cells, tokens, *figures)))
-    _print(table)
-    size = "x".join(map(str, reversed(answer["size"])))
-    line(
-        f"{answer['accelerator']} on {answer['model']}, {size}, {answer['text_length']} text tokens: "
-        f"{_figure(answer['gflop'])} GFLOP per picture, {_figure(answer['plain_gflop'])} in the plain run: "
-        f"{answer['flop_ratio']:.2f}x; besides {_figure(answer['condition_gflop'])} once for the text"
-    )
-    line(answer["note"])
+        print_table(dial)
 
 
 def comparison(values: Mapping[str, Any]) -> None:
@@ -213,10 +183,10 @@ def comparison(values: Mapping[str, Any]) -> None:
         ("oracle", "difference ± error", "relaxed", "SSIM", "PSNR"),
         ("rows", "GFLOP", "bands"),
     ):
-        table = _table("~accelerator", *(f">{column}" for column in columns))
+        table = new_table("~accelerator", *(f">{column}" for column in columns))
         for row in rows:
             table.add_row(row["accelerator"].strip("`"), *(row[column] for column in columns))
-        _print(table)
+        print_table(table)
     line(caption(values))
 
 
@@ -224,16 +194,16 @@ def diagnosis(found: Diagnosis) -> None:
     """Files, then memory phase by phase, then the verdict."""
     from stagevar.memory.limit import amount
 
-    table = _table("~file", "~from", ">size", "state")
+    table = new_table("~file", "~from", ">size", "state")
     for file in found.files:
         size = "unknown" if file.size is None else amount(file.size)
         table.add_row(file.name, file.source, size, file.state)
-    _print(table)
-    table = _table("scale", "grid", ">cache", ">memory")
+    print_table(table)
+    table = new_table("scale", "grid", ">cache", ">memory")
     for scale in found.run.scales:
         grid = f"{scale.grid[0]}x{scale.grid[1]}"
         table.add_row(str(scale.scale), grid, amount(scale.cache), amount(scale.peak))
-    _print(table)
+    print_table(table)
     height, width = found.size
     phases = {
         "condition": found.run.condition,
@@ -266,7 +236,7 @@ def diagnosis(found: Diagnosis) -> None:
         line("ready: it can be loaded and drawn here")
 
 
-def _table(*columns: str, title: str | None = None, gap: int = 2) -> Table:
+def new_table(*columns: str, title: str | None = None, gap: int = 2) -> Table:
     """A plain table.
 
     Args:
@@ -283,7 +253,7 @@ def _table(*columns: str, title: str | None = None, gap: int = 2) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
     """To a terminal in its width; to a file or a pipe without breaking a cell, and without blanks at ends of lines."""
     console = Console(markup=False, emoji=False, highlight=False)
     if console.is_terminal:
@@ -304,7 +274,7 @@ def line(text: str) -> None:
     console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Four digits, or all digits of a larger number."""
     return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 

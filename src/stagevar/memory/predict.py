@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -209,11 +209,19 @@ def _noise(seed: int, scale: int, shape: Sequence[int]) -> Tensor:
     return (raw >> 41).to(torch.float32) * 2.0**-23
 
 
+WHOLE = (
+    torch.ops.prim.device.default,
+    torch.ops.aten.upsample_bilinear2d.vec,
+    torch.ops.aten.upsample_bicubic2d.vec,
+)
+"""What is composed of other operations by name, but runs as one kernel."""
+
+
 class Ledger(TorchDispatchMode):
     """Bytes of the tensors that operations make, while they are alive.
 
-    Fake tensors hold no data, so data-dependent operations get the answer of a valid run: a boolean is True, and
-    ``unique`` finds no duplicates.
+    Fake tensors hold no data, so data-dependent operations on them get the answer of a valid run: a boolean is True,
+    and ``unique`` finds no duplicates.
     """
 
     def __init__(self) -> None:
@@ -227,12 +235,13 @@ class Ledger(TorchDispatchMode):
         return most
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+        fake = bool(args) and isinstance(args[0], FakeTensor)
+        if fake and func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
             return True
-        if func is torch.ops.aten._unique2.default:
+        if fake and func is torch.ops.aten._unique2.default:
             order = torch.arange(args[0].numel(), device=args[0].device)
             return order, order, order
-        if func is not torch.ops.prim.device.default:
+        if func not in WHOLE:
             with self:  # what is composed of other operations allocates in those
                 out = func.decompose(*args, **(kwargs or {}))
             if out is not NotImplemented:

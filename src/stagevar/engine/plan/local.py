@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.plan.look import Look, Runs, as_tensor, count
+from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.parts import EVERY, Layers, check_layers
 from stagevar.errors import OptionError
 
@@ -45,6 +46,14 @@ class Local:
         check_layers(self.layers)
         if not self.windows or self.sinks < 0 or self.block < 1:
             raise OptionError("Local takes a window for at least the last scale, sinks from 0 and blocks from 1")
+
+    @property
+    def needs(self) -> tuple[tuple[MapKind, int], ...]:
+        return ()
+
+    @property
+    def leaves(self) -> tuple[MapKind, ...]:
+        return ()
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, /, *, scale: float, look: Look) -> Tensor:
         if isinstance(look.queries, Tensor) or isinstance(look.keys, Tensor):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.grids.grid import Scale
-from stagevar.engine.plan.memory import Memory
+from stagevar.engine.plan.memory import MapKind, Memory
 from stagevar.engine.plan.parts import Layers, blocks
 
 Runs = tuple[tuple[int, int], ...]
@@ -87,6 +87,16 @@ class Pattern(Protocol):
     def layers(self) -> Layers: ...
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, /, *, scale: float, look: Look) -> Tensor: ...
     def products(self, look: Look) -> int: ...
+
+    @property
+    def needs(self) -> tuple[tuple[MapKind, int], ...]:
+        """Kinds of maps that it reads, each with the scale whose pattern in the same blocks left it."""
+        ...
+
+    @property
+    def leaves(self) -> tuple[MapKind, ...]:
+        """Kinds of maps that it leaves to later scales."""
+        ...
 
 
 def pattern_at(patterns: tuple[Pattern, ...], layer: int, depth: int) -> Pattern | None:

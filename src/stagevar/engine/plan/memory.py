@@ -13,10 +13,11 @@ from stagevar.engine.grids.rows import resize_rows
 from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
 
-MapKind = Literal["hidden", "increment", "guidance", "part", "watched", "logits"]
+MapKind = Literal["hidden", "increment", "guidance", "part", "watched", "logits", "correction", "keys"]
 """``hidden``: the residual stream behind a group of blocks; ``increment``: what the group added to it; ``guidance``:
 difference of the branches' last hidden states; ``part``: what one part of a block added; ``watched``: what a plan
-watches, a value per token; ``logits``: guided scores of the codes."""
+watches, a value per token; ``logits``: guided scores of the codes; ``correction`` and ``keys``: what a pattern of
+attention leaves (``similar.py``)."""
 
 PER_IMAGE: tuple[MapKind, ...] = ("guidance", "watched", "logits")
 """Maps with a row per image and not per row of the stream."""
@@ -43,10 +44,18 @@ class Memory:
         Raises:
             OptionError: it was not kept, since the plan came to need it after the scale had run.
         """
+        rows = self.stored(kind, site, scale)
+        return resize_rows(rows, self._maps[kind, site, scale][1], grid, mode)
+
+    def stored(self, kind: MapKind, site: Site, scale: int) -> Tensor:
+        """What ``scale`` put, as it is. Its first dimension is that of the rows.
+
+        Raises:
+            OptionError: as ``get``.
+        """
         if (kind, site, scale) not in self._maps:
             raise OptionError(f"no {kind} map of scale {scale} was kept; a plan that needs it must say so beforehand")
-        rows, own = self._maps[kind, site, scale]
-        return resize_rows(rows, own, grid, mode)
+        return self._maps[kind, site, scale][0]
 
     def keep_only(self, read: Collection[tuple[MapKind, int]]) -> None:
         """Release all maps but those of the given kinds and scales."""

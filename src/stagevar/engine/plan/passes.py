@@ -41,6 +41,8 @@ def _check(scales: Sequence[ScalePlan], before: int, k: int) -> None:
     for j in (before, k):
         if scales[j].run == "reuse":
             raise OptionError(f"scale {j} reuses hidden states, so it has no pass to share; let it run in full")
+    if scales[before].watch:
+        raise OptionError(f"scale {before} is watched but its pass goes on; only the last scale of a pass can be")
     branches = scales[before].branch, scales[k].branch
     if branches[0] != branches[1]:
         raise OptionError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from stagevar.engine.plan.memory import MapKind
-from stagevar.engine.plan.parts import Sites
+from stagevar.engine.plan.parts import Layers, Sites
 from stagevar.engine.plan.passes import Passes
 from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
@@ -24,6 +24,12 @@ class Grouping(NamedTuple):
     dense: tuple[float, float]
 
 
+class Attended(NamedTuple):
+    """The blocks in which a pattern of attention leaves something, as ``Pattern`` says it."""
+
+    layers: Layers
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """Maps that one scale reads of an earlier one.
@@ -31,13 +37,13 @@ class Read:
     Attributes:
         kind: of the maps.
         scale: the scale that writes them.
-        sites: of which groups of blocks, of which of their parts, or of which watch; None for the state behind the
-            last block.
+        sites: of which groups of blocks or their parts, of which watch, or of which patterns of attention; None for the
+            state behind the last block.
     """
 
     kind: MapKind
     scale: int
-    sites: Grouping | Sites | Watch | None = None
+    sites: Grouping | Sites | Watch | Attended | None = None
 
 
 Reads = tuple[tuple[Read, ...], ...]
@@ -91,6 +97,8 @@ def _of(scales: Sequence[ScalePlan], k: int, ran: int | None, full: int | None) 
             if source is None:
                 raise OptionError(f"scale {k} cannot fill parts from a scale before it, as none runs")
             yield _needed(need, source, rule.sites)
+    for pattern in scale.attend if scale.run == "full" else ():
+        yield from (Read(kind, source, Attended(pattern.layers)) for kind, source in pattern.needs)
     if scale.gain is not None and scale.gain.needs:
         source = ran if scale.gain.source is None else scale.gain.source
         if source is None:
@@ -132,6 +140,10 @@ def _check(scales: Sequence[ScalePlan], k: int, read: Read, members: Sequence[in
     if writer.run == "reuse":
         raise OptionError(f"scale {k} restores rows from scale {read.scale}, which did not pass through the network")
     own = writer.tokens
+    if isinstance(read.sites, Attended):
+        if not any(read.kind in each.leaves and each.layers == read.sites.layers for each in writer.attend):
+            raise OptionError(f"scale {k} reads {read.kind} of scale {read.scale}, whose attention leaves none")
+        return
     if isinstance(read.sites, Sites):
         if own is not None:
             raise OptionError(f"scale {k} reads parts of scale {read.scale}, whose rows are reduced")

@@ -71,12 +71,12 @@ def compare(
     if batch_size < 1:
         raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
     model = pipeline.model
-    names = _distinct([PLAIN, *accelerators])
-    drawn_by = {name: (pipeline, name) for name in names}
+    chosen = _distinct([PLAIN, *accelerators])
+    drawn_by = {name: (pipeline, accelerator) for name, accelerator in chosen.items()}
     if reference is not None:
         if parts:
             raise OptionError("latency by part is measured without a reference; leave one of them out")
-        drawn_by = {f"{PLAIN} in {_weights(reference.model)}": (reference, PLAIN)} | drawn_by
+        drawn_by = {f"{PLAIN} in {_weights(reference.model)}": (reference, chosen[PLAIN])} | drawn_by
     labels = list(drawn_by)
     first = labels[0]
     suite = None if prompts else suite_of(model)
@@ -84,10 +84,10 @@ def compare(
     texts = [question.caption for question in questions]
     sampling: dict[str, Any] = {"guidance_scale": guidance, **settings}
     requests = [Request(text, seed=seed + i, **sampling) for i, text in enumerate(texts)]
-    prepared = {name: pipeline.prepare(replace(requests[0], accelerator=name)) for name in names}[PLAIN]
+    prepared = {name: pipeline.prepare(replace(requests[0], accelerator=chosen[name])) for name in chosen}[PLAIN]
     tallies = {label: Tally(suite, questions) for label in labels}
-    for pipe, name in drawn_by.values():
-        draw(pipe, requests[:batch_size], name)
+    for pipe, accelerator in drawn_by.values():
+        draw(pipe, requests[:batch_size], accelerator)
     starts = range(0, captions, batch_size)
     for number, start in enumerate(starts):
         turn = number % len(labels)
@@ -102,7 +102,7 @@ def compare(
     cost = operations(model, prepared.schedule, text_rows(model, texts[:batch_size]))
     rows = [{"accelerator": label, **tally.row(tallies[first], cost)} for label, tally in tallies.items()]
     if parts:
-        measured = by_accelerator(pipeline, names, requests[:batch_size])
+        measured = by_accelerator(pipeline, chosen, requests[:batch_size])
         rows = [row | {"parts": measured[row["accelerator"]]} for row in rows]
     return {
         **machine(model),
@@ -125,9 +125,9 @@ def _weights(model: ScaleModel) -> str:
     return model.quantized or str(model.dtype).removeprefix("torch.")
 
 
-def _distinct(accelerators: Sequence[str | Accelerator]) -> list[str]:
-    """The texts as they were written, without those that say the same as an earlier one."""
+def _distinct(accelerators: Sequence[str | Accelerator]) -> dict[str, Accelerator]:
+    """By their texts as they were written, without those that say the same as an earlier one."""
     first: dict[Accelerator, str] = {}
     for text in accelerators:
         first.setdefault(parse(text), str(text).strip())
-    return list(first.values())
+    return {text: accelerator for accelerator, text in first.items()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from stagevar.accelerators.base import Accelerator
 from stagevar.engine.loop.trace import Trace
 from stagevar.engine.plan.plan import Plan
 from stagevar.pipeline import Pipeline
@@ -32,7 +33,7 @@ class Drawn:
     plans: tuple[Plan, ...]
 
 
-def draw(pipeline: Pipeline, batch: Sequence[Request], accelerator: str) -> Drawn:
+def draw(pipeline: Pipeline, batch: Sequence[Request], accelerator: str | Accelerator) -> Drawn:
     """Draw one batch and take its time."""
     requests = [replace(request, accelerator=accelerator) for request in batch]
     began = time.perf_counter()

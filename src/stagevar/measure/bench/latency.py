@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from stagevar.accelerators.base import Accelerator
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
@@ -117,7 +118,10 @@ def watching(model: ScaleModel) -> Iterator[Stopwatch]:
 
 
 def by_accelerator(
-    pipeline: Pipeline, accelerators: Sequence[str], requests: Sequence[Request]
+    pipeline: Pipeline, accelerators: Mapping[str, Accelerator], requests: Sequence[Request]
 ) -> dict[str, dict[str, float]]:
     """``latency`` of the same requests under each accelerator."""
-    return {name: latency(pipeline, [replace(each, accelerator=name) for each in requests]) for name in accelerators}
+    return {
+        name: latency(pipeline, [replace(each, accelerator=own) for each in requests])
+        for name, own in accelerators.items()
+    }

@@ -147,6 +147,7 @@ def _sparvar(config: dict[str, Any], skipped: int) -> Accelerator:
         tuple(own["window_by_key_scale"]),
         own["sink_scales"],
         own["block_size"],
+        cs4a=False,
     )
     return pattern + DropLast(skipped) if skipped else pattern
 

@@ -276,7 +276,7 @@ class _Count:
             memory=self._memory(k, group),
             source=self._source(k),
         )
-        with FlopCounterMode(display=False, custom_mapping=_SOLVING) as counter, torch.no_grad():
+        with FlopCounterMode(display=False, custom_mapping=SOLVING) as counter, torch.no_grad():
             reduced = tokens.reduce(x, context)
             if not tokens.final:
                 tokens.restore(x, reduced.x, reduced, context)
@@ -314,4 +314,4 @@ def _solve(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int
     return count * (2 * r**3 // 3 + 2 * r * r * m)
 
 
-_SOLVING = {torch.ops.aten._linalg_solve_ex: _solve}
+SOLVING = {torch.ops.aten._linalg_solve_ex: _solve}

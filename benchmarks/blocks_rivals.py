@@ -1,0 +1,74 @@
+"""Accelerators as Markdown: what is claimed beside what was measured, and what each one decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from blocks import Row, conditions, difference, measured, scales, step
+
+from stagevar.listing import Listed, shipped
+from stagevar.measure.markdown import table
+
+FOLDER = "../src/stagevar/accelerators"
+
+
+def claims(report: Row) -> str:
+    """Per accelerator the published figures beside ours; what the newest run does not hold was not measured."""
+    found = report["comparison"]
+    by_name = {row["accelerator"]: row for row in found["rows"]}
+    rows = [[f"`{each.name}`", *claimed(each), *own(each.name, by_name, report)] for each in shipped()]
+    head = ["accelerator", "claimed for", "claimed speed-up", "claimed quality", "here by operations", "by clock"]
+    shown = table([*head, "SSIM", "oracle", "difference", "scales run"], rows)
+    return f"Ours: {conditions(found)}. {step(found)}\n\n{shown}"
+
+
+def claimed(each: Listed) -> list[str]:
+    """Model, speed-up and quality; a line per claim."""
+    lines = [
+        (claim.on, "none" if claim.speedup is None else f"{claim.speedup:g}x", claim.quality) for claim in each.claims
+    ]
+    return ["<br>".join(cells) for cells in zip(*lines, strict=True)] if lines else ["-", "-", "-"]
+
+
+def own(name: str, by_name: Mapping[str, Row], report: Row) -> Sequence[str]:
+    """What we measured of an accelerator on the shipped model."""
+    if name not in by_name:
+        return [report["left_out"].get(name, "not measured"), "-", "-", "-", "-", "-"]
+    row, plain = by_name[name], report["comparison"]["rows"][0]
+    return [
+        f"{plain['flops'] / row['flops']:.2f}x",
+        f"{row['speedup']:.2f}x",
+        measured(row, "ssim"),
+        f"{row['oracle']:.3f}",
+        difference(row),
+        scales(row["executed_scales"], report["comparison"]["scales"]),
+    ]
+
+
+def catalogue() -> str:
+    """A section per accelerator of the package."""
+    return "\n\n".join(map(section, shipped()))
+
+
+def section(each: Listed) -> str:
+    """What the class of an accelerator says of itself."""
+    file = each.origin.rpartition(".")[2] + ".py"
+    settings = ", ".join(f"{name}={default}" for name, default in each.fields.items())
+    lines = {
+        "From": each.citation,
+        "Follows": each.source,
+        "Decides": ", ".join(f"`{axis}`" for axis in each.owns),
+        "When": " and ".join(
+            {"plan": "before drawing", "revise": "after every scale, per picture"}[h] for h in each.hooks
+        ),
+        "Settings": f"`{each.name}({settings})`" if settings else "",
+        "Plain run": f"`{each.identity}`" if each.identity else "",
+        "Combines with": ", ".join(f"`{name}`" for name in each.combines_with),
+        "File": f"[{file}]({FOLDER}/{file})",
+    }
+    listed = "\n".join(f"* {word}: {said}" for word, said in lines.items() if said)
+    return f"### {each.name}\n\n{each.about}\n\n{listed}"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"catalogue": catalogue}
+"""Blocks that no benchmark measures."""

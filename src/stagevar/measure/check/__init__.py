@@ -1,0 +1,1 @@
+"""What every accelerator promises, tried on small networks of all families."""
