@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import stagevar
-from stagevar.engine.grids.grid import Schedule, scales
+from stagevar.engine.grids.grid import Schedule
 from stagevar.errors import MissingFileError, OptionError, quoted
 from stagevar.files import replacing
 
@@ -78,7 +78,6 @@ class Fit:
         Raises:
             OptionError: names what it was fitted for, what is drawn, and the command that fits.
         """
-        size = " to ".join(f"{h}x{w}" for h, w in (schedule[0], schedule[-1]))
         pairs = (
             ("accelerator", self.accelerator, accelerator),
             ("model", self.model, model),
@@ -88,8 +87,8 @@ class Fit:
         for what, own, here in pairs:
             if own != here:
                 raise OptionError(
-                    f"{accelerator}: the fit is for {what} {quoted(own)}, not for {quoted(here)}; make one for the "
-                    f"{len(scales(schedule))} scales of {size} with `{command(accelerator, model)}`"
+                    f"{accelerator}: the fit is for {what} {quoted(own)}, not for {quoted(here)}; make one with "
+                    f"`{command(accelerator, model)}`, and --size for another than the model's own"
                 )
 
     def save(self, path: Path) -> None:
