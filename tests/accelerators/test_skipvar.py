@@ -16,7 +16,7 @@ import stagevar
 from stagevar.accelerators.base import Facts
 from stagevar.accelerators.skipvar import TARGETS, Judged, SkipVAR, classifier
 from stagevar.calling import expand
-from stagevar.cli import study as commands
+from stagevar.cli.options import Place
 from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import CHANGING
@@ -35,61 +35,28 @@ SQUARE = SCHEDULES[64, 64]
 FACTS = Facts(32, 8, True, model="published")
 PROMPTS = ("a red circle", "two yellow rings", "a star above a cross")
 
-Row = tuple[float, float, float]
-PUBLISHED: dict[str, tuple[tuple[Row, Row, dict[int, Row]], tuple[Row, Row, dict[int, Row]]]] = {
-    "0.84": (
-        (
-            (0.115321, 0.489232, 0.0),
-            (0.057648, 0.075618, 0.0),
-            {
-                0: (1.92427, 1.72384, -0.89097),
-                1: (0.96007, 0.29711, 0.73892),
-                2: (-0.05941, -0.55050, 0.80683),
-                3: (-2.82493, -1.47045, -0.65478),
-            },
-        ),
-        (
-            (0.179379, 0.573613, 0.0),
-            (0.062733, 0.053962, 0.0),
-            {
-                1: (1.01630, 0.99102, -2.84802),
-                2: (0.31732, -0.00294, 0.45575),
-                3: (-1.33362, -0.98808, 2.39227),
-            },
-        ),
-    ),
-    "0.88": (
-        (
-            (0.115321, 0.489232, 0.0),
-            (0.057648, 0.075618, 0.0),
-            {
-                0: (2.29670, 1.67884, 1.61221),
-                1: (1.34762, 0.18921, 1.54325),
-                2: (-0.34028, -0.56233, 0.18634),
-                3: (-3.30403, -1.30572, -3.34180),
-            },
-        ),
-        (
-            (0.151241, 0.542384, 0.0),
-            (0.057950, 0.057830, 0.0),
-            {
-                0: (1.37475, 0.85685, -6.02746),
-                1: (0.82336, 1.01998, -0.75973),
-                2: (-0.12186, -0.50258, 3.03549),
-                3: (-2.07625, -1.37425, 3.75169),
-            },
-        ),
-    ),
+SKIP = ".115321 .489232 .057648 .075618"
+PUBLISHED = {
+    "0.84": {
+        "skip": f"{SKIP}; 0 1.92427 1.72384 -.89097; 1 .96007 .29711 .73892; 2 -.05941 -.5505 .80683;"
+        "3 -2.82493 -1.47045 -.65478",
+        "single": ".179379 .573613 .062733 .053962; 1 1.0163 .99102 -2.84802; 2 .31732 -.00294 .45575;"
+        "3 -1.33362 -.98808 2.39227",
+    },
+    "0.88": {
+        "skip": f"{SKIP}; 0 2.2967 1.67884 1.61221; 1 1.34762 .18921 1.54325; 2 -.34028 -.56233 .18634;"
+        "3 -3.30403 -1.30572 -3.3418",
+        "single": ".151241 .542384 .05795 .05783; 0 1.37475 .85685 -6.02746; 1 .82336 1.01998 -.75973;"
+        "2 -.12186 -.50258 3.03549; 3 -2.07625 -1.37425 3.75169",
+    },
 }
-"""Of each target both classifiers: means, deviations, and per class two weights and a constant."""
+"""Of each target both classifiers: two means and deviations, then per class its count, two weights and a constant."""
 
 
-def raw(mean: Row, scale: Row, rows: dict[int, Row]) -> list[list[float]]:
+def raw(text: str) -> list[list[float]]:
     """A published classifier for the numbers themselves."""
-    return [
-        [n, a / scale[0], b / scale[1], c - a * mean[0] / scale[0] - b * mean[1] / scale[1]]
-        for n, (a, b, c) in rows.items()
-    ]
+    (mean, other, scale, wide), *rows = ([float(each) for each in part.split()] for part in text.split(";"))
+    return [[int(n), a / scale, b / wide, c - a * mean / scale - b * other / wide] for n, a, b, c in rows]
 
 
 def made(schedule: Schedule, model: str, numbers: dict[str, Any]) -> Fit:
@@ -98,7 +65,7 @@ def made(schedule: Schedule, model: str, numbers: dict[str, Any]) -> Fit:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    tables = {target: {"skip": raw(*first), "single": raw(*second)} for target, (first, second) in PUBLISHED.items()}
+    tables = {target: {name: raw(text) for name, text in both.items()} for target, both in PUBLISHED.items()}
     made(SQUARE, "published", tables).save(tmp_path / "fit.json")
     return tmp_path / "fit.json"
 
@@ -309,7 +276,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     pipe = Pipeline(tiny("infinity"))
-    monkeypatch.setattr(commands.Place, "load", lambda _: pipe)
+    monkeypatch.setattr(Place, "load", lambda _: pipe)
     return pipe
 
 
@@ -340,7 +307,7 @@ def test_the_command_writes_a_fit_that_draws(command: Run, small: Pipeline) -> N
 def test_what_cannot_be_fitted_is_said_before_the_model_is_loaded(
     command: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[object], part: str
 ) -> None:
-    monkeypatch.setattr(commands.Place, "load", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(Place, "load", lambda _: pytest.fail("loaded"))
     code, out, line = command("calibrate", *arguments)
     assert code in (2, 6) and not out and part in line and line.count("\n") == 1
 

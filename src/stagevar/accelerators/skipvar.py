@@ -190,10 +190,10 @@ def classifier(seen: Tensor, label: Tensor) -> list[list[float]]:
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = F.cross_entropy(z @ weight.T, index, reduction="sum") + weight[:, :2].square().sum() / 2
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)
     own = weight.detach()
     slope = own[:, :2] / scale
     rows = torch.cat([slope, own[:, 2:] - (slope @ mean)[:, None]], 1).tolist()
