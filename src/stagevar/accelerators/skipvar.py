@@ -102,8 +102,8 @@ class SkipVAR(Accelerator):
         if self.target == 1:
             return plan
         k, _ = self.looks(schedule)
-        if plan[k].run == "skip" or not plan.ends_pass(k):
-            raise OptionError(f"{self}: scale {k}, which decides, does not run, or shares its pass with later ones")
+        if plan[k].run == "skip":
+            raise OptionError(f"{self}: scale {k}, which decides, does not run")
         return plan.replace([k], watch=(*plan[k].watch, self._judged(schedule, facts)))
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
