@@ -88,7 +88,7 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
 
 def facts(model: ScaleModel) -> Facts:
     """What accelerators may know of a model."""
-    return Facts(model.depth, model.groups, model.causal, model.shared_codes)
+    return Facts(model.depth, model.groups, model.causal, model.shared_codes, model.name)
 
 
 def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:

@@ -54,6 +54,7 @@ ACCELERATORS = (*known(), *FIELDS, *SUMS)
 REFUSED: dict[str, tuple[Callable[[ScaleModel], bool], str]] = {
     "scalekv": (lambda model: model.causal, "caches none"),
     "ssg": (lambda model: model.shared_codes, "codes of its own"),
+    "skipvar": (lambda model: False, "stagevar calibrate --accelerator skipvar"),
 }
 """Accelerators that not every model takes: which do, and what the others say."""
 RATIOS = {"square": 1.0, "3:2": 1.5, "1:2": 0.5}

@@ -36,7 +36,8 @@ ALLOWED = {
     "parallel": {"errors", "engine.contract"},
     "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families", "parallel"},
     "profile": {"errors", "files", "engine.grids", "engine.plan"},
-    "accelerators": {"errors", "engine.grids", "engine.plan", "profile"},
+    "fit": {"errors", "files", "engine.grids"},
+    "accelerators": {"errors", "engine.grids", "engine.plan", "profile", "fit"},
     "registry": {"errors", "accelerators"},
     "listing": {"accelerators", "registry"},
     "machine": {"engine.contract"},
@@ -51,19 +52,8 @@ ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
 ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
-ALLOWED["measure"] = {
-    "pipeline",
-    "files",
-    "listing",
-    "threads",
-    "untrusted",
-    "quiet",
-    "scenes",
-    "photos",
-    "families",
-    "profile",
-}
-ALLOWED["measure"] |= ALLOWED["pipeline"]
+ALLOWED["measure"] = {"pipeline", "files", "fit", "listing", "threads", "untrusted", "quiet", "scenes", "photos"}
+ALLOWED["measure"] |= {"families", "profile"} | ALLOWED["pipeline"]
 ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
 ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}

@@ -28,12 +28,14 @@ class Facts:
         groups: number of groups that the blocks are divided into; rows are reduced group by group.
         causal: whether later scales attend to earlier ones.
         shared_codes: whether a code means the same at every scale.
+        model: its name, which says whether fitted numbers are for it.
     """
 
     depth: int
     groups: int
     causal: bool
     shared_codes: bool = True
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

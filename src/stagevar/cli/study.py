@@ -44,6 +44,7 @@ from stagevar.errors import OptionError
 if TYPE_CHECKING:
     import torch
 
+    from stagevar.fit import Fittable
     from stagevar.measure.likeness.scorer import Scorer
     from stagevar.measure.study.curves import Study
     from stagevar.pipeline import Pipeline
@@ -156,6 +157,8 @@ def calibrate(
     structure: StructureOption = 0.9,
     dial_prompts: Annotated[int, typer.Option(min=0, help="Prompts that the dial is measured on; 0 leaves it.")] = 16,
     ssim: Annotated[float | None, typer.Option(min=0.01, max=1, help="Wanted SSIM: prints the quality for it.")] = None,
+    accelerator: Annotated[str | None, typer.Option("--accelerator", "-a", help="Fits its numbers instead.")] = None,
+    size: SizeOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -164,14 +167,15 @@ def calibrate(
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
     max_memory: MemoryOption = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File of the profile.")] = Path("profile.json"),
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File [profile.json or NAME.json].")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure a model's stages, ranks and dial.
+    """Measure a model's stages, ranks and dial, or fit an accelerator to it.
 
     Writes them as a profile, by the same rules as `study` and without its plots. The dial is what each quality of the
-    accelerator `stagevar` costs, and how close it comes to the plain run.
+    accelerator `stagevar` costs, and how close it comes to the plain run. With --accelerator a file of its fitted
+    numbers is written, for this model and size, and the text that uses it is printed.
     """
     from dataclasses import replace
 
@@ -181,26 +185,27 @@ def calibrate(
 
     if ssim is not None and not dial_prompts:
         raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
-    lines, output = read_prompts(prompts, captions), read_place(output)
-    weight = read_numbers(guidance, "--guidance")
-    asked = Request("any", guidance_scale=weight)
+    fittable = None if accelerator is None else _fittable(accelerator)
+    if fittable is not None and ssim is not None:
+        raise OptionError("--ssim is for the dial of a profile; leave it out with --accelerator")
+    name = "profile" if fittable is None else fittable.name
+    lines, output = read_prompts(prompts, captions), read_place(output or Path(f"{name}.json"))
+    weight, sides = read_numbers(guidance, "--guidance"), read_size(size, None, None, None, strict=False)
+    asked = Request("any", guidance_scale=weight, **sides)
     place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     pipe = place.ready([asked], prompts=lines)
     texts = _texts(pipe, lines, captions)
+    options: dict[str, Any] = {"seed": seed, "guidance": weight, "batch_size": batch_size}
+    if fittable is not None:
+        _fit(pipe, fittable, texts, output, options | sides, as_json=as_json, quiet=quiet)
+        return
     _, profile = _measured(
-        pipe,
-        texts,
-        seed=seed,
-        guidance=weight,
-        batch_size=batch_size,
-        rank_prompts=rank_prompts,
-        reaches=(semantic, structure),
-        quiet=quiet,
+        pipe, texts, sides=sides, rank_prompts=rank_prompts, reaches=(semantic, structure), quiet=quiet, **options
     )
     chosen = texts[:dial_prompts]
     if chosen:
         with counter("dial", len(chosen) * (len(QUALITIES) + 1), quiet=quiet) as advance:
-            dial = measure_dial(pipe, chosen, seed=seed, guidance=weight, batch_size=batch_size, progress=advance)
+            dial = measure_dial(pipe, chosen, **options, **sides, progress=advance)
         profile = replace(profile, dial=dial)
     profile.save(output)
     text = None if ssim is None else f"stagevar(quality={profile.quality(ssim):.3f})"
@@ -211,6 +216,42 @@ def calibrate(
         typer.echo(output)
     if text is not None and not as_json:
         typer.echo(text)
+
+
+def _fittable(text: str) -> Fittable:
+    """The accelerator whose numbers are to be fitted.
+
+    Raises:
+        OptionError: it has none.
+    """
+    from stagevar.fit import Fittable
+    from stagevar.registry import known, parse
+
+    found = parse(text)
+    if not isinstance(found, Fittable):
+        names = ", ".join(name for name, cls in known().items() if hasattr(cls, "fitted"))
+        raise OptionError(f"{found} has no numbers to fit; give --accelerator one of {names}")
+    return found
+
+
+def _fit(
+    pipe: Pipeline,
+    accelerator: Fittable,
+    texts: list[str],
+    output: Path,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Fit, write and say how the file is used."""
+    from stagevar.measure.study.fitting import fit
+
+    with counter("pictures", len(texts), quiet=quiet) as advance:
+        found = fit(pipe, accelerator, texts, progress=advance, **options)
+    found.save(output)
+    use = f"{accelerator.name}(fit={str(output)!r})"
+    typer.echo(json.dumps(found.to_dict() | {"use": use}) if as_json else use)
 
 
 def _texts(pipe: Pipeline, lines: list[str], count: int) -> list[str]:

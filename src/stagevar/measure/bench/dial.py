@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ def measure_dial(
     guidance: PerScale | None = None,
     batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> tuple[DialPoint, ...]:
     """Draw every prompt with the plain run and with ``stagevar`` at each quality, with the same noise.
 
@@ -43,6 +45,7 @@ def measure_dial(
         guidance: strength, or one weight per scale; the model's default if None.
         batch_size: pictures per pass.
         progress: told how many pictures are done, of ``len(prompts) * (len(qualities) + 1)``.
+        settings: other fields of ``Request``, such as height and width.
 
     Returns:
         A point per quality, lowest first. Means are made monotone: a dip below the previous point is noise and is
@@ -53,9 +56,10 @@ def measure_dial(
     """
     if not prompts or batch_size < 1:
         raise OptionError("the dial needs at least one prompt and a batch of 1 or more")
-    requests = expand(list(prompts), seed=range(seed, seed + len(prompts)), guidance_scale=guidance)
+    requests = expand(list(prompts), seed=range(seed, seed + len(prompts)), guidance_scale=guidance, **settings)
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
-    cost = operations(pipeline.model, pipeline.model.schedule(), text_rows(pipeline.model, list(prompts)))
+    schedule = pipeline.prepare(requests[0]).schedule
+    cost = operations(pipeline.model, schedule, text_rows(pipeline.model, list(prompts)))
     done = 0
 
     def all_by(accelerator: str) -> tuple[Tensor, float]:

@@ -21,10 +21,13 @@ BLOCK = re.compile(r"(?<=<!-- support: made by stagevar models --markdown -->\n)
 def table() -> str:
     """Markdown: a row per model with its picture sizes, weights and accelerators, and the accelerators' names."""
     names = [name for name, kind in known().items() if kind.__module__.startswith("stagevar.") and name != "none"]
-    listed = ", ".join(f"`{name}`" for name in names)
+    fitted = [name for name in names if hasattr(known()[name], "fitted")]
+    usual = [name for name in names if name not in fitted]
+    listed, others = (", ".join(f"`{name}`" for name in each) for each in (usual, fitted))
     return (
-        markdown.table(COLUMNS, [_row(entry, names) for entry in entries()])
+        markdown.table(COLUMNS, [_row(entry, usual) for entry in entries()])
         + f"\n\nAccelerators at every picture size: {listed}.\n"
+        + f"With numbers that `stagevar calibrate --accelerator NAME` fits to a model and a size: {others}.\n"
     )
 
 
