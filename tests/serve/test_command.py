@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -137,5 +137,5 @@ def test_after_a_kill_it_starts_again_and_draws_the_same(folder: Path) -> None:
 
 
 def _ignored(url: str, body: dict[str, object]) -> None:
-    with pytest.raises(httpx2.TransportError):
+    with suppress(httpx2.TransportError):  # the kill may come behind the answer
         httpx2.post(url, json=body, timeout=60)
