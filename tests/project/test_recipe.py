@@ -194,13 +194,13 @@ def test_the_reader_is_taught_what_the_layouts_say(material):
 @torch.compiler.set_stance("force_eager")
 def test_training_goes_on_from_the_weights_of_a_model(material, tmp_path):
     import train
+    from worlds import WORLDS
 
-    from stagevar.families.scenes.config import ScenesConfig
     from stagevar.families.scenes.network import Scenes
     from stagevar.families.tiny import randomize
     from stagevar.loading.save import save_model
 
-    given = Scenes(ScenesConfig(world="photos"))
+    given = Scenes(WORLDS["photos"](tmp_path).config)
     randomize(given, 0)
     save_model(given, tmp_path / "given")
     settings = {"steps": 40, "tokens": 150, "seed": 3, "muon": 0.02, "adam": 2e-3, "every": 100, "sheet": 100}
