@@ -248,7 +248,8 @@ class Pipeline:
         prepared = [self.prepare(request) for request in given]
         if self.max_memory is not None:
             asked = min(batch_size, len(prepared))
-            fits = {(each.schedule, each.plan): self.fit(each, asked) for each in prepared}
+            alike = {(each.schedule, each.plan): each for each in prepared}
+            fits = {kind: self.fit(each, asked) for kind, each in alike.items()}
             batch_size = min(fit.batch for fit in fits.values())
             prepared = [fits[each.schedule, each.plan].settled(self.model, each) for each in prepared]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}

@@ -268,3 +268,4 @@ def test_the_command_draws_and_goes_on(tmp_path: Path, command: Run) -> None:
     ]:
         code, _, error = command("batch", *words)
         assert code != 0 and said in error, words
+    assert not (tmp_path / "new").exists(), "what was refused before drawing leaves no job behind"

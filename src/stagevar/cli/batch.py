@@ -86,15 +86,16 @@ def batch(
     settings: dict[str, Any] = {"model": model, "revision": revision, "accelerator": accelerator, "seed": seed}
     settings |= {"weights": weights and str(weights), "dtype": dtype, "quantize": quantize, "balanced": balanced}
     given, total = (source, source.count()) if source is not None else _classes(place, balanced or 0)
+    place = place.checked([Request("any", accelerator=accelerator)])[1]
     job = Job(given, store, settings, batch_size)
     with job.open() as ledger, bar(total, quiet=quiet) as told:
         if ray or ray_address is not None:
-            place.fetch([Request("any", accelerator=accelerator)])
+            place.fetch([])
             load = place.settings | {"source": model, "accelerator": accelerator}
             with Cluster(load, seed, batch_size, workers, ray_address or "") as cluster:
                 done = job.run(ledger, cluster, total, told)
         else:
-            pipe = place.ready([Request("any", accelerator=accelerator)])
+            pipe = place.load()
             pipe.accelerator = parse(accelerator)
             drawer = Drawer(pipe, seed, batch_size)
             done = job.run(ledger, lambda found: (each for window in found for each in drawer(window)), total, told)

@@ -100,8 +100,8 @@ class Drawer:
         assert result is not None
         passes = [asdict(each) for each in result.trace.records]
         done = []
-        for i, ((each, _), image) in enumerate(zip(batch, result.images, strict=True)):
-            record = records(result.trace)[i]
+        drawn = zip(batch, result.images, records(result.trace), strict=True)
+        for i, ((each, _), image, record) in enumerate(drawn):
             scales = [
                 {**one, "images": len(one["images"])} for one in passes if i in one["images"] and one["run"] != "skip"
             ]

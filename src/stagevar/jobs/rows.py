@@ -18,6 +18,7 @@ from stagevar.request import Request
 
 LONGEST_LINE = 2**20
 """Characters of a line; a longer one is no row."""
+UNREADABLE = f"the line is no UTF-8 or longer than {LONGEST_LINE} characters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Source:
         except OSError as error:
             raise MissingFileError(f"cannot read {path}: {error.strerror}") from None
         if kind == "parquet":
-            _parquet()
+            pyarrow()
         return cls(path, kind)
 
     def count(self) -> int:
@@ -200,7 +201,7 @@ class Source:
     def _table(self) -> Any:
         """The opened Parquet file."""
         try:
-            return _parquet().ParquetFile(self.path)
+            return pyarrow()[1].ParquetFile(self.path)
         except Exception as error:
             raise MissingFileError(f"cannot read {self.path}: {error}") from None
 
@@ -246,7 +247,7 @@ def windows(rows: Iterable[Numbered | Bad], size: int) -> Iterator[list[Numbered
 
 def _json(line: str | None) -> Mapping[Any, Any] | str | None:
     if line is None:
-        return f"the line is no UTF-8 or longer than {LONGEST_LINE} characters"
+        return UNREADABLE
     if not line:
         return None
     try:
@@ -258,7 +259,7 @@ def _json(line: str | None) -> Mapping[Any, Any] | str | None:
 
 def _text(line: str | None) -> Mapping[Any, Any] | str | None:
     if line is None:
-        return f"the line is no UTF-8 or longer than {LONGEST_LINE} characters"
+        return UNREADABLE
     return {"prompt": line} if line else None
 
 
@@ -270,9 +271,15 @@ def _number(name: str, text: str) -> Any:
         return text
 
 
-def _parquet() -> Any:
+def pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its Parquet module.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
+        import pyarrow as arrow
         from pyarrow import parquet
     except ImportError:
         raise MissingExtraError("pyarrow", "batch") from None
-    return parquet
+    return arrow, parquet

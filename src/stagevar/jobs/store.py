@@ -11,9 +11,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from stagevar.errors import MissingExtraError, OptionError
+from stagevar.errors import OptionError
 from stagevar.files import replacing
 from stagevar.jobs.drawn import Drawn
+from stagevar.jobs.rows import pyarrow
 
 Format = Literal["files", "webdataset", "parquet"]
 FORMATS: tuple[Format, ...] = ("files", "webdataset", "parquet")
@@ -46,7 +47,7 @@ class Store:
         if self.format not in FORMATS:
             raise OptionError(f"format must be one of {', '.join(FORMATS)}, not {self.format}")
         if self.format == "parquet":
-            _pyarrow()
+            pyarrow()
 
     @property
     def shards(self) -> bool:
@@ -109,7 +110,7 @@ def _write_tar(path: Path, drawn: Sequence[Drawn]) -> None:
 
 
 def _write_parquet(path: Path, drawn: Sequence[Drawn]) -> None:
-    pa, parquet = _pyarrow()
+    pa, parquet = pyarrow()
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     texts = {name: pa.array([each.record[name] for each in drawn], pa.string()) for name in ("prompt", "accelerator")}
     table = pa.table(
@@ -126,12 +127,3 @@ def _write_parquet(path: Path, drawn: Sequence[Drawn]) -> None:
     features |= {"seed": {"dtype": "uint64", "_type": "Value"}, "image": {"_type": "Image"}}
     known = json.dumps({"info": {"features": features}})
     parquet.write_table(table.replace_schema_metadata({"huggingface": known}), path)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "batch") from None
-    return pyarrow, parquet
