@@ -6,13 +6,12 @@ places stands in for them.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import random
 import re
 from dataclasses import dataclass
 
 from stagevar.scenes.captions import NUMBERS, RELATIONS
+from stagevar.scenes.split import Split
 from stagevar.scenes.words import Words
 
 OBJECTS = (
@@ -134,27 +133,6 @@ def parse(caption: str) -> Scene:
     )
 
 
-def held_out(scene: Scene) -> bool:
-    """Whether a composition is kept out of training: about a tenth of each of the `COMPOSED` categories."""
-    digest = hashlib.md5(f"held out: {scene.caption}".encode(), usedforsecurity=False).hexdigest()
-    return scene.category in COMPOSED and int(digest, 16) % 10 == 0
-
-
-def sample_scene(rng: random.Random, category: str | None = None, held_out: bool = False) -> Scene:
-    """Draw a scene, of a category drawn by its training weight unless given.
-
-    `held_out` chooses the split: captions that training never sees, or all others. Single objects are not split.
-    """
-    category = category or rng.choices(CATEGORIES, list(CATEGORY_WEIGHTS.values()))[0]
-    while not _of_split(scene := _draw(rng, category), held_out):
-        pass
-    return scene
-
-
-def _of_split(scene: Scene, from_held_out: bool) -> bool:
-    return scene.category not in COMPOSED or held_out(scene) == from_held_out
-
-
 def _draw(rng: random.Random, category: str) -> Scene:
     first, second = rng.sample(OBJECTS, 2)
     if category == "counting":
@@ -166,12 +144,5 @@ def _draw(rng: random.Random, category: str) -> Scene:
     return Scene(category, (first, second), relation=rng.choice(tuple(RELATIONS)) if category == "position" else None)
 
 
-def caption_suite(n: int, seed: int = 0) -> list[Scene]:
-    """`n` scenes for scoring, the categories in turn. Scenes of the `COMPOSED` categories are held out, single objects
-    are not. A scene repeats if 30 draws of its category give no new one."""
-    rng = random.Random(seed)
-    suite: list[Scene] = []
-    for category in itertools.islice(itertools.cycle(CATEGORIES), n):
-        draws = [sample_scene(rng, category, held_out=True) for _ in range(30)]
-        suite.append(next((scene for scene in draws if scene not in suite), draws[0]))
-    return suite
+SPLIT = Split(CATEGORY_WEIGHTS, COMPOSED, _draw)
+held_out, sample_scene, caption_suite = SPLIT.held_out, SPLIT.sample, SPLIT.suite

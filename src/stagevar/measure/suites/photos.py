@@ -7,31 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stagevar.errors import PromptError
+from stagevar.measure.suites.captions import Captions
 from stagevar.measure.suites.dice import dice
 from stagevar.measure.suites.suite import Question
-from stagevar.photos.captions import Scene, caption_suite, held_out, parse
+from stagevar.photos.captions import SPLIT, Scene, parse
 from stagevar.photos.judge import Verdict, judge, read
 from stagevar.photos.reader import Reader
 
 
-class Photos:
+class Photos(Captions[Scene]):
     """The captions of the world of photographs, read by a network; the form is ``suite.Suite``."""
+
+    split = SPLIT
+    read = staticmethod(parse)
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-
-    def questions(self, count: int, seed: int = 0) -> list[Scene]:
-        return caption_suite(count, seed)
-
-    def parse(self, captions: Sequence[str]) -> list[Scene]:
-        try:
-            return [parse(caption) for caption in captions]
-        except ValueError as error:
-            raise PromptError(str(error)) from None
-
-    def held_out(self, question: Question) -> bool:
-        return held_out(_scene(question))
 
     def judge(self, questions: Sequence[Question], pictures: Tensor) -> list[Verdict]:
         readings = read(self.reader, pictures)

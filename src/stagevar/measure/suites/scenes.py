@@ -9,27 +9,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stagevar.errors import PromptError
+from stagevar.measure.suites.captions import Captions
 from stagevar.measure.suites.dice import dice
 from stagevar.measure.suites.suite import Question
-from stagevar.scenes.captions import Scene, caption_suite, held_out, parse
+from stagevar.scenes.captions import SPLIT, Scene, parse
 from stagevar.scenes.oracle import Found, Verdict, judge
 
 
-class Scenes:
+class Scenes(Captions[Scene]):
     """The captions of the shipped model's world, read by its oracle; the form is ``suite.Suite``."""
 
-    def questions(self, count: int, seed: int = 0) -> list[Scene]:
-        return caption_suite(count, seed)
-
-    def parse(self, captions: Sequence[str]) -> list[Scene]:
-        try:
-            return [parse(caption) for caption in captions]
-        except ValueError as error:
-            raise PromptError(str(error)) from None
-
-    def held_out(self, question: Question) -> bool:
-        return held_out(_scene(question))
+    split = SPLIT
+    read = staticmethod(parse)
 
     def judge(self, questions: Sequence[Question], pictures: Tensor) -> list[Verdict]:
         return [judge(_scene(each), pixels) for each, pixels in zip(questions, _pixels(pictures), strict=True)]
