@@ -207,6 +207,17 @@ class Place:
         return meant, replace(self, offload_text_encoder=offload)
 
 
+def one_per_model(models: Sequence[str], place: Place) -> list[Place]:
+    """The place of each of several models, which differ in their names alone.
+
+    Raises:
+        OptionError: several models, and weights or a revision, which are of one.
+    """
+    if len(models) > 1 and (place.weights is not None or place.revision is not None):
+        raise OptionError("--weights and --revision are of one model; give one --model with them")
+    return [replace(place, model=model) for model in models]
+
+
 def read_place(path: Path, *, folder: bool = False) -> Path:
     """Where a file, or files in a folder, are to go; - is standard output.
 

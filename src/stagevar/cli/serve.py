@@ -22,6 +22,7 @@ from stagevar.cli.options import (
     RevisionOption,
     WeightsOption,
     app,
+    one_per_model,
 )
 from stagevar.errors import MissingExtraError, MissingFileError, OptionError
 
@@ -87,22 +88,9 @@ def serve(
         raise OptionError(
             f"models are served under the last part of their names, which must differ: {', '.join(names)}"
         )
-    if len(names) > 1 and (weights is not None or revision is not None):
-        raise OptionError("--weights and --revision are of one model; give one --model with them")
-    places = [
-        Place(
-            name,
-            weights,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            local_files_only=local_files_only,
-            offload_text_encoder=offload,
-            quantize=quantize,
-            max_memory=max_memory,
-        ).checked([Request("any", accelerator=chosen)])[1]
-        for name in names
-    ]
+    common = Place("", weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    asked = [Request("any", accelerator=chosen)]
+    places = [place.checked(asked)[1] for place in one_per_model(names, common)]
 
     def load() -> Mapping[str, Pipeline]:
         loaded = {Path(place.model).name: place.load() for place in places}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from stagevar.cli.options import (
     RevisionOption,
     WeightsOption,
     app,
+    one_per_model,
 )
 from stagevar.errors import MissingExtraError, OptionError
 
@@ -49,12 +50,10 @@ def ui(
 
     The picture sharpens scale by scale; both runs have the same seed. The page asks nothing of other servers.
     """
-    if len(models) > 1 and (weights is not None or revision is not None):
-        raise OptionError("--weights and --revision are of one model; give one --model with them")
+    place = Place("", weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    places = one_per_model(models, place)
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "ui")
-    settings: dict[str, Any] = {"offload_text_encoder": offload, "quantize": quantize, "max_memory": max_memory}
-    places = [Place(model, weights, device, dtype, revision, local_files_only, **settings) for model in models]
     with _listen(host, port) as listening:
         _serve(listening, [place.ready([]) for place in places], f"http://{_shown(host)}:{listening.getsockname()[1]}/")
 
