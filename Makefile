@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: setup demo batch-demo serve test slow lint format types mutants bench figures release
+.PHONY: setup demo batch-demo serve test slow lint format types mutants bench report figures release
 
 setup: $(STAMP)
 
@@ -58,6 +58,12 @@ bench: setup
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/server.py
 	$(BIN)/python benchmarks/load.py
+
+# Every accelerator on the shipped model, ranked in docs/bench.md and held against its claims in docs/accelerators.md.
+CAPTIONS ?= 60
+report: setup
+	$(BIN)/python benchmarks/rivals.py --captions $(CAPTIONS)
+	$(BIN)/python benchmarks/report.py
 
 figures: setup
 	$(BIN)/python benchmarks/report.py

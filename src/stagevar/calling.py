@@ -6,13 +6,14 @@ import operator
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
+from stagevar.editing.edit import Editing, read_edits
 from stagevar.errors import OptionError, PromptError, quoted
-from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
+from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, WholePerScale, whole
 
 if TYPE_CHECKING:
-    from torch import Generator
+    from torch import Generator, Tensor
 
     from stagevar.accelerators.base import Accelerator
     from stagevar.engine.plan.plan import Plan
@@ -22,7 +23,18 @@ MAX_IMAGES = 1024
 """Images of one call; more is a batch job."""
 
 
-class Drawing(TypedDict, total=False):
+class Doors(Editing, total=False):
+    """Settings of a call that begin with a picture, or go behind the prompt.
+
+    Keys:
+        unconditional, forced: as in ``Request``.
+    """
+
+    unconditional: bool
+    forced: Sequence[Tensor | None] | None
+
+
+class Drawing(Doors, total=False):
     """Settings that say what is drawn, as ``Pipeline.__call__`` and ``Request`` take them."""
 
     num_images_per_prompt: int
@@ -35,8 +47,8 @@ class Drawing(TypedDict, total=False):
     strict: bool
     guidance_scale: PerScale | Sequence[float] | None
     temperature: PerScale | Sequence[float] | None
-    top_k: int | None
-    top_p: float | None
+    top_k: WholePerScale | Sequence[int] | None
+    top_p: PerScale | Sequence[float] | None
     smooth: bool | None
     plan: Plan | None
     accelerator: str | Accelerator | None
@@ -81,6 +93,8 @@ ELSEWHERE = {
     "resolution": "height and width",
     "tau": "temperature",
     "callback": "callback_on_step_end",
+    "mask_image": "mask",
+    "init_image": "image",
     "num_inference_steps": "accelerator, as every scale is one step and an accelerator decides which of them run",
     "torch_dtype": "dtype",
     "device_map": "device",
@@ -124,17 +138,18 @@ def expand(
     class, for models that take classes.
 
     Args:
-        prompt: one or several.
+        prompt: one or several; none ("") with several pictures is none for each.
         num_images_per_prompt: pictures per prompt.
         seed: a whole number gives every prompt the same noise, and counts up over the pictures of a prompt; several
             give one per picture, or one per prompt, counted up over its pictures; None draws fresh ones.
         generator: of torch, in place of a seed: one gives all seeds from its present state, several give one each.
         negative_prompt: one for all, or one per prompt.
-        settings: other fields of ``Request``.
+        settings: other fields of ``Request``, and those of ``Editing`` in place of ``edit``.
 
     Raises:
         PromptError: what is no prompt.
         OptionError: numbers of images, seeds or negative prompts that do not fit, or an unknown setting.
+        as ``Edit.read``.
     """
     prompt, negative_prompt = _class_text(prompt), _class_text(negative_prompt)
     prompt = [prompt] if isinstance(prompt, EncodedPrompt) else prompt
@@ -144,6 +159,8 @@ def expand(
     if not prompts:
         raise PromptError("there is no prompt; say what to draw")
     check_settings(settings, Drawing.__annotations__)
+    if prompts == [""] and isinstance(pictures := settings.get("image"), list | tuple):
+        prompts *= len(pictures)
     num_images_per_prompt = whole("num_images_per_prompt", num_images_per_prompt)
     if num_images_per_prompt < 1:
         raise OptionError(f"the number of images must be 1 or more, not {num_images_per_prompt}")
@@ -161,11 +178,13 @@ def expand(
             raise OptionError("give a seed or a generator, not both")
         seed = _drawn(generator, len(prompts), num_images_per_prompt)
     seeds = _seeds(seed, len(prompts), num_images_per_prompt)
+    edits = read_edits({name: settings.pop(name, None) for name in Editing.__annotations__}, len(prompts))
     return [
         Request(
             **_named("prompt", "encoded", prompts[i // num_images_per_prompt]),
             **_named("negative_prompt", "negative_encoded", negatives[i // num_images_per_prompt]),
             seed=seeds[i],
+            edit=edits[i // num_images_per_prompt],
             **settings,
         )
         for i in range(count)

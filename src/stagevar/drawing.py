@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from stagevar.accelerators.base import Accelerator
+from stagevar.editing.given import Codes, as_map, kept, read_codes, stacked
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.contract.text import Text
@@ -24,6 +25,7 @@ from stagevar.engine.loop.call import Tap
 from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.run import Revise, run
 from stagevar.engine.loop.trace import Trace
+from stagevar.engine.plan.signals import Signal
 from stagevar.errors import NumericError, OptionError, quoted
 from stagevar.machine import machine
 from stagevar.prepared import Prepared, revised
@@ -63,6 +65,9 @@ def read_prompts(model: ScaleModel, requests: Sequence[Request], at_once: int) -
         PromptError, MissingFileError
     """
     unread: dict[str, None] = {}
+    if any(not request.prompt for request in requests):
+        nothing = EncodedPrompt("", model.family, model.blank_text(1))
+        requests = [each if each.prompt else replace(each, encoded=nothing) for each in requests]
     for request in requests:
         for text, encoded in ((request.prompt, request.encoded), (request.negative_prompt, request.negative_encoded)):
             if encoded is not None and encoded.family != model.family:
@@ -118,7 +123,7 @@ def draw(
         tap: observer of the tensors of every pass.
         graphs: captured scales of the model.
     """
-    images: dict[int, Any] = {}
+    images, codes = dict[int, Any](), dict[int, Codes]()
     trace = Trace(model.name, machine(model), dict(origin), [each.settings for each in prepared])
     began = time.perf_counter()
     requests = read_prompts(model, [each.request for each in prepared], batch_size)
@@ -126,15 +131,25 @@ def draw(
     for indices in batches(prepared, batch_size):
         batch, began = [prepared[i] for i in indices], time.perf_counter()
         with computing():
-            given = condition(model, [requests[i] for i in indices])
+            given = _seen(model, batch, condition(model, [requests[i] for i in indices]))
         trace.text_milliseconds += (time.perf_counter() - began) * 1e3
         schedule, plans = batch[0].schedule, [each.plan for each in batch]
         seeds, revise = [each.request.seed for each in batch], _revise([each.accelerator for each in batch])
-        options: dict[str, Any] = {"revise": revise, "cancelled": cancelled, "tap": tap, "graphs": graphs}
+        signals = frozenset[Signal]().union(*(each.accelerator.signals for each in batch if each.accelerator.online))
+        options: dict[str, Any] = {
+            "revise": revise,
+            "signals": signals,
+            "cancelled": cancelled,
+            "tap": tap,
+            "graphs": graphs,
+        }
         if wanted is not None:
             options["wanted"] = partial(_asked, wanted, indices)
-        for step in run(model, given, schedule, plans, seeds, **options):
+        forced = stacked(model, _given_codes(model, batch), schedule)
+        for step in run(model, given, schedule, plans, seeds, forced=forced, **options):
             here = tuple(indices[i] for i in step.images)
+            for image, found in zip(here, step.codes, strict=True):
+                codes[image] = (*codes.get(image, ()), found)
             for record in step.records:
                 trace.records.append(replace(record, images=tuple(indices[i] for i in record.images)))
             if step.scale == len(schedule) - 1:
@@ -151,9 +166,33 @@ def draw(
                 milliseconds=sum(record.milliseconds for record in step.records),
                 latent=step.latent.clone(),
                 plans=tuple(step.plans[i] for i in step.images),
-                result=_result(prepared, images, trace) if complete else None,
+                result=_result(prepared, images, codes, trace) if complete else None,
                 decode=partial(previews, model),
             )
+
+
+def _seen(model: ScaleModel, batch: Sequence[Prepared], given: Condition) -> Condition:
+    """The condition of a batch with the pictures that it begins with; of a batch without any as it is."""
+    if all(each.fitted is None for each in batch):
+        return given
+    none = torch.zeros(3, *model.picture_size(batch[0].schedule))
+    pictures = [none if each.fitted is None else each.fitted.picture for each in batch]
+    return model.seeing(given, torch.stack(pictures).to(model.device))
+
+
+def _given_codes(model: ScaleModel, batch: Sequence[Prepared]) -> list[Sequence[Tensor | None] | None]:
+    """The codes that each picture of a batch begins with; an edit of several pictures is read once."""
+    read: dict[int, Codes] = {}
+    found: list[Sequence[Tensor | None] | None] = []
+    for each in batch:
+        if each.fitted is None or each.free is None:
+            found.append(each.request.forced)
+            continue
+        key = id(each.request.edit)
+        if key not in read:
+            read[key] = kept(read_codes(model, each.fitted.picture, each.schedule), each.free)
+        found.append(read[key])
+    return found
 
 
 def _asked(wanted: Callable[[int], bool], indices: Sequence[int], image: int) -> bool:
@@ -209,11 +248,18 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
 
 
-def _result(prepared: Sequence[Prepared], images: Mapping[int, Any], trace: Trace) -> Result:
+def _result(
+    prepared: Sequence[Prepared], images: Mapping[int, Any], codes: Mapping[int, Codes], trace: Trace
+) -> Result:
     return Result(
         images=[images[i] for i in range(len(prepared))],
+        codes=[
+            tuple(map(as_map, codes.get(i, ()), each.schedule)) if images[i] is not None else ()
+            for i, each in enumerate(prepared)
+        ],
         prompts=tuple(each.request.prompt for each in prepared),
         seeds=trace.seeds,
         sizes=tuple(each.size for each in prepared),
+        notes=tuple("" if each.fitted is None else each.fitted.said for each in prepared),
         trace=trace,
     )

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import stagevar
 from stagevar.engine.grids.grid import Schedule
-from stagevar.errors import MissingFileError, OptionError, quoted
+from stagevar.errors import OptionError, quoted
 from stagevar.files import replacing
+from stagevar.saved import read_saved
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stagevar.engine.plan.watch import Watch
 
-FORMAT = "stagevar fit 1"
-LARGEST = 2**20
-"""Most bytes of a file."""
+FORMAT = "stagevar fit 2"
+
+
+class Learning(Protocol):
+    """Observes the tensors of all passes, as a tap; its numbers are kept as ``fills``."""
+
+    def __call__(self, name: str, k: int, tensor: Tensor, /) -> None: ...
+    def numbers(self) -> list[dict[str, Any]]: ...
 
 
 @runtime_checkable
@@ -36,11 +42,14 @@ class Fittable(Protocol):
     def looks(self, schedule: Schedule) -> tuple[int, Watch]:
         """The scale behind which a plain picture is looked at, and the watch, one of the latent."""
 
-    def trials(self, schedule: Schedule) -> tuple[str, ...]:
-        """The accelerators by which each picture is drawn again."""
+    def learns(self, schedule: Schedule, depth: int) -> Learning | None:
+        """What observes the tensors of plain pictures first, of a network of ``depth`` blocks, if anything does."""
+
+    def trials(self, schedule: Schedule, fit: str) -> tuple[str, ...]:
+        """The accelerators by which each picture is drawn again; ``fit`` is a file with what has been learnt."""
 
     def fitted(self, seen: Tensor, alike: Tensor) -> Mapping[str, Any]:
-        """The numbers, as plain data.
+        """The other numbers, as plain data.
 
         Args:
             seen: (n, numbers of the watch), of n plain pictures.
@@ -112,37 +121,27 @@ class Fit:
             MissingFileError: there is no such file.
             OptionError: it is no fit, or one of another version.
         """
-        try:
-            with path.open("rb") as file:
-                data = json.loads(file.read(LARGEST))
-        except (OSError, RecursionError) as error:
-            raise MissingFileError(f"cannot read the fit {path}: {getattr(error, 'strerror', None) or error}") from None
-        except ValueError:
-            data = None
-        found = data.get("format") if isinstance(data, dict) else None
-        if found != FORMAT:
-            raise OptionError(
-                f"{path} is no fit of this version ({FORMAT!r}, not {quoted(found)}); write one with "
-                "`stagevar calibrate --accelerator`"
-            )
-        try:
-            return cls(
-                accelerator=str(data["accelerator"]),
-                model=str(data["model"]),
-                versions=dict(data["versions"]),
-                schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
-                guidance=tuple(map(float, data["guidance"])),
-                prompts=int(data["prompts"]),
-                seed=int(data["seed"]),
-                numbers=dict(data["numbers"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"{path} is a damaged fit: {type(error).__name__} {error}") from None
+        return read_saved(path, "fit", FORMAT, "stagevar calibrate --accelerator", cls._of)
+
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> Fit:
+        return cls(
+            accelerator=str(data["accelerator"]),
+            model=str(data["model"]),
+            versions=dict(data["versions"]),
+            schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
+            guidance=tuple(map(float, data["guidance"])),
+            prompts=int(data["prompts"]),
+            seed=int(data["seed"]),
+            numbers=dict(data["numbers"]),
+        )
 
 
 def command(accelerator: str, model: str) -> str:
-    """The command that fits an accelerator to a model."""
-    return f"stagevar calibrate --accelerator {accelerator} --model {model} -o {accelerator}.json"
+    """The command that fits an accelerator, given as its text, to a model."""
+    name = accelerator.partition("(")[0]
+    text = accelerator if name == accelerator else f'"{accelerator}"'
+    return f"stagevar calibrate --accelerator {text} --model {model} -o {name}.json"
 
 
 def _grids(schedule: Schedule) -> str:

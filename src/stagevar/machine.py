@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import Any
 
@@ -25,3 +26,11 @@ def machine(model: ScaleModel) -> dict[str, Any]:
         "stagevar": stagevar.__version__,
         "python": platform.python_version(),
     }
+
+
+def load() -> float | None:
+    """Processes that wanted a processor over the last minute, for each one that there is; None where nobody counts."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return None

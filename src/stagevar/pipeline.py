@@ -14,7 +14,9 @@ from tqdm import tqdm
 
 from stagevar.accelerators.base import Accelerator
 from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_settings, expand
-from stagevar.drawing import draw, encode
+from stagevar.calling import Doors as DoorSettings
+from stagevar.doors import Doors
+from stagevar.drawing import draw
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.call import Tap
@@ -27,9 +29,9 @@ from stagevar.loaded import loaded
 from stagevar.loading.place import move, read_device, read_dtype, read_quantize
 from stagevar.loading.where import Where
 from stagevar.memory.limit import Fit, Held, fitted, held_by, read_amount
-from stagevar.prepared import Prepared, prepare
+from stagevar.prepared import Prepared, prepare, require_picture
 from stagevar.registry import parse
-from stagevar.request import EncodedPrompt, PerScale, Prompt, Request, whole
+from stagevar.request import PerScale, Prompt, Request, WholePerScale, whole
 from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ StepEnd = Callable[["Pipeline", int, int, dict[str, Any]], object]
 """``(pipeline, index of the event, scale, {"latents": ..., "event": ...})``; what it returns is not used."""
 
 
-class Pipeline:
+class Pipeline(Doors):
     """A loaded model, ready to draw. No call changes a later one.
 
     Attributes:
@@ -126,7 +128,7 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: Prompt | Sequence[Prompt],
+        prompt: Prompt | Sequence[Prompt] = "",
         *,
         num_images_per_prompt: int = 1,
         seed: int | Sequence[int] | None = None,
@@ -138,8 +140,8 @@ class Pipeline:
         strict: bool = False,
         guidance_scale: PerScale | Sequence[float] | None = None,
         temperature: PerScale | Sequence[float] | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        top_k: WholePerScale | Sequence[int] | None = None,
+        top_p: PerScale | Sequence[float] | None = None,
         smooth: bool | None = None,
         plan: Plan | None = None,
         accelerator: str | Accelerator | None = None,
@@ -148,12 +150,13 @@ class Pipeline:
         callback_on_step_end: StepEnd | None = None,
         cancelled: Callable[[], bool] | None = None,
         progress: bool = False,
-        **unknown: Never,
+        **doors: Unpack[DoorSettings],
     ) -> Result:
         """Draw every prompt ``num_images_per_prompt`` times.
 
         Args:
             prompt: one or several, as text or as ``encode`` gives it; a whole number is a class, for models of classes.
+                Models that restore a picture need none.
             num_images_per_prompt: pictures per prompt.
             seed: see ``stagevar.calling.expand``; fresh ones if None, reported in the result.
             generator: of torch, or several, in place of a seed.
@@ -169,16 +172,18 @@ class Pipeline:
                 scale, ``{"latents": ..., "event": ...}``; what it returns is not used.
             cancelled: asked before every scale; True raises ``Cancelled``.
             progress: show a progress bar.
+            doors: a picture to begin with (``image``, ``mask``, ``strength``, ``soft_edge``, ``expand``, ``upscale``,
+                ``fit``: ``stagevar.editing.edit.Editing``), ``forced`` codes, or ``unconditional`` drawing.
 
         Raises:
-            RequestError and its kinds, NumericError, Cancelled.
+            RequestError and its kinds, NumericError, Cancelled; MissingFileError (no such picture).
         """
-        check_settings(unknown, CALL)
+        check_settings(doors, CALL)
         settings: dict[str, Any] = {"height": height, "width": width, "aspect_ratio": aspect_ratio, "strict": strict}
         settings |= {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         settings |= {"smooth": smooth, "plan": plan, "accelerator": accelerator, "seed": seed, "generator": generator}
         settings |= {"num_images_per_prompt": num_images_per_prompt, "negative_prompt": negative_prompt}
-        requests = expand(prompt, **settings)
+        requests = expand(prompt, **settings, **doors)
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "cancelled": cancelled}
         events = self.events(requests, **options)
         with tqdm(total=None, unit="scale", disable=not progress) as bar:
@@ -190,7 +195,7 @@ class Pipeline:
         assert event.result is not None
         return event.result
 
-    def stream(self, prompt: Prompt | Sequence[Prompt], **settings: Unpack[Streaming]) -> Iterator[ScaleEvent]:
+    def stream(self, prompt: Prompt | Sequence[Prompt] = "", **settings: Unpack[Streaming]) -> Iterator[ScaleEvent]:
         """Draw as ``__call__`` does, one event per scale and batch; ``event.preview`` decodes the picture as it stands.
 
         Args:
@@ -245,6 +250,8 @@ class Pipeline:
             seeds = self.group.same([request.seed for request in given])
             given = [replace(request, seed=seed) for request, seed in zip(given, seeds, strict=True)]
             cancelled = self.group.asked(cancelled)
+        for request in given:
+            require_picture(self.model, request)
         prepared = [self.prepare(request) for request in given]
         if self.max_memory is not None:
             asked = min(batch_size, len(prepared))
@@ -275,14 +282,6 @@ class Pipeline:
             self._fits[key] = fitted(self.model, *key)
             log.info("max_memory: %s", self._fits[key])
         return self._fits[key]
-
-    def encode(self, prompt: str) -> EncodedPrompt:
-        """Read a prompt once, to give it in place of its text as often as wanted.
-
-        Raises:
-            PromptError, MissingFileError
-        """
-        return encode(self.model, [Request(prompt).prompt])[0]
 
     @property
     def device(self) -> torch.device:

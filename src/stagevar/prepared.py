@@ -7,14 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stagevar.accelerators.base import Accelerator, Facts
+from stagevar.accelerators.base import Accelerator, Facts, Nothing
+from stagevar.editing.fit import Fitted, fitted
+from stagevar.editing.given import check_encoder, check_given
+from stagevar.editing.kept import Free, free
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
+from stagevar.engine.grids.latent import detail
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.loop.run import check
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import CHANGING, SETTLED, Signals
-from stagevar.errors import Cancelled, OptionError, StagevarError, first_line
+from stagevar.errors import Cancelled, OptionError, PromptError, StagevarError, first_line
 from stagevar.registry import parse
 from stagevar.request import Request
 from stagevar.sizes import native_size
@@ -30,6 +34,8 @@ class Prepared:
         schedule: grids of its scales.
         accelerator: the request's own, or the pipeline's.
         plan: what runs at each scale, before the accelerator revises it.
+        fitted: the picture to begin with, as one of the model's size, if there is one.
+        free: where its codes are drawn.
     """
 
     request: Request
@@ -37,6 +43,8 @@ class Prepared:
     schedule: Schedule
     accelerator: Accelerator
     plan: Plan
+    fitted: Fitted | None = None
+    free: Free | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,6 +61,9 @@ class Prepared:
             "top_k": request.top_k,
             "top_p": request.top_p,
             "smooth": request.smooth,
+            "unconditional": request.unconditional,
+            "edit": None if request.edit is None else request.edit.settings,
+            "forced": request.forced and [k for k, codes in enumerate(request.forced) if codes is not None],
             "accelerator": str(self.accelerator),
             "plan": None if request.plan is None else str(request.plan),
         }
@@ -68,27 +79,73 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
 
     Raises:
         SizeError: the request is strict about a size that the model does not draw.
-        OptionError: an accelerator or a plan that cannot run on the model.
+        PromptError: an empty prompt, of a model that does not restore.
+        OptionError: an accelerator or a plan that cannot run on the model, or a picture or codes that it cannot take.
     """
+    request = _worded(model, request)
     size = native_size(model, request)
     schedule = model.schedule(*size)
     chosen = parse(accelerator if request.accelerator is None else request.accelerator)
+    fit, where = _picture(model, request, schedule)
+    if where is not None and not any(bool(each.any()) for each in where):
+        return Prepared(request, size, schedule, Nothing(), _at_rest(model, schedule, request), fit, where)
     start = (
         _checked(request.plan, len(schedule), "the request") if request.plan else plain_plan(model, schedule, request)
     )
     with _named(str(chosen)):
-        planned = chosen.plan(start, schedule, facts(model))
+        planned = chosen.plan(start, schedule, facts(model, fit))
     plan = _checked(planned, len(schedule), str(chosen))
     ends = [_rehearsed(chosen, plan, schedule, signals, end) for end, signals in enumerate((CHANGING, SETTLED))]
     with _named(str(chosen)):
         for each in (plan, *ends):
             check(each, model, schedule)
-    return Prepared(request, size, schedule, chosen, plan)
+    return Prepared(request, size, schedule, chosen, plan, fit, where)
 
 
-def facts(model: ScaleModel) -> Facts:
-    """What accelerators may know of a model."""
-    return Facts(model.depth, model.groups, model.causal, model.shared_codes, model.name)
+def require_picture(model: ScaleModel, request: Request) -> None:
+    """Raise unless a model that restores is given a picture.
+
+    Raises:
+        OptionError
+    """
+    if model.restores and request.edit is None:
+        raise OptionError(f"model {model.name} restores a picture; give it one (image, or `stagevar edit PICTURE`)")
+
+
+def _worded(model: ScaleModel, request: Request) -> Request:
+    """A request with a prompt, or one that says that it has none: a picture to restore needs no words."""
+    if request.prompt.strip() or request.unconditional:
+        return request
+    if not model.restores:
+        raise PromptError("the prompt is empty; say what to draw")
+    if request.plan is not None and any(scale.branch != "null" for scale in request.plan):
+        raise PromptError("the plan draws by a prompt, and there is none; give one, or a plan of the branch null")
+    return replace(request, prompt="", unconditional=request.plan is None)
+
+
+def _picture(model: ScaleModel, request: Request, schedule: Schedule) -> tuple[Fitted | None, Free | None]:
+    """The picture to begin with, and where its codes are drawn; or only where, of codes that are given."""
+    if request.forced is not None:
+        return None, check_given(model, request.forced, schedule)
+    if request.edit is None:
+        return None, None
+    check_encoder(model)
+    if model.restores and (any(request.edit.expand) or request.edit.fit == "pad"):
+        around = f"model {model.name} restores what a picture shows and draws nothing around it"
+        raise OptionError(f"{around}; leave out expand and fit pad")
+    fit = fitted(request.edit, model.picture_size(schedule))
+    return fit, free(request.edit, fit, schedule, model.restores)
+
+
+def _at_rest(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
+    """The plan of a picture all of whose codes are given: a plan runs a scale, and the first is the smallest."""
+    return plain_plan(model, schedule, request).replace(range(1, len(schedule)), run="skip")
+
+
+def facts(model: ScaleModel, fit: Fitted | None = None) -> Facts:
+    """What accelerators may know of a model, and of the picture that an image begins with."""
+    seen = None if fit is None else detail(fit.picture[None])[0, 0]
+    return Facts(model.depth, model.groups, model.causal, model.shared_codes, model.name, model.folder, seen)
 
 
 def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
@@ -96,7 +153,9 @@ def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
     defaults = model.defaults
     guidance = defaults.guidance if request.guidance_scale is None else request.guidance_scale
     branch: tuple[Branch, ...] | Branch = "both"
-    if not isinstance(guidance, tuple):
+    if request.unconditional:
+        guidance, branch = 0.0, "null"
+    elif not isinstance(guidance, tuple):
         guidance, branch = model.guidance_schedule(guidance, schedule), model.branches(schedule)
     smooth = defaults.smooth if request.smooth is None else request.smooth
     plan = Plan.uniform(

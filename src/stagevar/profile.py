@@ -15,8 +15,9 @@ from typing import Any
 
 from stagevar.engine.grids.grid import Schedule, scales
 from stagevar.engine.plan.plan import Stage
-from stagevar.errors import MissingFileError, OptionError
+from stagevar.errors import OptionError
 from stagevar.files import replacing
+from stagevar.saved import read_saved
 
 FORMAT = "stagevar profile 2"
 
@@ -202,37 +203,24 @@ class StageProfile:
             MissingFileError: there is no such file.
             OptionError: it is no profile, or one of another version.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise MissingFileError(f"cannot read the profile {path}: {error.strerror or error}") from None
-        except ValueError:
-            raise OptionError(
-                f"{path} is no stage profile: it is not JSON; write one with `stagevar calibrate`"
-            ) from None
-        found = data.get("format") if isinstance(data, dict) else None
-        if found != FORMAT:
-            raise OptionError(
-                f"{path} is no stage profile of this version ({FORMAT!r}, not {found!r}); "
-                "write one with `stagevar calibrate`"
-            )
-        try:
-            return cls(
-                model=str(data["model"]),
-                family=str(data["family"]),
-                versions=dict(data["versions"]),
-                schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
-                prompts=int(data["prompts"]),
-                rank_prompts=int(data["rank_prompts"]),
-                seed=int(data["seed"]),
-                guidance=tuple(map(float, data["guidance"])),
-                semantic=_boundary(data["semantic"]),
-                structure=_boundary(data["structure"]),
-                ranks={float(energy): tuple(map(_ranks, table)) for energy, table in data["ranks"].items()},
-                dial=tuple(DialPoint(**{name: float(value) for name, value in each.items()}) for each in data["dial"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise OptionError(f"{path} is a damaged stage profile: {type(error).__name__} {error}") from None
+        return read_saved(path, "stage profile", FORMAT, "stagevar calibrate", cls._of)
+
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> StageProfile:
+        return cls(
+            model=str(data["model"]),
+            family=str(data["family"]),
+            versions=dict(data["versions"]),
+            schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
+            prompts=int(data["prompts"]),
+            rank_prompts=int(data["rank_prompts"]),
+            seed=int(data["seed"]),
+            guidance=tuple(map(float, data["guidance"])),
+            semantic=_boundary(data["semantic"]),
+            structure=_boundary(data["structure"]),
+            ranks={float(energy): tuple(map(_ranks, table)) for energy, table in data["ranks"].items()},
+            dial=tuple(DialPoint(**{name: float(value) for name, value in each.items()}) for each in data["dial"]),
+        )
 
 
 def _boundary(data: Mapping[str, Any]) -> Boundary:

@@ -26,15 +26,21 @@ class Result:
     Attributes:
         images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width)
             in [0, 1]; or latents (D, H, W). None for a picture that was not wanted any more.
+        codes: of each image, per scale int64 (h, w), or (h, w, d) of models of bits: what its latent is the sum of. A
+            code is -1 where none was added. Where codes are mixed it is the likeliest one. Given as ``forced`` they
+            draw the picture again.
         prompts, seeds: prompt and seed of each image.
         sizes: height and width in pixels of each image; the nearest size that the model draws to the one asked for.
+        notes: how a picture that was given has been fitted to that size; "" where nothing was.
         trace: record of what really ran.
     """
 
     images: list[Any]
+    codes: list[tuple[Tensor, ...]]
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
+    notes: tuple[str, ...]
     trace: Trace
 
     def __repr__(self) -> str:

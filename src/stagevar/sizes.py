@@ -19,12 +19,17 @@ SLACK = 0.025
 def native_size(model: ScaleModel, request: Request) -> Grid:
     """Height and width in pixels of the picture that the model draws for a request.
 
-    The aspect ratio decides first, then the area: the one asked for, or else that of the model's default size.
+    The aspect ratio decides first, then the area: the one asked for, or else that of the model's default size. The
+    ratio is that of the picture to begin with where none is asked for, and so is the area if it is to be enlarged.
 
     Raises:
         SizeError: the request is strict, and the model draws no such picture.
     """
     height, width, default = request.height, request.width, model.picture_size(model.schedule())
+    if request.edit is not None and height is None and request.aspect_ratio is None:
+        high, wide = request.edit.size
+        enlarged = request.edit.upscale is not None
+        return nearest_size(model.sizes(), wide / high, high * wide if enlarged else default[0] * default[1])
     if height is not None and width is not None:
         if request.strict and (height, width) not in model.sizes():
             near = sorted(

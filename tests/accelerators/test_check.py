@@ -81,6 +81,8 @@ class Faulty(Accelerator):
             raise KeyError("grid 48")
         if self.fault == "nothing":
             return None  # type: ignore[return-value]
+        if self.fault == "axis":
+            return plan.replace([len(plan) - 1], run="skip", temperature=0.5)
         return plan.replace([len(plan) - 1], tokens=Unstable(0.5)) if self.fault == "rows" else plan
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
@@ -106,13 +108,14 @@ class Unstable(Select):
 @pytest.mark.parametrize(
     ("fault", "promise", "reason"),
     [
-        ("plan", "text, sizes, batch, identity, operations, sums", "failed: KeyError: 'grid 48'"),
-        ("nothing", "text, sizes, batch, identity, operations, sums", "gave a NoneType"),
+        ("plan", "text, sizes, owns, batch, identity, operations, sums", "failed: KeyError: 'grid 48'"),
+        ("nothing", "text, sizes, owns, batch, identity, operations, sums", "gave a NoneType"),
         ("revise", "sizes", "ValueError: odd picture"),
         ("late", "identity", "other bits than the plain run"),
         ("text", "text", "RuntimeError: no words"),
         ("name", "text", "is read back as faulty"),
         ("rows", "batch", "differ by"),
+        ("axis", "owns", "it decides run, temperature, which it does not own"),
     ],
 )
 def test_a_fault_is_a_named_cell(fault: str, promise: str, reason: str) -> None:

@@ -190,7 +190,7 @@ def test_what_is_no_fit_is_said(tmp_path: Path, text: str, word: str) -> None:
     path.write_text(text)
     with pytest.raises(OptionError, match=word):
         Fit.load(path)
-    path.write_text('{"format": "stagevar fit 1", "model": 1}')
+    path.write_text('{"format": "stagevar fit 2", "model": 1}')
     with pytest.raises(OptionError, match="damaged fit"):
         Fit.load(path)
 

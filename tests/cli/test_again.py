@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from stagevar.pipeline import Pipeline
+from stagevar.record import png_fields, records
+
 from .cli_parts import Run, failure, picture
 
 
@@ -28,6 +31,16 @@ def test_a_picture_of_a_batch_in_half_precision_is_drawn_again(command: Run) -> 
     code, out, _ = command("again", "one/a-red-circle-6.png", "-o", "two", "--json")
     [drawn] = json.loads(out)["pictures"]
     assert code == 0 and drawn["same"] and drawn["batch"] == 3
+
+
+@pytest.mark.parametrize("door", ["again", "why"])
+def test_a_picture_of_given_codes_is_not_taken_for_one_that_was_drawn(command: Run, door: str) -> None:
+    pipe = Pipeline.from_pretrained("scenes")
+    codes = pipe("a red circle", seed=1).codes[0]
+    drawn = pipe("a red circle", seed=2, forced=(*codes[:4], *(None,) * 6))
+    [record] = records(drawn.trace)
+    drawn.images[0].save("forced.png", pnginfo=png_fields(record))
+    assert "given codes at scales 0, 1, 2, 3" in failure(command(door, "forced.png"), 2)
 
 
 @pytest.mark.parametrize(

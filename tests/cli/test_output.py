@@ -147,6 +147,7 @@ def test_a_bad_second_prompt_is_said_before_the_first_is_drawn(command: Run, mod
     assert "dragon" in failure(outcome, 2) and not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_parallel_writers_lose_nothing(model: Path, tmp_path: Path) -> None:
     writers = [
         spawn("generate", "a star", "-m", model, "--seed", 1, "-q", cwd=tmp_path, OMP_NUM_THREADS="1") for _ in range(4)
@@ -183,7 +184,7 @@ def test_what_was_finished_is_reported_after_a_failure(
 
 def test_a_termination_leaves_no_temporary_file(model: Path, tmp_path: Path) -> None:
     process = spawn("generate", "a star", "-m", model, "-n", 1000, "--batch-size", 1, cwd=tmp_path)
-    while not any((tmp_path / "out").glob("*.png")) and process.poll() is None:
+    while not any((tmp_path / "out").glob("[!.]*.png")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
@@ -223,7 +224,7 @@ def test_prompts_come_from_a_file_or_standard_input(command: Run, model: Path, m
     [
         (["models"], ["mit-han-lab/hart-0.7b-1024px", "FoundationVision/Infinity", "star-1024-sampler", "Apache-2.0"]),
         (["accelerators"], ["stagevar_released(alpha=0.96,", "prompt's", "fidelity"]),
-        (["explain", "-a", "stagevar", "-m", "infinity-2b"], ["guidance", "structure", "(zero_code)", "8064", "19.2%"]),
+        (["explain", "-a", "stagevar", "-m", "infinity-2b"], ["guidance", "structure", "(zero_code)", "8064", "18.8%"]),
         (["explain", "-a", "lazyvar", "-m", "infinity-2b"], ["full with 9", "dealt", "20%", "1%"]),
         (["doctor", "switti"], ["laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"]),
         (

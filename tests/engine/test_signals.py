@@ -5,11 +5,13 @@ import torch
 
 from stagevar.engine.grids.latent import contrast
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan import signals
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.signals import SUPPORT_ENERGIES, coverage, flipped, measure, support
 from stagevar.errors import OptionError
 from stagevar.families.tiny import tiny
+from stagevar.pipeline import Pipeline
 
 
 def change(n=2, D=3, side=16, seed=0):
@@ -115,6 +117,22 @@ def test_an_online_decision_changes_one_image_only_and_only_later_scales(family)
     assert [flips is None for image, _, flips in seen if image == 1] == [False] * 3 + [True] * 2
     alone = list(run(model, model.condition(model.encode_text(["a star"])), schedule, [plan], [1]))
     assert torch.allclose(steps[-1].latent[0], alone[-1].latent[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "measured"),
+    [("nova", set()), ("stagevar", {"bands", "support"}), ("nova+guidance_off(1)", set())],
+)
+def test_what_no_accelerator_asks_for_is_not_measured(text, measured, monkeypatch):
+    found = set()
+
+    def counted(name, usual):
+        return lambda *given: (found.add(name), usual(*given))[1]
+
+    for name in ("confidence", "bands", "support"):
+        monkeypatch.setattr(f"stagevar.engine.plan.signals.{name}", counted(name, getattr(signals, name)))
+    Pipeline(tiny("scenes"))("a star", seed=0, accelerator=text)
+    assert found == measured
 
 
 def test_the_past_cannot_be_revised():

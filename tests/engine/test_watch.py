@@ -27,6 +27,7 @@ PROMPTS = ["a red circle", "two yellow rings", "a star above a cross"]
 ENTROPY, ACTIVITY = AttentionEntropy(0.5), Activity((0.3, 0.8))
 CODES, THUMBNAIL = CodeEntropy(), Thumbnail(16)
 WATCH = (ENTROPY, ACTIVITY, CODES, THUMBNAIL)
+SEEDS = [21, 22, 23]  # no number that they draw lies within rounding (1e-6) of the edge between two codes
 
 families = pytest.mark.parametrize("family", list(MODELS))
 
@@ -46,7 +47,7 @@ def generate(family, plans, first=0, tap=None):
         numbers[image + first, at.k] = signals.watched
         return plan
 
-    seeds = [1, 2, 3][first : first + len(plans)]
+    seeds = SEEDS[first : first + len(plans)]
     *_, last = run(model, condition, model.schedule()[:SCALES], plans, seeds, revise=revise, tap=tap)
     return last.latent, numbers
 

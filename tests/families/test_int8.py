@@ -95,6 +95,7 @@ def test_the_prediction_counts_int8_weights(family: str) -> None:
     assert sum(stored.values()) - blanks == pytest.approx(wanted, rel=0.02)
 
 
+@pytest.mark.slow
 def test_compare_says_what_rounding_costs(scenes_pair: tuple[Pipeline, Pipeline]) -> None:
     plain, rounded = scenes_pair
     found = compare(rounded, ["drop_last(1)"], captions=2, batch_size=2, reference=plain)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stagevar.families.blocks import BiasedQueries
 from stagevar.families.linear import Linear, pack, packable, unpack
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
@@ -93,3 +94,22 @@ def test_a_pipeline_moves_and_casts_packed_weights() -> None:
     unpack(pipe.model)
     for name, weight in pipe.model.state_dict().items():
         assert torch.equal(weight.float(), before[name].to(weight.dtype).float()), name
+
+
+@pytest.mark.parametrize("family", ["scenes", "hart"])
+def test_packed_attention_joins_its_bias_once_until_its_weights_change(family: str) -> None:
+    model = tiny(family)
+    part = next(each for each in model.modules() if isinstance(each, BiasedQueries))
+    with torch.no_grad():
+        part.q_bias.copy_(torch.randn_like(part.q_bias))
+    usual, _ = part.joined()
+    assert part.joined()[0] is not usual
+    pack(model)
+    assert part.joined()[0] is part.joined()[0] and torch.equal(part.joined()[0], usual)
+    part.load_state_dict(part.state_dict() | {"q_bias": torch.ones_like(part.q_bias)})
+    assert torch.equal(part.joined()[0][: len(part.q_bias)], torch.ones_like(part.q_bias))
+    pack(model)
+    assert model.double() is model and part.joined()[0].dtype == torch.float64
+    part.q_bias.requires_grad_()
+    pack(model)
+    assert part.joined()[0].requires_grad

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +30,7 @@ from stagevar.photos.captions import (
 )
 from stagevar.photos.judge import Found, judge, read
 from stagevar.photos.reader import CELL, NOTHING, OTHER, Reader
+from stagevar.pipeline import Pipeline
 from stagevar.scenes.words import MAX_WORDS
 
 
@@ -136,3 +139,15 @@ def test_a_model_of_photographs_knows_its_words_and_brings_its_reader() -> None:
 def test_an_unknown_world_is_refused() -> None:
     with pytest.raises(ValueError, match="'moon'; there are scenes, photos"):
         ScenesConfig(world="moon")
+
+
+def test_the_weights_in_the_repository_draw_and_their_card_has_their_scores() -> None:
+    folder = Path(__file__).parents[2] / "models" / "photos"
+    pipe = Pipeline.from_pretrained(folder, device="cpu")
+    [picture] = pipe("a tiger on grass", seed=0).images
+    assert picture.size == (64, 64) and len(picture.getcolors(64 * 64)) > 500
+    measured = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"**{measured['scores']['overall']:.3f}**" in card
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 21e6
+    assert "GENERAL PUBLIC LICENSE" in (folder / "LICENSE").read_text(encoding="utf-8")

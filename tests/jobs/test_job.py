@@ -187,6 +187,38 @@ def test_a_shard_that_was_written_but_not_noted_is_written_again(
     assert len(names) == len(set(names)) == 2 * COUNT
 
 
+@pytest.mark.parametrize("form", ["webdataset", "parquet"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_file_of_others_that_has_the_name_of_a_shard_stays(tmp_path: Path, form: str, number: int) -> None:
+    job, stand = Job(numbered(), Store(tmp_path, form, 4), {}, batch_size=2), Stand()  # type: ignore[arg-type]
+    other = job.store.shard(number)
+    other.write_text("mine")
+    for _ in range(2):
+        with pytest.raises(OutputError, match=rf"{other.name} is there already, and not from this job"):
+            run(job, stand)
+        assert other.read_text() == "mine"
+    assert len(stand.asked) == 8 * number, "what can be known is known before anything is drawn"
+    other.unlink()
+    assert run(job, stand).bad == 0 and sorted(stand.asked) == sorted(f"r{i}" for i in range(COUNT))
+
+
+@pytest.mark.parametrize("form", ["webdataset", "parquet"])
+def test_a_damaged_shard_is_named_and_its_rows_are_drawn_again_once_it_is_removed(tmp_path: Path, form: str) -> None:
+    job = Job(numbered(), Store(tmp_path, form, 4), {}, batch_size=2)  # type: ignore[arg-type]
+    run(job, Stand())
+    path = job.store.shard(1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(OutputError, match=rf"{path.name} is damaged: it has .* remove it"):
+        run(job, Stand())
+    path.unlink()
+    stand = Stand()
+    done = run(job, stand)
+    assert stand.asked == ["r4", "r5", "r6", "r7"] and (done.before, done.drawn) == (6, 4)
+    assert not path.exists() and job.store.shard(3).exists(), "further shards get further numbers"
+    assert run(job, Stand()).before == COUNT
+
+
 def test_webdataset_takes_no_id_with_a_dot(tmp_path: Path) -> None:
     job = Job([Numbered(1, Row("a.b", "1"))], Store(tmp_path, "webdataset"), {})
     assert run(job, Stand()).bad == 1 and "dot" in job.bad_rows.read_text()

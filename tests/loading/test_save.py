@@ -18,6 +18,7 @@ from stagevar.loading.folder import text_repositories
 from stagevar.loading.read import load_config, read_state
 from stagevar.loading.save import save_model
 from stagevar.loading.sources import load
+from stagevar.pipeline import Pipeline
 
 from ..infinity_files import Published, published, text_encoder
 
@@ -49,6 +50,17 @@ def names(folder: Path) -> list[str]:
 
 
 # --- whole or not at all ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_model_that_has_drawn_is_saved_with_its_weights(tmp_path: Path, dtype: torch.dtype | None) -> None:
+    pipe, usual = Pipeline(tiny("scenes")), tiny("scenes").state_dict()
+    first = pipe("a red circle", seed=1, output_type="pt").images[0]
+    save_model(pipe.model, tmp_path, dtype)
+    cast = {name for name, _ in pipe.model.named_parameters()} if dtype else set()
+    for name, tensor in read_state(tmp_path).items():
+        assert torch.equal(tensor, usual[name].to(torch.bfloat16) if name in cast else usual[name])
+    assert torch.equal(pipe("a red circle", seed=1, output_type="pt").images[0], first)
 
 
 def test_what_is_saved_can_be_loaded_and_saved_again(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from stagevar.families.scenes.network import Scenes
 from stagevar.families.tiny import randomize, tiny
 from stagevar.loading.save import save_model
 from stagevar.measure.bench import compare as comparing
+from stagevar.measure.bench import front
 from stagevar.measure.bench import table as report
 from stagevar.measure.bench.compare import compare
 from stagevar.measure.bench.draw import Drawn
@@ -132,7 +133,7 @@ def test_a_family_without_an_oracle_has_prompts_of_its_own():
     for row in comparison["rows"]:
         assert row["oracle"] is row["relaxed"] is row["oracle_difference"] is None
         assert set(row["parts"]) >= {"text", "attention", "decode"}
-    assert report.measured(comparison) == ["ssim"]
+    assert front.measured(comparison) == ["ssim"]
     assert "Milliseconds by part" in report.markdown(comparison)
     assert compare(pipeline, [], captions=1)["rows"][0]["ssim"] == pytest.approx(1)
 
@@ -184,7 +185,7 @@ def test_files_hold_the_table_the_figures_and_the_plots(comparison, tmp_path: Pa
 
 def test_the_front_holds_what_nothing_beats():
     points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.4), (2.0, 0.7), (4.0, 0.9)]
-    assert report.front(points) == [(1.0, 0.5), (2.0, 0.7), (3.0, 0.9)]
+    assert front.front(points) == [(1.0, 0.5), (2.0, 0.7), (3.0, 0.9)]
 
 
 def test_numbers_are_told_in_ranges():

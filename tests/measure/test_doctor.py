@@ -141,6 +141,7 @@ def test_a_web_page_in_place_of_weights_is_damaged(command: Run, tmp_path: Path)
     assert {file["state"] for file in ill(command, "var-d16", "--weights", tmp_path)["files"]} == {"damaged"}
 
 
+@pytest.mark.slow
 def test_a_model_without_published_weights_is_not_ready(command: Run) -> None:
     assert "no weights of this model are published" in " ".join(ill(command, "infinity-1b")["troubles"])
 
@@ -150,6 +151,7 @@ def test_a_missing_package_is_named(online: Hub, command: Run, monkeypatch: pyte
     assert "stagevar[text]" in " ".join(ill(command, "infinity-2b")["troubles"])
 
 
+@pytest.mark.slow
 def test_a_size_that_the_model_was_not_trained_for_is_remarked(online: Hub, command: Run) -> None:
     small, usual = (
         json.loads(command("doctor", "infinity-8b", "--size", size, "--json")[1])["remarks"]

@@ -54,6 +54,7 @@ def needs() -> dict[int, int]:
     return {n: needed(run_bytes(made, plain.schedule, plain.plan, n), 0, offload=False) for n in (1, 2, 3, 6, 8)}
 
 
+@pytest.mark.slow
 def test_as_many_pictures_share_a_pass_as_fit(needs: dict[int, int]) -> None:
     made = model()
     plain = prepare(made, Request("3"))
@@ -96,6 +97,7 @@ def test_a_split_batch_draws_the_same_pictures(needs: dict[int, int], caplog: py
     assert "2 pictures at once in place of 3" in caplog.text
 
 
+@pytest.mark.slow
 def test_every_door_takes_a_limit(tmp_path: Path, needs: dict[int, int], command: Run) -> None:
     folder = tmp_path / "model"
     save_model(model(), folder)
@@ -130,6 +132,7 @@ def test_a_smaller_picture_than_the_first_may_fit(tmp_path: Path) -> None:
         Pipeline.from_pretrained(tmp_path, max_memory=small - 1)
 
 
+@pytest.mark.slow
 def test_the_cache_is_halved_only_if_no_picture_fits_otherwise() -> None:
     """On a model whose peak lies in the loop, not in its decoder."""
     made = tiny("infinity")

@@ -31,6 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_files_and_traces_are_those_of_one_process(model: Path, tmp_path: Path) -> None:
     """Prompts whose file names collide, an accelerator that decides per picture, a last batch that is not full."""
     options = ("-m", model, "-n", 3, "--seed", 5, "-a", "stagevar", "--batch-size", 2, "-o", "out", "--json")
@@ -80,7 +81,7 @@ def test_a_failure_of_one_process_ends_the_run_and_loses_nothing(model: Path, tm
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("generate", "a star", "--top-p", "3"), "top_p must lie in"),
+        (("generate", "a star", "--top-p", "3"), "top_p must lie between 0 and 1"),
         (("generate", "a star", "--no-such-option"), "No such option"),
         (("generate", "a star", "a purple dragon"), "does not know 'purple'"),
         (("generate", "a star", "--tensor-parallel", "3"), "there are 2; start it with torchrun --nproc-per-node 3"),

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stagevar.calling import CALL, LOAD, Drawing
+from stagevar.calling import CALL, LOAD, Doors, Drawing
+from stagevar.editing.edit import Editing
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.errors import OptionError, PromptError, UnknownModelError
 from stagevar.families.catalogue import FAMILIES
@@ -36,10 +37,14 @@ def latent(pipe: Pipeline, prompt: Any = "a red circle", **options: Any) -> torc
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
+SPREAD = set(Doors.__annotations__)
+"""Settings that the signature takes together."""
+
+
 def test_every_setting_has_a_name_in_the_signature() -> None:
     names = set(inspect.signature(Pipeline.__call__).parameters)
     assert {"height", "width", "aspect_ratio", "guidance_scale", "plan", "accelerator", "seed", "progress"} <= names
-    assert {name for name in Request.__dataclass_fields__ if not name.endswith("encoded")} <= names
+    assert {name for name in Request.__dataclass_fields__ if not name.endswith("encoded")} <= {*names, *SPREAD, "edit"}
 
 
 @pytest.mark.parametrize(
@@ -82,11 +87,11 @@ def test_options_are_those_of_the_call_at_hand(pipe: Pipeline, call: Any, messag
 
 
 def test_the_settings_of_a_call_have_types_and_are_all_listed() -> None:
-    named = set(inspect.signature(Pipeline.__call__).parameters) - {"self", "prompt", "unknown"}
-    assert named == set(CALL)
+    named = set(inspect.signature(Pipeline.__call__).parameters) - {"self", "prompt", "doors"}
+    assert named | SPREAD == set(CALL)
     assert set(inspect.signature(Pipeline.from_pretrained).parameters) - {"source", "unknown"} == set(LOAD)
-    drawn = {name for name in Request.__dataclass_fields__ if not name.endswith("encoded")} - {"prompt"}
-    assert drawn | {"num_images_per_prompt", "generator"} == set(Drawing.__annotations__)
+    drawn = {name for name in Request.__dataclass_fields__ if not name.endswith("encoded")} - {"prompt", "edit"}
+    assert drawn | {"num_images_per_prompt", "generator", *Editing.__annotations__} == set(Drawing.__annotations__)
 
 
 @pytest.mark.parametrize("value", [10**5000, -(10**5000), 2**200], ids=["many digits", "negative", "200 bits"])

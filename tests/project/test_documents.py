@@ -63,6 +63,7 @@ def test_the_method_of_the_tutorial_has_40_lines() -> None:
     assert list(FILES) == ["taper.py", "calm_single.py"] and len(FILES["taper.py"].splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_tutorial_run_in_their_order(files: Path) -> None:
     blocks = [code for code in re.findall(r"```python\n(.*?)```", TUTORIAL, re.S) if code not in FILES.values()]
     done = run(["-W", "error", "-c", "\n".join(blocks)], files)

@@ -41,4 +41,19 @@ def test_an_example_runs_offline(
 def test_every_family_has_an_example() -> None:
     from stagevar.families.catalogue import FAMILIES
 
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(FAMILIES)
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*FAMILIES, "edit"}
+
+
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [*((family, (72, 16)) for family in ("var", "star", "switti", "hart")), ("infinity", (140, 32))],
+)
+def test_the_example_of_edits_runs_for_every_family(
+    family: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.linear_gradient("L").save("photo.png")
+    monkeypatch.setattr("sys.argv", ["edit", "photo.png", "7" if family == "var" else "a star", "--tiny", family])
+    runpy.run_path(str(EXAMPLES / "edit.py"))
+    with Image.open("edit.png") as picture:
+        assert picture.size == size

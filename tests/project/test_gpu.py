@@ -39,6 +39,7 @@ def test_without_cuda_the_script_says_what_it_needs() -> None:
     assert done.stderr == "benchmarks/gpu.py needs a CUDA device; --tiny runs its code on the CPU\n" and not done.stdout
 
 
+@pytest.mark.slow
 def test_a_tiny_run_reports_all_ways_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

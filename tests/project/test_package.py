@@ -35,29 +35,36 @@ ALLOWED = {
     "families": {"errors", "untrusted", "quiet", "scenes", "photos", "engine.grids", "engine.contract"},
     "parallel": {"errors", "engine.contract"},
     "loading": {"errors", "files", "untrusted", "quiet", "request", "engine", "families", "parallel"},
-    "profile": {"errors", "files", "engine.grids", "engine.plan"},
-    "fit": {"errors", "files", "engine.grids"},
-    "accelerators": {"errors", "engine.grids", "engine.plan", "profile", "fit"},
+    "regression": set(),
+    "saved": {"errors"},
+    "profile": {"errors", "files", "saved", "engine.grids", "engine.plan"},
+    "fit": {"errors", "files", "saved", "engine.grids"},
+    "plans": {"errors", "files", "saved", "engine.grids", "engine.plan"},
+    "accelerators": {"errors", "saved", "engine.grids", "engine.plan", "profile", "fit", "plans", "regression"},
     "registry": {"errors", "accelerators"},
     "listing": {"accelerators", "registry"},
     "machine": {"engine.contract"},
+    "editing": {"errors", "engine.grids", "engine.contract"},
+    "on_ray": {"errors"},
     "request": {"errors", "engine.contract", "engine.plan"},
-    "calling": {"errors", "request"},
+    "calling": {"errors", "editing", "request"},
     "sizes": {"errors", "engine.grids", "engine.contract", "request"},
     "result": {"engine.grids", "engine.plan", "engine.loop"},
     "record": {"errors", "engine.loop", "calling"},
 }
-ALLOWED["prepared"] = {"errors", "engine", "accelerators", "registry", "request", "sizes"}
+ALLOWED["prepared"] = {"errors", "engine", "accelerators", "editing", "registry", "request", "sizes"}
 ALLOWED["drawing"] = ALLOWED["prepared"] | {"machine", "prepared", "result"}
+ALLOWED["doors"] = ALLOWED["drawing"] | {"calling", "drawing"}
 ALLOWED["memory"] = {"errors", "accelerators", "engine", "families", "loading", "request", "prepared"}
 ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
-ALLOWED["pipeline"] = ALLOWED["drawing"] | {"families", "loading", "memory", "calling", "drawing", "loaded", "parallel"}
+ALLOWED["pipeline"] = ALLOWED["doors"] | {"families", "loading", "memory", "doors", "loaded", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "fit", "listing", "threads", "untrusted", "quiet", "scenes", "photos"}
-ALLOWED["measure"] |= {"families", "profile"} | ALLOWED["pipeline"]
-ALLOWED["jobs"] = {"errors", "files", "request", "prepared", "drawing", "pipeline", "record"}
+ALLOWED["measure"] |= {"families", "plans", "profile", "regression"} | ALLOWED["pipeline"]
+ALLOWED["jobs"] = {"errors", "files", "on_ray", "request", "prepared", "drawing", "pipeline", "record"}
+ALLOWED["evaluation"] = {"errors", "files", "jobs", "measure", "record", "request"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
-ALLOWED["serve"] = {"pipeline", *ALLOWED["pipeline"]}
-ALLOWED["cli"] = {"ui", "serve", "jobs", "record", *ALLOWED["ui"]}
+ALLOWED["serve"] = {"on_ray", "pipeline", *ALLOWED["pipeline"]}
+ALLOWED["cli"] = {"ui", "serve", "jobs", "evaluation", "record", *ALLOWED["ui"]}
 """The rooms that each room may import."""
 
 

@@ -250,3 +250,55 @@ def test_the_oracle_reads_shapes_over_texture_whose_spectrum_falls_as_it_says(tm
     )
     octaves = [10 * band_energy(each).mean(0).log10().diff()[1] for each in (flat, steep)]
     assert octaves[0] - octaves[1] == pytest.approx(6.02 * 0.8, abs=1.0)
+
+
+def test_faults_are_seeded_and_differ_from_picture_to_picture():
+    from restore.degradations import DEGRADATIONS, degraded
+
+    from stagevar.measure.likeness.fidelity import psnr
+
+    clean = torch.full((10, 3, 64, 64), 0.2)
+    clean[:, :, 20:40, 20:40] = torch.rand(10, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    for spoil in DEGRADATIONS.values():
+        one, same, other = (spoil(clean, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+        assert torch.equal(one, same) and not torch.equal(one, other)
+        assert one.shape == clean.shape and float(one.min()) >= 0 and float(one.max()) <= 1
+        assert float(psnr(one, clean).std()) > 0.1 and float(psnr(one, clean).max()) < 45
+    assert torch.equal(degraded(clean, 3), degraded(clean, 3))
+    alike = degraded(clean[:1].expand(10, -1, -1, -1), 2)
+    nearest = [float(psnr(alike[i : i + 1], clean[:1])) for i in range(10)]
+    assert len(set(nearest)) == 10
+    dark = [float(picture.mean()) < 0.1 for picture in alike]
+    assert dark == [(i + 2) % 5 == list(DEGRADATIONS).index("low light") for i in range(10)]
+
+
+@pytest.mark.slow
+@torch.compiler.set_stance("force_eager")
+def test_a_model_that_learns_to_restore_keeps_its_own_weights(tmp_path):
+    from restore import train
+
+    settings = {"steps": 4, "tokens": 150, "seed": 3, "muon": 0.02, "adam": 2e-3, "every": 100, "sheet": 100}
+    run = train.Restoration(argparse.Namespace(run=tmp_path, world="scenes", begin="scenes", **settings))
+    given = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.one_step()
+    first = {name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, given[name])}
+    assert first and all(name.startswith(("picture.", "trust")) for name in first), "at first the encoder learns alone"
+    for _ in range(3):
+        run.one_step()
+    run.save()
+    moved = {name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, given[name])}
+    assert {"trust", "blocks.5.cross.picture.proj.weight"} <= moved and all(map(train.trained, moved))
+    assert all(torch.equal(run.average.state_dict()[name], given[name]) for name in given if not train.trained(name))
+    resumed = train.Restoration(argparse.Namespace(run=tmp_path, world="scenes", begin="scenes", **settings))
+    assert resumed.step == 4 and torch.equal(resumed.model.trust, run.model.trust)
+    assert len(resumed.validation()) == 10
+
+
+def test_the_card_of_the_model_that_restores_is_what_its_command_writes():
+    import json
+
+    from restore import card
+
+    measured = json.loads((card.MODEL / "scores.json").read_text())
+    assert (card.MODEL / "README.md").read_text() == card.card(measured)
+    assert measured["restored"]["captions"] >= 100

@@ -22,7 +22,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("blocks", "plausible", "report", "store"):
+    for name in ("blocks", "blocks_editing", "plausible", "report", "store"):
         sys.modules.pop(name, None)
 
 
@@ -137,3 +137,13 @@ def test_migrated_results_say_that_their_command_is_not_known() -> None:
 
     runs = [run for path in store.RESULTS.glob("*.jsonl") for run in store.read(path)]
     assert runs and all(run["command"] or "not recorded" in run["migrated"] for run in runs)
+
+
+def test_the_figures_of_edits_are_shown(tmp_path: Path) -> None:
+    from blocks_editing import editing
+
+    shares = {"as_asked": 0.9, "edited": 0.92, "unchanged": 0.97, "reconstructed": 1.0}
+    found = {"pictures": 10, "captions": 6, "accuracy": 0.8, "nats": -1234.5}
+    report = {"accelerator": "none", "settings": {"strength": 0.9}, "edits": 100, **shares, "likelihood": found}
+    shown = editing(report)
+    assert "reads 90.0% (± 3.0%) as asked" in shown and "80.0% of 10" in shown and "-1234 nats" in shown

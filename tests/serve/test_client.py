@@ -13,7 +13,7 @@ from PIL import Image
 
 from stagevar.pipeline import Pipeline
 
-from .conftest import Served, serving
+from .conftest import Address, serving
 
 PROMPT = "a red circle"
 
@@ -27,7 +27,7 @@ def extras(**fields: Any) -> dict[str, Any]:
     return {"extra_body": fields}
 
 
-def test_a_picture_is_the_one_that_python_draws(served: Served, pipelines: dict[str, Pipeline]) -> None:
+def test_a_picture_is_the_one_that_python_draws(served: Address, pipelines: dict[str, Pipeline]) -> None:
     settings: dict[str, Any] = {"seed": 7, "guidance_scale": 3.0, "negative_prompt": "a blue star"}
     reply = served.client().images.generate(prompt=PROMPT, **extras(**settings, accelerator="drop_last(1)"))
     alone = pipelines["scenes"](PROMPT, **settings, accelerator="drop_last(1)").images[0]
@@ -40,7 +40,7 @@ def test_a_picture_is_the_one_that_python_draws(served: Served, pipelines: dict[
     assert abs(reply.created - time.time()) < 60
 
 
-def test_several_pictures_count_up_from_the_seed(served: Served, pipelines: dict[str, Pipeline]) -> None:
+def test_several_pictures_count_up_from_the_seed(served: Address, pipelines: dict[str, Pipeline]) -> None:
     reply = served.client().images.generate(prompt=PROMPT, n=3, **extras(seed=5))
     alone = pipelines["scenes"](PROMPT, num_images_per_prompt=3, seed=5).images
     assert reply.data is not None
@@ -50,7 +50,7 @@ def test_several_pictures_count_up_from_the_seed(served: Served, pipelines: dict
 
 
 @pytest.mark.parametrize(("name", "compression"), [("png", None), ("jpeg", None), ("jpeg", 10), ("webp", 0)])
-def test_pictures_come_in_the_format_asked_for(served: Served, name: Any, compression: int | None) -> None:
+def test_pictures_come_in_the_format_asked_for(served: Address, name: Any, compression: int | None) -> None:
     more: dict[str, Any] = {} if compression is None else {"output_compression": compression}
     reply = served.client().images.generate(prompt=PROMPT, output_format=name, response_format="url", **more)
     assert reply.data is not None and reply.data[0].url is not None
@@ -59,7 +59,7 @@ def test_pictures_come_in_the_format_asked_for(served: Served, name: Any, compre
 
 
 @pytest.mark.parametrize("partial", [0, 1, 2, 3])
-def test_a_stream_shows_the_picture_as_it_comes(served: Served, partial: int) -> None:
+def test_a_stream_shows_the_picture_as_it_comes(served: Address, partial: int) -> None:
     fields: dict[str, Any] = {"prompt": PROMPT, "model": "infinity", **extras(seed=2)}
     events = list(served.client().images.generate(**fields, stream=True, partial_images=partial))
     assert [type(event).__name__ for event in events] == ["ImageGenPartialImageEvent"] * partial + [
@@ -73,7 +73,7 @@ def test_a_stream_shows_the_picture_as_it_comes(served: Served, partial: int) ->
     assert last.size == whole.size and len({event.b64_json for event in events}) == partial + 1
 
 
-def test_a_stream_of_several_pictures_says_which(served: Served, pipelines: dict[str, Pipeline]) -> None:
+def test_a_stream_of_several_pictures_says_which(served: Address, pipelines: dict[str, Pipeline]) -> None:
     fields = extras(seed=1, preview_scales=[0, -2], model="infinity")
     events = list(served.client().images.generate(prompt=PROMPT, n=2, stream=True, **fields))
     scales = len(pipelines["infinity"].model.schedule())
@@ -85,7 +85,7 @@ def test_a_stream_of_several_pictures_says_which(served: Served, pipelines: dict
             assert opened(event.b64_json).tobytes() == steps[event.scale].preview.tobytes()  # type: ignore[union-attr]
 
 
-def test_the_size_is_the_nearest_and_reported(served: Served, pipelines: dict[str, Pipeline]) -> None:
+def test_the_size_is_the_nearest_and_reported(served: Address, pipelines: dict[str, Pipeline]) -> None:
     asked = {"model": "infinity", "prompt": PROMPT}
     sizes = {f"{w}x{h}" for h, w in pipelines["infinity"].model.sizes()}
     for size in ("auto", "100x300", "1024x1024"):
@@ -98,14 +98,14 @@ def test_the_size_is_the_nearest_and_reported(served: Served, pipelines: dict[st
 @pytest.mark.parametrize(
     ("quality", "accelerator"), [(0.25, "stagevar(quality=0.25)"), ("low", "stagevar(quality=0.0)")]
 )
-def test_quality_is_the_dial(served: Served, quality: Any, accelerator: str) -> None:
+def test_quality_is_the_dial(served: Address, quality: Any, accelerator: str) -> None:
     one = served.client().images.generate(prompt=PROMPT, quality=quality, **extras(seed=3))
     other = served.client().images.generate(prompt=PROMPT, **extras(seed=3, accelerator=accelerator))
     assert one.data is not None and other.data is not None and one.data[0].b64_json == other.data[0].b64_json
     assert one.accelerator == accelerator and one.quality in ("low", "medium", "high")  # type: ignore[attr-defined]
 
 
-def test_the_other_name_of_guidance(served: Served) -> None:
+def test_the_other_name_of_guidance(served: Address) -> None:
     replies = [
         served.client().images.generate(prompt=PROMPT, **extras(seed=3, **{name: 4}))
         for name in ("guidance_scale", "true_cfg_scale")
@@ -144,7 +144,7 @@ ERRORS: list[tuple[dict[str, Any], type[openai.APIStatusError], str | None, str]
 
 @pytest.mark.parametrize(("fields", "kind", "param", "words"), ERRORS, ids=lambda value: str(value)[:40])
 def test_every_error_is_the_clients_own(
-    served: Served, fields: dict[str, Any], kind: type[openai.APIStatusError], param: str | None, words: str
+    served: Address, fields: dict[str, Any], kind: type[openai.APIStatusError], param: str | None, words: str
 ) -> None:
     with pytest.raises(kind, match=words) as caught:
         served.client().images.generate(**{"prompt": PROMPT, "extra_body": fields})
@@ -152,10 +152,14 @@ def test_every_error_is_the_clients_own(
     assert caught.value.request_id is not None and caught.value.request_id.startswith("req_")
 
 
-def test_models_say_what_they_draw(served: Served, pipelines: dict[str, Pipeline]) -> None:
+def test_models_say_what_they_draw(served: Address, pipelines: dict[str, Pipeline]) -> None:
     first, second = served.client().models.list()
     assert (first.id, second.id, first.object) == ("scenes", "infinity", "model")
     assert "stagevar" in first.accelerators and len(second.sizes) > 1  # type: ignore[attr-defined]
+    assert served.client().models.retrieve("infinity") == second
+    with pytest.raises(openai.NotFoundError, match=r"not served here; there is scenes, infinity") as caught:
+        served.client().models.retrieve("a/b")
+    assert caught.value.param == "model"
 
 
 def test_a_key_is_asked_for_where_there_are_any(pipelines: dict[str, Pipeline]) -> None:

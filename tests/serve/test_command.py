@@ -33,6 +33,8 @@ PICTURES = "/v1/images/generations"
         (["--api-keys", "no-such-file"], 4, "no-such-file"),
         (["--port", "70000"], 2, "--port"),
         (["--device", "abacus"], 2, "abacus"),
+        (["--replicas", "2"], 2, "give --ray too"),
+        (["--ray", "--ui"], 2, "not both"),
     ],
 )
 def test_what_cannot_be_served_is_refused_at_once(

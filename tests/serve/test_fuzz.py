@@ -14,8 +14,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from stagevar.pipeline import Pipeline
-from stagevar.serve.app import PICTURES
-from stagevar.serve.limits import Limits
+from stagevar.serve.limits import PICTURES, Limits
 
 from .conftest import Served, serving
 

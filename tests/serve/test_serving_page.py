@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from stagevar.pipeline import Pipeline
-from stagevar.serve.app import PATHS
-from stagevar.serve.limits import Limits
+from stagevar.serve.limits import PATHS, Limits
 from stagevar.serve.wire import Body, read
 
-from .conftest import Served
+from .conftest import Address
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
-def test_its_python_runs(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+def test_its_python_runs(served: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     space: dict[str, object] = {}
     try:
         exec(code.replace("http://127.0.0.1:8000", served.url), space)

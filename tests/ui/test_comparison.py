@@ -15,12 +15,12 @@ from PIL import Image
 
 from stagevar.errors import PromptError
 from stagevar.families.tiny import tiny
+from stagevar.measure.why import comparison as module
+from stagevar.measure.why.comparison import Comparison
+from stagevar.measure.why.maps import SHADE, STRONG, data_url, difference, mean_share, shaded
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.ui import comparison as module
-from stagevar.ui.comparison import Comparison
 from stagevar.ui.front import done, drawing, nothing
-from stagevar.ui.pictures import SHADE, STRONG, data_url, difference, mean_share, shaded
 from stagevar.ui.report import failure, plan_in_words, verdict
 from stagevar.ui.table import table
 

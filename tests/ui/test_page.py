@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from stagevar.families.tiny import tiny
 from stagevar.loading.save import save_model
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
 FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
+PIXELS = """([image, holds]) => {
+    const from = document.querySelector(image), to = document.createElement('canvas');
+    to.width = to.height = 64; const pen = to.getContext('2d'); pen.drawImage(from, 0, 0, 64, 64);
+    const data = pen.getImageData(0, 0, 64, 64).data, test = new Function('data', 'i', 'return ' + holds);
+    let count = 0; for (let i = 0; i < data.length; i += 4) count += test(data, i); return count; }"""
+"""Counts the pixels of a picture, at 64 x 64, for which a condition holds."""
 LONG = 120_000
 """Milliseconds that a busy machine may take for two pictures."""
 
@@ -117,12 +124,7 @@ def test_a_click_draws_both_pictures_and_the_table(opened: Callable[..., Page]) 
     sides = page.evaluate("[...document.querySelectorAll('#front img')].map(each => each.naturalWidth)")
     assert sides == [64] * 4
     assert page.locator("#scales tr").count() == 7 and page.locator("#scales img").count() == 3 * 10
-    green = page.evaluate(
-        """() => { const from = document.querySelector('#front img'), to = document.createElement('canvas');
-        to.width = to.height = 64; const pen = to.getContext('2d'); pen.drawImage(from, 0, 0);
-        const data = pen.getImageData(0, 0, 64, 64).data; let count = 0;
-        for (let i = 0; i < data.length; i += 4) count += data[i + 1] > 120 && data[i] < 110; return count; }"""
-    )
+    green = page.evaluate(PIXELS, ["#front img", "data[i + 1] > 120 && data[i] < 110"])
     assert green > 60  # the stars that were asked for
 
 
@@ -213,11 +215,45 @@ def test_another_model_brings_its_sizes_and_prompts(opened: Callable[..., Page])
     assert "var" in finished(page)
 
 
-def test_the_site_takes_no_files_and_shows_none_of_this_machine(site: Site) -> None:
+def test_a_picture_is_painted_on_and_drawn_anew(opened: Callable[..., Page], tmp_path: Path) -> None:
+    page = opened()
+    page.get_by_role("tab", name="Edit").click()
+    page.fill("#edit-prompt textarea", "a red circle")
+    page.click("#edit")
+    page.wait_for_function("document.querySelector('#edit-said').innerText.includes('there is no picture')")
+    Image.new("RGB", (300, 300), (40, 40, 40)).save(tmp_path / "dark.png")
+    page.set_input_files("#painted input[type=file]", tmp_path / "dark.png")
+    page.wait_for_timeout(1000)  # the canvas takes the picture
+    box = page.locator("#painted canvas").first.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 60, y - 60)
+    page.mouse.down()
+    for line in range(25):
+        page.mouse.move(x + 60 * (-1) ** line, y - 60 + 5 * line, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    page.click("#edit")
+    page.wait_for_function("document.querySelector('#edit-said').innerText.includes('Seed 1.')")
+    red = page.evaluate(PIXELS, ["#edited img", "data[i] > 120 && data[i + 1] < 90"])
+    dark = page.evaluate(PIXELS, ["#edited img", "data[i] < 70 && data[i + 1] < 70 && data[i + 2] < 70"])
+    assert red > 40 and dark > 1000  # the circle where it was painted, and what lay around it
+
+
+def test_a_page_that_is_closed_while_it_draws_holds_up_no_other(opened: Callable[..., Page]) -> None:
+    left, page = opened(), opened()
+    left.click("#draw")
+    left.wait_for_selector("#scales img")
+    left.close()
+    page.click("#draw")
+    finished(page)
+
+
+def test_the_site_takes_no_large_files_and_shows_none_of_this_machine(site: Site) -> None:
     import httpx
 
     with httpx.Client(base_url=site.url, trust_env=False) as client:
-        upload = client.post("gradio_api/upload", files={"files": ("a.txt", b"many bytes")})
+        upload = client.post("gradio_api/upload", files={"files": ("a.png", bytes(2**24 + 1))})
         assert upload.status_code == 413
         for path in ("/etc/passwd", str(Path(__file__)), "../../../etc/passwd"):
             assert client.get(f"gradio_api/file={path}").status_code in (403, 404)

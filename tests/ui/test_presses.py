@@ -11,8 +11,8 @@ import pytest
 
 from stagevar.errors import OptionError
 from stagevar.families.tiny import tiny
+from stagevar.measure.why import comparison
 from stagevar.pipeline import Pipeline
-from stagevar.ui import comparison
 from stagevar.ui.asked import shown
 from stagevar.ui.page import blocks
 from stagevar.ui.presses import Presses

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.plan.plan import Plan, ScalePlan
-from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.signals import SIGNALS, Signal, Signals
 from stagevar.errors import OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AXES = tuple(ScalePlan.__dataclass_fields__)
 """What an accelerator can own: the fields of a scale's plan."""
@@ -29,6 +33,8 @@ class Facts:
         causal: whether later scales attend to earlier ones.
         shared_codes: whether a code means the same at every scale.
         model: its name, which says whether fitted numbers are for it.
+        folder: where it lies, if in a folder of its own, in which fitted numbers may lie too.
+        detail: (h, w) where the picture that the image begins with has contrast, if there is one.
     """
 
     depth: int
@@ -36,6 +42,8 @@ class Facts:
     causal: bool
     shared_codes: bool = True
     model: str = ""
+    folder: Path | None = None
+    detail: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,26 @@ class Claim:
     quality: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A number that a plan was revised by.
+
+    Attributes:
+        about: what it is a number of.
+        value: as it was measured of the picture.
+        bound: what it was held against; None if it was used as it is.
+    """
+
+    about: str
+    value: float
+    bound: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the value is not above the bound."""
+        return self.bound is None or self.value <= self.bound
+
+
 @dataclass(frozen=True)
 class Accelerator:
     """Base of all accelerators. The fields of a subclass are its settings in Python and on the command line.
@@ -60,7 +88,9 @@ class Accelerator:
     Class attributes:
         name: what users write.
         owns: axes of the plan that it decides (``run``, ``branch``, ``tokens``); two of a sum may not decide the same.
-        online: whether ``revise`` decides anything; the loop measures signals only if one of its accelerators does.
+        online: whether ``revise`` decides anything.
+        signals: what ``revise`` reads of ``Signals`` besides what its plans watch. What no accelerator of a batch reads
+            is not measured.
         citation: authors, title, venue and arXiv number of the publication; empty for a method of one's own.
         source: what the file follows: a repository ``owner/name``, ``the paper's text``, or ``notes on the paper``.
         claims: what is published, a row of the catalogue each.
@@ -70,6 +100,7 @@ class Accelerator:
     name: ClassVar[str] = ""
     owns: ClassVar[frozenset[str]] = frozenset()
     online: ClassVar[bool] = False
+    signals: ClassVar[frozenset[Signal]] = SIGNALS
     citation: ClassVar[str] = ""
     source: ClassVar[str] = ""
     claims: ClassVar[tuple[Claim, ...]] = ()
@@ -95,6 +126,10 @@ class Accelerator:
             signals: what was measured of this picture there.
         """
         return plan
+
+    def reasons(self, plan: Plan, at: Scale, signals: Signals) -> tuple[Reason, ...]:
+        """What ``revise`` decides by, with the same arguments. It is shown to people (``stagevar why``)."""
+        return ()
 
     def __str__(self) -> str:
         """The text that ``stagevar.registry.parse`` reads back; defaults are left out."""
@@ -140,6 +175,10 @@ class Sum(Accelerator):
     def online(self) -> bool:  # type: ignore[override]
         return any(part.online for part in self.parts)
 
+    @property
+    def signals(self) -> frozenset[Signal]:  # type: ignore[override]
+        return frozenset[Signal]().union(*(part.signals for part in self.parts if part.online))
+
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         for part in self.parts:
             plan = part.plan(plan, schedule, facts)
@@ -149,6 +188,9 @@ class Sum(Accelerator):
         for part in self.parts:
             plan = part.revise(plan, at, signals)
         return plan
+
+    def reasons(self, plan: Plan, at: Scale, signals: Signals) -> tuple[Reason, ...]:
+        return tuple(reason for part in self.parts for reason in part.reasons(plan, at, signals))
 
     def __str__(self) -> str:
         return "+".join(map(str, self.parts))

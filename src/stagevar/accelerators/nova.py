@@ -32,12 +32,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
-from stagevar.accelerators.base import Accelerator, Claim, Facts
+from stagevar.accelerators.base import Accelerator, Claim, Facts, Reason
 from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.plan.parts import PartRows, Sites
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.reads import Read
-from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.signals import Signal, Signals
 from stagevar.engine.plan.watch import AttentionEntropy, CodeEntropy
 from stagevar.errors import OptionError
 
@@ -69,6 +69,7 @@ class NOVA(Accelerator):
     name: ClassVar[str] = "nova"
     owns: ClassVar[frozenset[str]] = frozenset({"parts"})
     online: ClassVar[bool] = True
+    signals: ClassVar[frozenset[Signal]] = frozenset()
     citation: ClassVar[str] = "NOVA, arXiv 2602.01345"
     source: ClassVar[str] = "notes on the paper"
     claims: ClassVar[tuple[Claim, ...]] = (Claim("Infinity-2B", 2.9, "GenEval .73 to .72, DPG 83.1 to 82.7"),)
@@ -109,6 +110,16 @@ class NOVA(Accelerator):
         rules = tuple(self._rules(history, judged))
         scales[later[0]] = replace(scales[later[0]], parts=rules, remember=())
         return Plan(tuple(scales))
+
+    def reasons(self, plan: Plan, at: Scale, signals: Signals) -> tuple[Reason, ...]:
+        """The entropy of the codes, and how much it has grown over two scales."""
+        history = [each.watched for each in _history(signals) if CODES in each.watched]
+        if CODES not in signals.watched:
+            return ()
+        codes = Reason("entropy of the codes", _codes(signals))
+        if len(history) < 3:
+            return (codes,)
+        return codes, Reason("its change over two scales", history[-1][CODES][0] - history[-3][CODES][0])
 
     def _rules(self, history: Sequence[Signals], judged: int) -> Iterator[PartRows]:
         """The rule of each group of blocks that prunes at the next scale."""

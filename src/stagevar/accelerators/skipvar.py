@@ -34,16 +34,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stagevar.accelerators.base import FILE, Accelerator, Claim, Facts, single_branch
-from stagevar.engine.grids.grid import Scale, Schedule, scales
+from stagevar.accelerators.base import FILE, Accelerator, Claim, Facts, Reason, single_branch
+from stagevar.accelerators.halfway import fit_for, halfway, watched
+from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.plan.plan import Plan
-from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.signals import Signal, Signals
 from stagevar.engine.plan.watch import Numbers, Thumbnail
 from stagevar.errors import OptionError
-from stagevar.fit import Fit, command
-
-START = 0.5
-"""Largest side of the scale that decides, relative to the final one."""
 
 MOST = 3
 """Most scales that are left out or run one branch."""
@@ -78,12 +75,14 @@ class SkipVAR(Accelerator):
 
     Attributes:
         target: wanted SSIM to the plain run, one of those that the fit has; 1 leaves all as it is.
-        fit: file that ``stagevar calibrate --accelerator skipvar`` wrote; empty for the shipped model.
+        fit: file that ``stagevar calibrate --accelerator skipvar`` wrote; empty for that in the model's folder,
+            or of the shipped model.
     """
 
     name: ClassVar[str] = "skipvar"
     owns: ClassVar[frozenset[str]] = frozenset({"run", "branch"})
     online: ClassVar[bool] = True
+    signals: ClassVar[frozenset[Signal]] = frozenset()
     citation: ClassVar[str] = "SkipVAR, arXiv 2506.08908"
     source: ClassVar[str] = "fakerone-li/SkipVAR"
     claims: ClassVar[tuple[Claim, ...]] = (
@@ -107,7 +106,7 @@ class SkipVAR(Accelerator):
         return plan.replace([k], watch=(*plan[k].watch, self._judged(schedule, facts)))
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
-        judged = next((watch for watch in signals.watched if isinstance(watch, Judged)), None)
+        judged = watched(signals, Judged)
         late = [k for k in plan.executed if k > at.k]
         if judged is None or not late:
             return plan
@@ -116,15 +115,19 @@ class SkipVAR(Accelerator):
             return plan.replace(late[-skip:], run="skip")
         return single_branch(plan, late[-single:][0], "cond") if single else plan
 
+    def reasons(self, plan: Plan, at: Scale, signals: Signals) -> tuple[Reason, ...]:
+        """The thumbnail's two numbers, and what the classifiers make of them."""
+        judged = watched(signals, Judged)
+        if judged is None:
+            return ()
+        sharpened, fine = signals.watched[judged][:2]
+        skip, single = judged.counts(signals.watched[judged])
+        numbers = Reason("thumbnail: sharpened by", sharpened), Reason("thumbnail: fine structure", fine)
+        return *numbers, Reason("scales to skip", skip), Reason("scales of one branch", single)
+
     def _judged(self, schedule: Schedule, facts: Facts) -> Judged:
         """The classifiers that were fitted for this model, schedule and target."""
-        fit = Fit.load(Path(self.fit) if self.fit else SHIPPED)
-        if not self.fit and (fit.model, fit.schedule) != (facts.model, schedule):
-            raise OptionError(
-                f"{self}: no fit for model {facts.model!r} at a final grid of {schedule[-1][0]}x{schedule[-1][1]} is "
-                f"shipped; make one with `{command(self.name, facts.model)}`, then skipvar(fit='skipvar.json')"
-            )
-        fit.require(self.name, facts.model, schedule)
+        fit = fit_for(self.name, self.name, self.fit, SHIPPED, schedule, facts)
         if f"{self.target:g}" not in fit.numbers:
             raise OptionError(f"{self}: the fit is for a target of {', '.join(fit.numbers)} or 1, not {self.target:g}")
         try:
@@ -137,12 +140,12 @@ class SkipVAR(Accelerator):
 
     def looks(self, schedule: Schedule) -> tuple[int, Thumbnail]:
         """The last scale of at most half the final side, and the thumbnail there."""
-        early = [at.k for at in scales(schedule[:-1]) if Scale(schedule, at.k).share <= START]
-        if not early:
-            raise OptionError(f"{self}: no scale of at most half the final side comes before the last one")
-        return early[-1], Thumbnail()
+        return halfway(schedule, self), Thumbnail()
 
-    def trials(self, schedule: Schedule) -> tuple[str, ...]:
+    def learns(self, schedule: Schedule, depth: int) -> None:
+        """Nothing of the network."""
+
+    def trials(self, schedule: Schedule, fit: str) -> tuple[str, ...]:
         """All that a picture may be told: to skip 1, 2, ... scales, then to run one branch at 1, 2, ..."""
         most = min(MOST, len(schedule) - 1 - self.looks(schedule)[0])
         return tuple(f"{name}({n})" for name in ("drop_last", "guidance_off") for n in range(1, most + 1))

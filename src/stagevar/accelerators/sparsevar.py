@@ -27,14 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stagevar.accelerators.base import Accelerator, Claim, Facts
+from stagevar.accelerators.base import Accelerator, Claim, Facts, Reason
 from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.rows import gather, gather_rope, scatter
 from stagevar.engine.plan.memory import LAST, MapKind
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.reads import Read
 from stagevar.engine.plan.select import highest
-from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.signals import Signal, Signals
 from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
 from stagevar.engine.plan.watch import Activity, Seen, Watch
 from stagevar.errors import OptionError
@@ -152,6 +152,7 @@ class SparseVAR(Accelerator):
     name: ClassVar[str] = "sparsevar"
     owns: ClassVar[frozenset[str]] = frozenset({"tokens", "gain"})
     online: ClassVar[bool] = True
+    signals: ClassVar[frozenset[Signal]] = frozenset()
     citation: ClassVar[str] = "SparseVAR, ICCV 2025; port in Lvar"
     source: ClassVar[str] = "Weepingchestnut/Lvar"
     claims: ClassVar[tuple[Claim, ...]] = (
@@ -189,12 +190,17 @@ class SparseVAR(Accelerator):
         source, late = self._scales(plan, at.schedule)
         if at.k != source:
             return plan
-        (share,) = signals.watched[self._order()]
+        share = self.reasons(plan, at, signals)[0].value
         keep = max(1, math.ceil(share * STEPS)) / STEPS
         if keep == 1:
             return plan
         tokens = Anchored(keep, self._order(), self.every, self.alike, at.k)
         return plan.replace(late, tokens=tokens, gain=tokens)
+
+    def reasons(self, plan: Plan, at: Scale, signals: Signals) -> tuple[Reason, ...]:
+        """The share of tokens that still change."""
+        numbers = signals.watched.get(self._order(), ())
+        return tuple(Reason("tokens that still change", share) for share in numbers)
 
     def _order(self) -> Moving:
         return Moving(self.layers, self.threshold)

@@ -38,13 +38,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stagevar.accelerators.base import Accelerator, Claim, Facts
+from stagevar.accelerators.base import Accelerator, Claim, Facts, Reason
 from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.grids.rows import token_map
 from stagevar.engine.plan.parts import PartRows, Sites
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.reads import Read
-from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.signals import Signal, Signals
 from stagevar.engine.plan.watch import AttentionEntropy, Numbers, Seen
 from stagevar.errors import OptionError
 
@@ -113,6 +113,7 @@ class ToProVAR(Accelerator):
     name: ClassVar[str] = "toprovar"
     owns: ClassVar[frozenset[str]] = frozenset({"parts"})
     online: ClassVar[bool] = True
+    signals: ClassVar[frozenset[Signal]] = frozenset()
     citation: ClassVar[str] = "ToProVAR, ICLR 2026, arXiv 2602.22948"
     source: ClassVar[str] = "the paper's text"
     claims: ClassVar[tuple[Claim, ...]] = (
@@ -142,7 +143,7 @@ class ToProVAR(Accelerator):
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
         maps = [watch for watch in signals.watched if isinstance(watch, EntropyMap)]
-        if not maps or sum(signals.watched[each][0] for each in maps) / len(maps) < self.tau:
+        if not maps or self.reasons(plan, at, signals)[0].value < self.tau:
             return plan
         scales = list(plan.scales)
         for k in plan.executed:
@@ -151,6 +152,11 @@ class ToProVAR(Accelerator):
                 watch = tuple(each for each in scales[k].watch if each not in maps)
                 scales[k] = replace(scales[k], parts=rules, watch=watch, remember=())
         return Plan(tuple(scales))
+
+    def reasons(self, plan: Plan, at: Scale, signals: Signals) -> tuple[Reason, ...]:
+        """The share of rows of narrow attention, a mean over groups of blocks."""
+        shares = [numbers[0] for watch, numbers in signals.watched.items() if isinstance(watch, EntropyMap)]
+        return (Reason("rows of narrow attention", sum(shares) / len(shares), self.tau),) if shares else ()
 
     def _rules(self, maps: Sequence[EntropyMap], signals: Signals, source: int, share: float) -> Iterator[PartRows]:
         """The rule of each group of blocks that prunes, at a scale of a relative side."""

@@ -14,7 +14,21 @@ from stagevar.errors import LONGEST_MESSAGE, Terminated, shortened
 from stagevar.failure import explain
 from stagevar.parallel.team import team
 
-COMMANDS = ("generate", "batch", "serve", "models", "accelerators", "bench", "study", "conform", "ui")
+COMMANDS = (
+    "generate",
+    "edit",
+    "why",
+    "batch",
+    "eval",
+    "serve",
+    "models",
+    "accelerators",
+    "bench",
+    "search",
+    "study",
+    "conform",
+    "ui",
+)
 """Files of commands, in the order of the help."""
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stagevar.cli.jobs import AddressOption, RayOption, Workers, WorkersOption, draw, settings_of
 from stagevar.cli.options import (
     AcceleratorOption,
     BatchOption,
@@ -43,9 +44,9 @@ def batch(
     form: Annotated[str, typer.Option("--format", help="files, webdataset or parquet.")] = "files",
     shard_size: Annotated[int, typer.Option(min=1, help="Pictures of a shard.")] = 1000,
     batch_size: BatchOption = 16,
-    ray: Annotated[bool, typer.Option("--ray", help="Draw by workers on Ray, on this machine or a cluster.")] = False,
-    ray_address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; implies --ray.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="On Ray; 0 takes one per GPU, or one per two CPUs.")] = 0,
+    ray: RayOption = False,
+    ray_address: AddressOption = None,
+    workers: WorkersOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -64,9 +65,6 @@ def batch(
     temperature, top_k and top_p. Rows that cannot be drawn go to job/bad.jsonl with the reason, and the exit code is 1.
     """
     from stagevar.cli import show
-    from stagevar.cli.progress import job as bar
-    from stagevar.jobs.cluster import Cluster
-    from stagevar.jobs.drawn import Drawer
     from stagevar.jobs.job import Job
     from stagevar.jobs.rows import Source
     from stagevar.jobs.store import FORMATS, Store
@@ -77,28 +75,16 @@ def batch(
         raise OptionError("give a file of rows, or --balanced N for a class model")
     if form not in FORMATS:
         raise OptionError(f"--format must be one of {', '.join(FORMATS)}, not {form}")
-    if workers and not (ray or ray_address is not None):
-        raise OptionError("--workers are those of Ray; give --ray too")
+    hands = Workers(ray, ray_address, workers)
     accelerator = str(parse(accelerator))
     source = None if rows is None else Source.read(rows)
     store = Store(read_place(output, folder=True), form, shard_size)
     place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
-    settings: dict[str, Any] = {"model": model, "revision": revision, "accelerator": accelerator, "seed": seed}
-    settings |= {"weights": weights and str(weights), "dtype": dtype, "quantize": quantize, "balanced": balanced}
+    settings = settings_of(place, accelerator, seed) | {"balanced": balanced}
     given, total = (source, source.count()) if source is not None else _classes(place, balanced or 0)
     place = place.checked([Request("any", accelerator=accelerator)])[1]
     job = Job(given, store, settings, batch_size)
-    with job.open() as ledger, bar(total, quiet=quiet) as told:
-        if ray or ray_address is not None:
-            place.fetch([])
-            load = place.settings | {"source": model, "accelerator": accelerator}
-            with Cluster(load, seed, batch_size, workers, ray_address or "") as cluster:
-                done = job.run(ledger, cluster, total, told)
-        else:
-            pipe = place.load()
-            pipe.accelerator = parse(accelerator)
-            drawer = Drawer(pipe, seed, batch_size)
-            done = job.run(ledger, lambda found: (each for window in found for each in drawer(window)), total, told)
+    done = draw(job, place, settings, hands, total, quiet=quiet)
     show.job(done, job, as_json=as_json, quiet=quiet)
     if done.bad:
         raise typer.Exit(1)

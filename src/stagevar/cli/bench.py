@@ -1,4 +1,4 @@
-"""`stagevar compare` and `score`: accelerators side by side, and a model against its suite."""
+"""`stagevar bench`, `compare` and `score`: accelerators side by side, and a model against its suite."""
 
 from __future__ import annotations
 
@@ -36,7 +36,100 @@ from stagevar.cli.options import (
     read_prompts,
     read_size,
 )
-from stagevar.errors import OptionError
+from stagevar.errors import OptionError, RequestError
+
+
+@app.command()
+def bench(
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Settings; every option but files and places is a key of it.")
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="As in `generate`; several are allowed.")
+    ] = None,
+    accelerators: Annotated[
+        list[str] | None, typer.Option("--accelerator", "-a", help="Such as 'drop_last(1)'; several are allowed.")
+    ] = None,
+    sizes: Annotated[list[str] | None, typer.Option("--size", metavar="WxH", help="Several are allowed.")] = None,
+    batches: Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Several are allowed.")] = None,
+    captions: Annotated[int | None, typer.Option(min=1, help="How many captions [60].")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Pictures of each caption [1].")] = None,
+    prompts: PromptsOption = None,
+    guidance: Annotated[float | None, typer.Option(help="Weight of the prompt.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first picture [0]; the others count up.")] = None,
+    lpips: Annotated[list[str] | None, typer.Option(metavar="FILE", help="LPIPS weights: one file or two.")] = None,
+    shown: Annotated[int | None, typer.Option(min=0, help="Captions whose pictures are in the report [3].")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16).")] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="REPORT", help="Folder or bench.json of an earlier run, to compare with.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report.")] = Path("bench"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure models x accelerators x sizes x batches, and write a report.
+
+    Every batch is drawn by all accelerators in turn and noted at once: a run that was stopped goes on where it was. All
+    combinations are checked before anything is drawn.
+    """
+    from dataclasses import replace
+
+    from stagevar.cli import show
+    from stagevar.cli.progress import counted
+    from stagevar.measure.bench.against import against as compared
+    from stagevar.measure.bench.bench import bench as measure
+    from stagevar.measure.bench.bench import read_report
+    from stagevar.measure.bench.matrix import Matrix
+    from stagevar.measure.bench.report import write
+    from stagevar.measure.likeness.perceptual import lpips as read_lpips
+    from stagevar.measure.study.plots import available
+    from stagevar.request import Request
+
+    available()
+    lists = {"models": models, "accelerators": accelerators, "sizes": sizes, "batches": batches, "lpips": lpips}
+    given: dict[str, Any] = {name: tuple(value) for name, value in lists.items() if value}
+    given |= {"captions": captions, "seeds": seeds, "guidance": guidance, "seed": seed, "shown": shown}
+    given |= {"prompts": None if prompts is None else str(prompts), "device": device, "dtype": dtype}
+    settings = {name: value for name, value in given.items() if value is not None}
+    matrix = replace(Matrix.read(config), **settings) if config else Matrix(**settings)
+    lines = read_prompts(Path(matrix.prompts), matrix.captions) if matrix.prompts else []
+    output, before = read_place(output, folder=True), None if against is None else read_report(against)
+    places = {name: Place(name, device=matrix.device, dtype=matrix.dtype) for name in matrix.models}
+    scorers = {"lpips": read_lpips([Path(file).expanduser() for file in matrix.lpips])} if matrix.lpips else {}
+    for name, place in places.items():
+        every = [sides(size) for size in matrix.sizes or ("",)]
+        texts = [*matrix.accelerators, "none"]
+        asked = [
+            Request("any", accelerator=text, guidance_scale=matrix.guidance, **own) for text in texts for own in every
+        ]
+        try:
+            place.checked(asked)
+        except RequestError as error:
+            raise type(error)(f"{name}: {error}") from error
+    with counted(quiet=quiet) as told:
+        report, pictures = measure(
+            matrix,
+            lambda name: places[name].ready([], prompts=lines),
+            output,
+            prompts=lines,
+            sides=sides,
+            scorers=scorers,
+            told=told,
+        )
+    files = write(output, report, pictures, compared(report, before) if before else "")
+    if as_json:
+        typer.echo(json.dumps(report))
+    elif not quiet:
+        for cell in report["cells"]:
+            show.comparison(cell)
+        for file in files:
+            typer.echo(file)
+
+
+def sides(size: str) -> dict[str, Any]:
+    """The fields of a request for a size; those of the model's own for an empty text."""
+    return read_size(size, None, None, None, strict=False) if size else {}
 
 
 @app.command()
@@ -70,8 +163,9 @@ def compare(
 ) -> None:
     """Run accelerators side by side on the same captions.
 
-    The plain run is always the first row; speed-up and closeness are relative to it. With --quantize the first row is
-    the plain run of the unrounded weights, so that `none` says what rounding costs.
+    The short form of `bench`: one model, size and batch. The plain run is always the first row; speed-up and closeness
+    are relative to it. With --quantize the first row is the plain run of the unrounded weights, so that `none` says
+    what rounding costs.
     """
     from dataclasses import replace
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stagevar.cli.drawn import (
+    CountOption,
+    NegativeOption,
+    PicturesOption,
+    SeedOption,
+    SmoothOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    TraceOption,
+)
 from stagevar.cli.options import (
     AcceleratorOption,
     AspectOption,
@@ -37,10 +47,9 @@ from stagevar.cli.options import (
     read_place,
     read_prompts,
     read_size,
+    read_whole_numbers,
 )
-from stagevar.errors import OptionError, PromptError
-from stagevar.failure import explain
-from stagevar.parallel.ranks import portions
+from stagevar.errors import PromptError
 from stagevar.parallel.team import team
 
 if TYPE_CHECKING:
@@ -54,23 +63,20 @@ def generate(
     prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, each in quotes.")] = None,
     file: PromptsOption = None,
     model: ModelOption = "scenes",
-    count: Annotated[int, typer.Option("-n", "--count", help="Pictures per prompt.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture.")] = None,
+    count: CountOption = 1,
+    seed: SeedOption = None,
     guidance: GuidanceOption = None,
-    negative: Annotated[str | None, typer.Option(help="What the pictures should not show.")] = None,
+    negative: NegativeOption = None,
+    unconditional: Annotated[bool, typer.Option("--unconditional", help="Draw without a prompt.")] = False,
     size: SizeOption = None,
     width: WidthOption = None,
     height: HeightOption = None,
     aspect_ratio: AspectOption = None,
     strict: StrictOption = False,
-    temperature: Annotated[
-        str | None, typer.Option(help="0 takes the likeliest code: a number, or one per scale.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest codes; 0 means all.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from this share of probability.")] = None,
-    smooth: Annotated[
-        bool | None, typer.Option(help="Mix codes instead of drawing one per token, where the model can.")
-    ] = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    smooth: SmoothOption = None,
     accelerator: AcceleratorOption = "none",
     batch_size: BatchOption = 16,
     weights: WeightsOption = None,
@@ -82,68 +88,37 @@ def generate(
     quantize: QuantizeOption = None,
     max_memory: MemoryOption = None,
     tensor_parallel: ParallelOption = 1,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the pictures, a file such as star.png, or - for stdout.")
-    ] = Path("out"),
-    trace: Annotated[Path | None, typer.Option(help="File for the record of all passes, as JSON lines.")] = None,
+    output: PicturesOption = Path("out"),
+    trace: TraceOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Draw pictures and save them as PNG files."""
     from stagevar.calling import expand
-    from stagevar.cli import show
-    from stagevar.cli.pictures import Target
-    from stagevar.cli.work import Work
-    from stagevar.drawing import read_prompts as read
+    from stagevar.cli.work import produce
 
     us = team()
     texts = us.told("prompts", lambda: [*(prompts or []), *read_prompts(file)])
-    if not texts:
+    if not texts and not unconditional:
         raise PromptError("there is no prompt; say what to draw, or give a file with --prompts")
     requests = expand(
-        texts,
+        texts or [""],
         negative_prompt=negative,
         num_images_per_prompt=count,
         **read_size(size, width, height, aspect_ratio, strict=strict),
         guidance_scale=read_numbers(guidance, "--guidance"),
         temperature=read_numbers(temperature, "--temperature"),
-        top_k=top_k,
-        top_p=top_p,
+        top_k=read_whole_numbers(top_k, "--top-k"),
+        top_p=read_numbers(top_p, "--top-p"),
         smooth=smooth,
+        unconditional=unconditional,
         accelerator=accelerator,
         seed=seed,
     )
-    seeds = us.told("seeds", lambda: [request.seed for request in requests])
-    requests = [replace(request, seed=own) for request, own in zip(requests, seeds, strict=True)]
-    _, replicas = us.ranks.replicas(tensor_parallel)
-    target = Target.read(output, len(requests))
-    record = None if trace is None else read_place(trace)
-    if target.kind == "stream" and as_json:
-        raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
     place = Place(
         model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory, tensor_parallel
     )
-    if us.ranks.world > 1:  # one process downloads; alone, ``ready`` checks and loads
-        us.told("files", lambda: place.fetch(requests))
-    pipe = place.ready(requests)
-    read_requests = read(pipe.model, requests, 16)
-    work = Work(
-        pipe=pipe,
-        requests=read_requests,
-        numbers=us.told("names", lambda: target.numbers(requests)),
-        batches=portions(len(requests), batch_size, replicas),
-        target=target,
-        trace_file=record,
-    )
-    if not us.leads:
-        work.draw(show.Done(), quiet=True)
-        return
-    with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
-        with us.failing(explain):
-            work.draw(done, quiet=quiet)
-        if not quiet:
-            show.size(pipe.model, requests[0], aside=as_json or target.kind == "stream")
-            show.fit(pipe, requests[0], min(batch_size, len(requests)), aside=as_json or target.kind == "stream")
+    produce(requests, place, output, trace, batch_size=batch_size, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -162,26 +137,16 @@ def again(
     Says whether it came out the same, pixel by pixel. In half precision rounding depends on the size of the batch, so
     the picture is drawn as often as there were pictures in its batch.
     """
-    from stagevar.calling import Drawing
     from stagevar.cli import show
     from stagevar.cli.pictures import Target
     from stagevar.cli.progress import pictures
-    from stagevar.record import read_record, records
-    from stagevar.request import Request
+    from stagevar.cli.repeat import repeated
+    from stagevar.record import records
 
-    image, record = read_record(picture)
-    if record.get("plan") is not None:
-        raise OptionError(f"{picture} was drawn with a plan of its own, which its record only describes")
-    fields = {name: record[name] for name in record.keys() & {"prompt", *Drawing.__annotations__}}
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    request = Request(**fields | lists)
+    image, record, request, place = repeated(picture, device, local_files_only=local_files_only)
     copies = 1 if record["dtype"] == "float32" else record.get("batch", 1)
-    origin, target = record["origin"], Target.read(output, 1)
-    weights = None if origin.get("weights") is None else Path(origin["weights"])
-    kept: dict[str, Any] = {"dtype": record["dtype"], "quantize": record.get("quantize")}
-    kept |= {"revision": origin.get("revision"), "local_files_only": local_files_only}
-    place = Place(origin["source"], weights, device, **kept)
-    pipe = place.ready([request], prompts=[request.prompt])
+    target = Target.read(output, 1)
+    pipe = place.ready([request], prompts=[request.prompt] * (not request.unconditional))
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
         with pictures(copies, quiet=quiet) as watched:
             *_, event = watched(pipe.events([request] * copies, batch_size=copies))

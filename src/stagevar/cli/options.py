@@ -131,6 +131,7 @@ class Place:
     quantize: str | None = None
     max_memory: str | None = None
     tensor_parallel: int = 1
+    encoder: bool = False
 
     def resolve(self) -> Source:
         """What the model's name means; no weights are fetched."""
@@ -189,7 +190,7 @@ class Place:
         read_quantize(self.quantize)
         limit, device = read_amount(self.max_memory), read_device(self.device)
         meant = self.resolve()
-        model = outline(meant)
+        model = outline(meant, encoder=self.encoder)
         if self.tensor_parallel > 1:
             from stagevar.loaded import check_alone
             from stagevar.parallel.tensor import check_split
@@ -248,6 +249,16 @@ def read_numbers(text: str | None, option: str) -> float | tuple[float, ...] | N
     except ValueError:
         raise OptionError(f"{option} takes a number, or one per scale with commas, not {quoted(text)}") from None
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def read_whole_numbers(text: str | None, option: str) -> int | tuple[int, ...] | None:
+    """As ``read_numbers``, for whole numbers."""
+    numbers = read_numbers(text, option)
+    several = numbers if isinstance(numbers, tuple) else () if numbers is None else (numbers,)
+    if not all(number.is_integer() for number in several):
+        raise OptionError(f"{option} takes whole numbers, not {quoted(text)}")
+    whole = tuple(map(int, several))
+    return whole if isinstance(numbers, tuple) else whole[0] if whole else None
 
 
 def read_size(

@@ -44,6 +44,23 @@ def counter(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], N
 
 
 @contextmanager
+def counted(*, quiet: bool) -> Iterator[Callable[[object, int, int], None]]:
+    """A bar over the pictures of one thing after another. Yields a function that takes what is at hand, how many
+    pictures it has, and how many of them are done."""
+    with _bar(quiet) as bar:
+        task = bar.add_task("pictures")
+        yield lambda what, of, done: bar.update(task, completed=done, total=of, description=str(what))
+
+
+@contextmanager
+def best_so_far(total: int, *, quiet: bool) -> Iterator[Callable[[str, int, float], None]]:
+    """A bar over the plans of a search. Yields a function that takes what is searched, how far it is, and the best."""
+    with _bar(quiet) as bar:
+        task = bar.add_task("plans", total=total)
+        yield lambda what, done, best: bar.update(task, completed=done, description=f"{what}, best {best:.4f}")
+
+
+@contextmanager
 def job(total: int, *, quiet: bool) -> Iterator[Callable[[JobProgress], None]]:
     """A bar over the rows of a job, with its rate. Yields a function that takes how far the job is."""
     with _bar(quiet) as bar:

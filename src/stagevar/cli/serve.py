@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stagevar.cli.jobs import AddressOption
 from stagevar.cli.options import (
     AcceleratorOption,
     BatchOption,
@@ -29,6 +31,7 @@ from stagevar.errors import MissingExtraError, MissingFileError, OptionError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from stagevar.accelerators.base import Accelerator
     from stagevar.pipeline import Pipeline
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,11 +54,22 @@ def serve(
     most_prompt: Annotated[int, typer.Option("--max-prompt", min=1, help="Characters of a prompt.")] = 4000,
     most_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Pixels of a picture.")] = 2**22,
     most_body: Annotated[int, typer.Option("--max-body", min=1024, help="Bytes of a request.")] = 2**18,
+    edits: Annotated[
+        bool, typer.Option("--edits", help="Load the encoders of tokenizers too, for pictures as input.")
+    ] = False,
+    most_upload: Annotated[int, typer.Option("--max-upload", min=1024, help="Bytes of a request with pictures.")] = 2
+    ** 24,
     api_keys: Annotated[
         Path | None, typer.Option(help=f"File with an API key per line; {KEYS} in the environment does it too.")
     ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     ui: Annotated[bool, typer.Option("--ui", help="Show the page of `stagevar ui` at /.")] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Serve with replicas on Ray, on this machine or a cluster.")
+    ] = False,
+    ray_address: AddressOption = None,
+    least: Annotated[int, typer.Option("--replicas", min=1, help="Replicas on Ray that there are always.")] = 1,
+    most: Annotated[int, typer.Option("--max-replicas", min=0, help="More of them while they are busy.")] = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     weights: WeightsOption = None,
@@ -65,7 +79,7 @@ def serve(
     quantize: QuantizeOption = None,
     max_memory: MemoryOption = None,
 ) -> None:
-    """Serve pictures in OpenAI's format at /v1/images/generations.
+    """Serve pictures in OpenAI's format at /v1/images/generations and /v1/images/edits.
 
     SIGTERM and an interrupt let it finish what it has accepted. The log goes to standard error, a JSON object a line.
     """
@@ -81,6 +95,11 @@ def serve(
     from stagevar.serve.limits import Limits
     from stagevar.serve.scheduler import Scheduler
 
+    remote = ray or ray_address is not None
+    if (least, most) != (1, 0) and not remote:
+        raise OptionError("--replicas are those of Ray; give --ray too")
+    if ui and remote:
+        raise OptionError("the page draws in the server's own process; give --ui or --ray, not both")
     names, keys, chosen = list(dict.fromkeys(models or ["scenes"])), read_keys(api_keys), parse(accelerator)
     if ui and keys:
         raise OptionError("the page asks for no API key; give --ui or API keys, not both")
@@ -88,23 +107,20 @@ def serve(
         raise OptionError(
             f"models are served under the last part of their names, which must differ: {', '.join(names)}"
         )
-    common = Place("", weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    common = Place("", weights, device, dtype, revision, local_files_only, offload, quantize, max_memory, encoder=edits)
     asked = [Request("any", accelerator=chosen)]
     places = [place.checked(asked)[1] for place in one_per_model(names, common)]
 
-    def load() -> Mapping[str, Pipeline]:
-        loaded = {Path(place.model).name: place.load() for place in places}
-        for pipe in loaded.values():
-            pipe.accelerator = chosen
-        return loaded
-
-    limits = Limits(body=most_body, prompt=most_prompt, pictures=most_pictures, pixels=most_pixels, deadline=deadline)
-    metrics = Metrics()
-    loaded = load() if ui else None
-    scheduler = Scheduler((lambda: loaded) if loaded else load, metrics, batch=batch_size, wait=wait / 1e3, queue=queue)
-    served = application(scheduler, metrics, limits=limits, keys=keys, log_prompts=log_prompts)
-    if loaded:
-        mount(served, loaded.values())
+    load = Loading(places, chosen)
+    limits = Limits(
+        body=most_body,
+        upload=most_upload,
+        prompt=most_prompt,
+        pictures=most_pictures,
+        pixels=most_pixels,
+        deadline=deadline,
+    )
+    drawing: dict[str, Any] = {"batch": batch_size, "wait": wait / 1e3, "queue": queue}
 
     def listening(port: int) -> None:
         write_log()
@@ -113,7 +129,35 @@ def serve(
         if host not in LOOPBACK and not keys:
             typer.echo("warning: anyone who reaches this address can draw; --api-keys asks for a key", err=True)
 
+    if remote:
+        from stagevar.serve.replicas import Served, serve_replicas
+
+        for place in places:
+            place.fetch([])
+        what = Served(load, **drawing, limits=limits, keys=keys, log_prompts=log_prompts)
+        where: dict[str, Any] = {"host": host, "port": port, "address": ray_address or ""}
+        serve_replicas(what, **where, least=least, most=max(least, most), listening=listening)
+        return
+    loaded, metrics = load() if ui else None, Metrics()
+    scheduler = Scheduler((lambda: loaded) if loaded else load, metrics, **drawing)
+    served = application(scheduler, metrics, limits=limits, keys=keys, log_prompts=log_prompts)
+    if loaded:
+        mount(served, loaded.values())
     run(served, scheduler, host=host, port=port, deadline=deadline, listening=listening)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Loads the models that are served, by the last part of each name, in this process or in a replica."""
+
+    places: Sequence[Place]
+    accelerator: Accelerator
+
+    def __call__(self) -> Mapping[str, Pipeline]:
+        loaded = {Path(place.model).name: place.load() for place in self.places}
+        for pipe in loaded.values():
+            pipe.accelerator = self.accelerator
+        return loaded
 
 
 def read_keys(path: Path | None) -> list[str]:

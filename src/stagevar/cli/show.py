@@ -109,14 +109,24 @@ def size(model: ScaleModel, request: Request, *, aside: bool = False) -> None:
     """
     from stagevar.sizes import another_size, native_size
 
-    if said := another_size(request, native_size(model, request)):
-        Console(stderr=aside).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    _note(another_size(request, native_size(model, request)), aside=aside)
+
+
+def fitted(pipe: Pipeline, request: Request, *, aside: bool = False) -> None:
+    """A line if the picture that a request begins with had another size; ``aside`` as in ``size``."""
+    found = pipe.prepare(request).fitted
+    _note(f"the picture of {found.said}" if found is not None and found.said else "", aside=aside)
 
 
 def fit(pipe: Pipeline, request: Request, batch: int, *, aside: bool = False) -> None:
     """A line on what a limit of memory led to; ``aside`` as in ``size``."""
     if pipe.max_memory is not None:
-        said = f"max memory: {pipe.fit(pipe.prepare(request), batch)}"
+        _note(f"max memory: {pipe.fit(pipe.prepare(request), batch)}", aside=aside)
+
+
+def _note(said: str, *, aside: bool) -> None:
+    """A line that breaks nowhere, if there is one."""
+    if said:
         Console(stderr=aside).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -176,18 +186,21 @@ def profile(found: StageProfile) -> None:
 def comparison(values: Mapping[str, Any]) -> None:
     """The tables of a comparison, speed and quality, and what their figures depend on."""
     from stagevar.measure.bench.table import COLUMNS, caption, cells
+    from stagevar.measure.bench.warn import warnings
 
     rows = [dict(zip(COLUMNS, cells(row, values["scales"]), strict=True)) for row in values["rows"]]
     for columns in (
-        ("network s", "total s", "speed-up (quartiles)", "scales run"),
+        ("network s", "total s", "speed-up (quartiles)", "by operations", "scales run"),
         ("oracle", "difference ± error", "relaxed", "SSIM", "PSNR"),
-        ("rows", "GFLOP", "bands"),
+        ("rows", "GFLOP", "peak MB", "cache MB", "self-Frechet", "bands"),
     ):
         table = new_table("~accelerator", *(f">{column}" for column in columns))
         for row in rows:
             table.add_row(row["accelerator"].strip("`"), *(row[column] for column in columns))
         print_table(table)
     line(caption(values))
+    for warning in warnings(values):
+        line(f"warning: {warning}")
 
 
 def diagnosis(found: Diagnosis) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -245,12 +245,14 @@ def _fit(
     quiet: bool,
 ) -> None:
     """Fit, write and say how the file is used."""
+    from dataclasses import replace
+
     from stagevar.measure.study.fitting import fit
 
     with counter("pictures", len(texts), quiet=quiet) as advance:
         found = fit(pipe, accelerator, texts, progress=advance, **options)
     found.save(output)
-    use = f"{accelerator.name}(fit={str(output)!r})"
+    use = str(replace(cast("Any", accelerator), fit=str(output)))
     typer.echo(json.dumps(found.to_dict() | {"use": use}) if as_json else use)
 
 

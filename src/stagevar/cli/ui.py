@@ -43,14 +43,17 @@ def ui(
     offload: OffloadOption = False,
     quantize: QuantizeOption = None,
     max_memory: MemoryOption = None,
+    edits: Annotated[
+        bool, typer.Option("--edits", help="Load the encoders of tokenizers too, for the tab that edits pictures.")
+    ] = False,
     host: Annotated[str, typer.Option(help="Address to listen at; the default is this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
 ) -> None:
-    """Open a page that compares an accelerator with the plain run.
+    """Open a page that compares an accelerator with the plain run, and edits pictures.
 
     The picture sharpens scale by scale; both runs have the same seed. The page asks nothing of other servers.
     """
-    place = Place("", weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
+    place = Place("", weights, device, dtype, revision, local_files_only, offload, quantize, max_memory, encoder=edits)
     places = one_per_model(models, place)
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "ui")

@@ -1,16 +1,23 @@
-"""Drawing the pictures of `stagevar generate`: by one process, or by several that deal out its batches."""
+"""Drawing the pictures of `stagevar generate` and `edit`: by one process, or by several that deal out the batches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stagevar.cli import show
+from stagevar.cli.options import Place, read_place
 from stagevar.cli.pictures import Target
 from stagevar.cli.progress import pictures
 from stagevar.cli.show import Done
+from stagevar.drawing import read_prompts
 from stagevar.engine.loop.trace import ScaleRecord, Trace
 from stagevar.engine.loop.trace import write as write_traces
+from stagevar.errors import OptionError
+from stagevar.failure import explain
+from stagevar.parallel.ranks import portions
 from stagevar.parallel.team import Team, team
 from stagevar.pipeline import Pipeline
 from stagevar.record import records
@@ -86,3 +93,55 @@ class Work:
 def _trace(fields: dict[str, Any]) -> Trace:
     """A trace from the plain data that another process has put."""
     return Trace(**fields | {"records": [ScaleRecord.of(each) for each in fields["records"]]})
+
+
+def produce(
+    requests: Sequence[Request],
+    place: Place,
+    output: Path,
+    trace: Path | None,
+    *,
+    batch_size: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw requests, save the pictures, and say what came of it. All is checked before anything is loaded.
+
+    Args:
+        requests: one per picture.
+        place: of the model.
+        output: where pictures go.
+        trace: file for the record of all passes.
+        batch_size: pictures drawn at once.
+        as_json, quiet: how results are told.
+    """
+    us = team()
+    seeds = us.told("seeds", lambda: [request.seed for request in requests])
+    requests = [replace(request, seed=own) for request, own in zip(requests, seeds, strict=True)]
+    _, replicas = us.ranks.replicas(place.tensor_parallel)
+    target = Target.read(output, len(requests))
+    record = None if trace is None else read_place(trace)
+    if target.kind == "stream" and as_json:
+        raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
+    if us.ranks.world > 1:  # one process downloads; alone, ``ready`` checks and loads
+        us.told("files", lambda: place.fetch(requests))
+    pipe = place.ready(requests)
+    work = Work(
+        pipe=pipe,
+        requests=read_prompts(pipe.model, requests, 16),
+        numbers=us.told("names", lambda: target.numbers(requests)),
+        batches=portions(len(requests), batch_size, replicas),
+        target=target,
+        trace_file=record,
+    )
+    if not us.leads:
+        work.draw(show.Done(), quiet=True)
+        return
+    aside = as_json or target.kind == "stream"
+    with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
+        with us.failing(explain):
+            work.draw(done, quiet=quiet)
+        if not quiet:
+            show.size(pipe.model, requests[0], aside=aside)
+            show.fitted(pipe, requests[0], aside=aside)
+            show.fit(pipe, requests[0], min(batch_size, len(requests)), aside=aside)

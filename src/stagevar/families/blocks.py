@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.engine.contract.block import BlockContext
-from stagevar.families.linear import Linear
+from stagevar.families.linear import Linear, Packed
 
 ROW_BY_ROW = 16
 """Tokens from which a modulated norm runs image by image on the CPU: one operation in place of two over all rows."""
@@ -125,7 +125,32 @@ def cosine_query(q_RHMD: Tensor, log_temperature_H: Tensor) -> Tensor:
     return F.normalize(q_RHMD.float(), dim=-1) * head_temperature(log_temperature_H)[:, None, None]
 
 
-class SelfAttention(nn.Module):
+class BiasedQueries(Packed):
+    """Base of self-attention whose queries and values have a bias and whose keys have none. Packed, it keeps the joined
+    bias and the lengths, which every call needs."""
+
+    q_bias: nn.Parameter
+    v_bias: nn.Parameter
+    log_temperature: nn.Parameter | None
+    _joined: tuple[Tensor, Tensor | None] | None = None
+
+    def joined(self) -> tuple[Tensor, Tensor | None]:
+        """Bias (3 * width,) of queries, keys and values, and ``query_key_lengths`` (2, H, 1) if there is a
+        temperature."""
+        if self._joined is not None:
+            return self._joined
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        return bias, None if self.log_temperature is None else query_key_lengths(self.log_temperature)
+
+    def pack(self) -> None:
+        if self._joined is None and not self.q_bias.requires_grad:
+            self._joined = self.joined()
+
+    def unpack(self) -> None:
+        self._joined = None
+
+
+class SelfAttention(BiasedQueries):
     """Self-attention with normalised queries and keys and a learned temperature per head. Queries and keys are rotated
     if the context has ``rope``.
 
@@ -157,8 +182,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
         h, gain = adapted(x, context, 0, self.eps, self.qkv.weight.dtype)
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        lengths = None if self.log_temperature is None else query_key_lengths(self.log_temperature)
+        bias, lengths = self.joined()
         q, k, v = queries_keys_values(self.qkv(h, bias), self.heads, lengths, context.rope)
         out = context.attend(q, k, v, scale=1.0 if self.log_temperature is not None else 0.25 * q.shape[-1] ** -0.5)
         increment: Tensor = self.proj(merge_heads(out))

@@ -157,6 +157,11 @@ def without_encoder(config: Any) -> bool:
     return getattr(getattr(config, "tokenizer", None), "encoder", True) in (False, None)
 
 
+def with_encoder(config: Any) -> Any:
+    """The config of a network of the VQ tokenizer, with its encoder."""
+    return replace(config, tokenizer=replace(config.tokenizer, encoder=True))
+
+
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 

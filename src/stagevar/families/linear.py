@@ -19,7 +19,27 @@ from stagevar.families.pages import page_out
 _LOCK = Lock()
 
 
-class Linear(nn.Linear):
+class Packed(nn.Module):
+    """A module that may make of its weights, once, what its calls need. What moves, casts or loads it undoes that."""
+
+    def pack(self) -> None:
+        """Make it, if the weights are not being trained."""
+        raise NotImplementedError
+
+    def unpack(self) -> None:
+        """Undo it."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.unpack()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self.unpack()
+        super()._load_from_state_dict(*args, **options)
+
+
+class Linear(Packed, nn.Linear):
     """A linear layer that ``pack`` may lay out; until then it is that of PyTorch.
 
     A packed layer holds its weight once, in the kernels' layout. ``weight`` then has the right shape, dtype and device,
@@ -58,19 +78,11 @@ class Linear(nn.Linear):
         if self._packed is not None:
             self.weight.data, self._packed = self._packed.to_dense(), None
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.unpack()
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         packed = self._packed
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if packed is not None:
             destination[prefix + "weight"] = packed.to_dense()
-
-    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        self.unpack()
-        super()._load_from_state_dict(*args, **options)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -96,16 +108,16 @@ def packable(weight: Tensor) -> bool:
 
 
 def pack(model: nn.Module) -> None:
-    """Lay out all linear layers of a model that can be."""
-    with _LOCK, torch.inference_mode(False):
+    """Pack all parts of a model that can be."""
+    with _LOCK, torch.inference_mode(False), torch.no_grad():
         for layer in model.modules():
-            if isinstance(layer, Linear):
+            if isinstance(layer, Packed):
                 layer.pack()
 
 
 def unpack(model: nn.Module) -> None:
-    """Give all linear layers of a model their weights back."""
+    """Give all parts of a model their weights back."""
     with _LOCK:
         for layer in model.modules():
-            if isinstance(layer, Linear):
+            if isinstance(layer, Packed):
                 layer.unpack()

@@ -98,6 +98,16 @@ class VQModel(ScaleModel):
     def empty_latent(self, n: int, schedule: Schedule) -> Tensor:
         return torch.zeros(n, self.tokenizer.config.channels, *schedule[-1], device=self.device)
 
+    def code_space(self, k: int) -> tuple[int, tuple[int, ...]]:
+        return self.tokenizer.config.codes, ()
+
+    @property
+    def encodes(self) -> bool:
+        return self.tokenizer.encoder is not None
+
+    def encode(self, pictures: Tensor, schedule: Schedule) -> list[Tensor]:
+        return self.tokenizer.encode(pictures, schedule)
+
     def add_codes(
         self,
         latent_nDHW: Tensor,

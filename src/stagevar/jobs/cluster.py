@@ -7,8 +7,6 @@ worker.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,17 +14,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from stagevar.errors import MissingExtraError, OptionError, StagevarError, first_line
+from stagevar.errors import StagevarError, first_line
 from stagevar.jobs.drawn import Drawer, Drawn
 from stagevar.jobs.rows import Bad, Numbered
+from stagevar.on_ray import connected, require_cluster, shares
 
 QUEUED = 2
-"""Windows per worker: one that it draws, and one that waits for it."""
+"""Parts per worker: one that it draws, and one that waits for it."""
 
 ATTEMPTS = 2
-"""Workers that a window may end before its rows count as bad."""
+"""Workers that a part may end before its rows count as bad."""
 
 ENDED = "two workers ended while they drew it or rows beside it"
+
+LOOK = 5.0
+"""Seconds without a picture after which it is looked whether the cluster is still there."""
 
 DEATHS = 5
 """Workers that may end one after the other before the job does."""
@@ -56,7 +58,7 @@ class Worker:
 
 
 @dataclass(slots=True)
-class _Window:
+class _Part:
     """Rows that some worker draws, and how many workers they have ended."""
 
     rows: Sequence[Numbered]
@@ -72,6 +74,7 @@ class Cluster:
         seed, batch_size: as in ``Drawer``.
         workers: how many; 0 takes one per GPU of the cluster, or without any one per two CPUs.
         address: of a running cluster; "" starts one on this machine.
+        kind: class of the workers.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -84,83 +87,68 @@ class Cluster:
     batch_size: int
     workers: int = 0
     address: str = ""
-    _ends: ExitStack = field(default_factory=ExitStack, repr=False)
+    kind: type[Worker] = Worker
+    _ray: Any = field(init=False, repr=False)
+    _actor: Any = field(init=False, repr=False)
+    _pool: list[Any] = field(init=False, repr=False)
+    _ends: ExitStack = field(init=False, repr=False)
 
     def __enter__(self) -> Cluster:
-        try:
-            import ray
-        except ImportError:
-            raise MissingExtraError("ray", "ray") from None
-        self._ray: Any = ray
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        try:
-            if self.address:
-                ray.init(address=self.address, **quiet)
-            else:
-                ray.init(address="local", include_dashboard=False, **quiet)
-        except Exception as error:
-            raise OptionError(
-                f"there is no Ray cluster at {self.address or 'this machine'}: {first_line(error)}"
-            ) from None
-        self._ends.callback(ray.shutdown)
-        try:
-            self._start()
-        except BaseException:
-            self._ends.close()
-            raise
+        with ExitStack() as ends:
+            self._ray = ends.enter_context(connected(self.address))
+            count, needs = shares(self._ray, self.workers)
+            self._actor = self._ray.remote(**needs)(self.kind)
+            self._pool = [self._new() for _ in range(count)]
+            try:
+                self._ray.get([worker.draw.remote([]) for worker in self._pool])
+            except self._ray.exceptions.RayError as error:
+                raise _ours(error) from None
+            self._ends = ends.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ends.close()
 
-    def _start(self) -> None:
-        has = self._ray.cluster_resources()
-        gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
-        count = self.workers or gpus or max(1, cpus // 2)
-        if count > (gpus or cpus):
-            raise OptionError(f"{count} workers need a device each; the cluster has {gpus} GPUs and {cpus} CPUs")
-        needs = {"num_gpus": 1} if gpus else {"num_cpus": cpus // count}
-        self._kind = self._ray.remote(**needs)(Worker)
-        self._pool = [self._new() for _ in range(count)]
-        try:
-            self._ray.get([worker.draw.remote([]) for worker in self._pool])
-        except self._ray.exceptions.RayError as error:
-            raise _ours(error) from None
-
     def _new(self) -> Any:
-        return self._kind.remote(self.load, self.seed, self.batch_size)
+        return self._actor.remote(self.load, self.seed, self.batch_size)
 
     def __call__(self, rows: Iterable[Sequence[Numbered]]) -> Iterator[list[Drawn] | Bad]:
-        """Draw windows of rows, in the order in which workers finish them."""
-        windows, again = iter(rows), deque[_Window]()
-        running: dict[Any, tuple[int, _Window]] = {}
+        """Draw windows of rows, in the order in which workers finish them.
+
+        Raises:
+            ServiceError: the cluster has gone.
+            StagevarError: a worker failed, or several ended one after the other.
+        """
+        windows, again = _parts(rows, self.batch_size), deque[_Part]()
+        running: dict[Any, tuple[int, _Part]] = {}
         free, deaths = deque(index for _ in range(QUEUED) for index in range(len(self._pool))), 0
         while True:
-            while free and (window := again.popleft() if again else _next(windows)):
+            while free and (part := again.popleft() if again else next(windows, None)):
                 index = free.popleft()
-                running[self._pool[index].draw.remote(window.rows)] = index, window
+                running[self._pool[index].draw.remote(part.rows)] = index, part
             if not running:
                 return
-            (reference,), _ = self._ray.wait(list(running), num_returns=1)
-            index, window = running.pop(reference)
+            ready, _ = self._ray.wait(list(running), num_returns=1, timeout=LOOK)
+            if not ready:
+                require_cluster(self._ray)
+                continue
+            reference = ready[0]
+            index, part = running.pop(reference)
             try:
                 found = self._ray.get(reference)
             except self._ray.exceptions.RayActorError as error:
                 deaths += 1
                 if deaths > DEATHS:
                     raise StagevarError(f"{deaths} workers ended one after the other: {first_line(error)}") from None
-                lost = [window, *(running.pop(each)[1] for each, at in list(running.items()) if at[0] == index)]
+                lost = [part, *(running.pop(each)[1] for each, at in list(running.items()) if at[0] == index)]
                 free.extend([index] * len(lost))
                 self._pool[index] = self._new()
-                window.ended += 1
-                if window.ended < ATTEMPTS:
+                part.ended += 1
+                if part.ended < ATTEMPTS:
                     again.extend(lost)
                 else:
                     again.extend(lost[1:])
-                    yield from (
-                        Bad(each.number, each.row.id, "two workers ended while they drew it") for each in window.rows
-                    )
+                    yield from (Bad(each.number, each.row.id, ENDED) for each in part.rows)
             except self._ray.exceptions.RayError as error:
                 raise _ours(error) from None
             else:
@@ -169,9 +157,12 @@ class Cluster:
                 yield from found
 
 
-def _next(windows: Iterator[Sequence[Numbered]]) -> _Window | None:
-    rows = next(windows, None)
-    return None if rows is None else _Window(rows)
+def _parts(windows: Iterable[Sequence[Numbered]], size: int) -> Iterator[_Part]:
+    """Rows as they are dealt out: as many as are drawn at once, those of one picture size together."""
+    for window in windows:
+        alike = sorted(window, key=lambda each: repr((each.row.height, each.row.width, each.row.aspect_ratio)))
+        for start in range(0, len(alike), size):
+            yield _Part(alike[start : start + size])
 
 
 def _ours(error: Exception) -> StagevarError:

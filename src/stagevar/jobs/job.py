@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -106,9 +107,10 @@ class Job:
             told: is given the progress after every batch.
 
         Raises:
-            OutputError: a picture cannot be written. What was finished before stays so.
+            OutputError: a picture cannot be written, or a shard of before is damaged. What was finished stays so.
             whatever ``draw`` raises.
         """
+        self._look(ledger)
         progress, began, under_way = Progress(total), time.perf_counter(), dict[str, bytes]()
         try:
             with self.bad_rows.open("w", encoding="utf-8") as bad:
@@ -168,8 +170,35 @@ class Job:
         """Write shards while at least so many pictures wait, or so many bytes."""
         while self.store.shards and ((waiting := ledger.waiting)[0] >= least or waiting[1] >= SHARD_BYTES):
             drawn = ledger.next_for_shard(self.store.shard_size)
-            self.store.write_shard(ledger.shard, drawn)
-            ledger.shelve(each.id for each in drawn)
+            self._require_free(ledger)
+            ledger.begin_shard()
+            path = self.store.write_shard(ledger.shard, drawn)
+            ledger.shelve((each.id for each in drawn), path.stat().st_size)
+
+    def _require_free(self, ledger: Ledger) -> None:
+        """Raise if another's file lies where the next shard goes.
+
+        Raises:
+            OutputError
+        """
+        path = self.store.shard(ledger.shard)
+        if self.store.shards and os.path.lexists(path) and not ledger.begun:
+            raise OutputError(f"{path} is there already, and not from this job; move it and run again")
+
+    def _look(self, ledger: Ledger) -> None:
+        """Have the rows of shards that were removed drawn again.
+
+        Raises:
+            OutputError: a shard has another size than when it was written, or the next one's place is taken.
+        """
+        for number, size in ledger.shards.items():
+            path = self.store.shard(number)
+            if not path.exists():
+                ledger.forget(number)
+            elif (found := path.stat().st_size) != size:
+                said = f"{path} is damaged: it has {found} bytes, and {size} were written"
+                raise OutputError(f"{said}; remove it, and its rows are drawn again")
+        self._require_free(ledger)
 
 
 def _refused(row: Row) -> str:

@@ -15,9 +15,9 @@ from stagevar.jobs.drawn import Drawn
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS job (settings TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS finished (id TEXT PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS finished (id TEXT PRIMARY KEY, digest BLOB NOT NULL, shard INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, id TEXT, png BLOB, record TEXT);
-CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, pictures INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 """
 
 AT_ONCE = 500
@@ -89,7 +89,8 @@ class Ledger:
     def finish(self, drawn: Sequence[Drawn], *, waiting: bool) -> None:
         """Note rows as finished; with ``waiting`` their pictures are kept here until ``shelve``."""
         with self._told(), self._transaction():
-            self._db.executemany("INSERT INTO finished VALUES (?, ?)", [(each.id, each.digest) for each in drawn])
+            noted = [(each.id, each.digest) for each in drawn]
+            self._db.executemany("INSERT INTO finished (id, digest) VALUES (?, ?)", noted)
             if waiting:
                 kept = [(each.id, each.png, json.dumps(each.record)) for each in drawn]
                 self._db.executemany("INSERT INTO waiting (id, png, record) VALUES (?, ?, ?)", kept)
@@ -105,7 +106,26 @@ class Ledger:
     def shard(self) -> int:
         """Number of the next shard."""
         with self._told():
-            return int(self._db.execute("SELECT COUNT(*) FROM shards").fetchone()[0])
+            found = self._db.execute("SELECT COALESCE(MAX(number) + 1, 0) FROM shards WHERE bytes > 0").fetchone()
+            return int(found[0])
+
+    @property
+    def begun(self) -> bool:
+        """Whether this job has begun to write the next shard."""
+        number = self.shard
+        with self._told():
+            return bool(self._db.execute("SELECT COUNT(*) FROM shards WHERE number = ?", (number,)).fetchone()[0])
+
+    def begin_shard(self) -> None:
+        """Note that the next shard is being written."""
+        with self._told(), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO shards VALUES (?, 0)", (self.shard,))
+
+    @property
+    def shards(self) -> dict[int, int]:
+        """The bytes of every shard on disk, by its number."""
+        with self._told():
+            return dict(self._db.execute("SELECT number, bytes FROM shards WHERE bytes > 0"))
 
     def next_for_shard(self, most: int) -> list[Drawn]:
         """The pictures that have waited longest."""
@@ -113,12 +133,19 @@ class Ledger:
             rows = self._db.execute("SELECT id, png, record FROM waiting ORDER BY place LIMIT ?", (most,))
             return [Drawn(name, b"", png, json.loads(record)) for name, png, record in rows]
 
-    def shelve(self, ids: Iterable[str]) -> None:
-        """Note that the next shard, which holds these rows, is on disk."""
+    def shelve(self, ids: Iterable[str], size: int) -> None:
+        """Note that the next shard, which holds these rows in so many bytes, is on disk."""
         with self._told(), self._transaction():
-            known = [(each,) for each in ids]
-            self._db.execute("INSERT INTO shards VALUES (?, ?)", (self.shard, len(known)))
-            self._db.executemany("DELETE FROM waiting WHERE id = ?", known)
+            number, known = self.shard, list(ids)
+            self._db.execute("INSERT OR REPLACE INTO shards VALUES (?, ?)", (number, size))
+            self._db.executemany("UPDATE finished SET shard = ? WHERE id = ?", [(number, each) for each in known])
+            self._db.executemany("DELETE FROM waiting WHERE id = ?", [(each,) for each in known])
+
+    def forget(self, shard: int) -> None:
+        """Note that a shard is no longer there, so that its rows are drawn again."""
+        with self._told(), self._transaction():
+            self._db.execute("DELETE FROM finished WHERE shard = ?", (shard,))
+            self._db.execute("DELETE FROM shards WHERE number = ?", (shard,))
 
     @contextmanager
     def _transaction(self) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,13 +44,12 @@ class Row:
     aspect_ratio: float | str | None = None
     guidance_scale: float | tuple[float, ...] | None = None
     temperature: float | tuple[float, ...] | None = None
-    top_k: int | None = None
-    top_p: float | None = None
+    top_k: int | tuple[int, ...] | None = None
+    top_p: float | tuple[float, ...] | None = None
 
     def digest(self) -> bytes:
         """16 bytes that are equal for rows that say the same."""
-        said = json.dumps([getattr(self, name) for name in SETTINGS])
-        return hashlib.sha256(said.encode()).digest()[:16]
+        return hashlib.sha256(repr(_settings(self)).encode(errors="surrogatepass")).digest()[:16]
 
     def request(self, job_seed: int) -> Request:
         """The row as a request.
@@ -65,6 +65,7 @@ class Row:
 
 
 SETTINGS = tuple(f.name for f in fields(Row))
+_settings = attrgetter(*SETTINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def read_row(number: int, columns: Any) -> Numbered | Bad:
     for column in columns:
         if column not in SETTINGS and (close := get_close_matches(str(column), SETTINGS, 1, 0.7)):
             return Bad(number, name, f"there is no setting {quoted(column)}; did you mean {close[0]}?")
-    values = {key: columns[key] for key in SETTINGS if columns.get(key) is not None}
+    values = {key: value for key, value in columns.items() if value is not None and key in SETTINGS}
     if "prompt" not in values:
         return Bad(number, name, "the row has no prompt")
     if type(values["prompt"]) is int:

@@ -74,14 +74,17 @@ class Store:
             with replacing(picture) as temporary:
                 temporary.write_bytes(each.png)
 
+    def shard(self, number: int) -> Path:
+        """The path of a shard."""
+        return self.folder / f"{number:05d}.{'tar' if self.format == 'webdataset' else 'parquet'}"
+
     def write_shard(self, number: int, drawn: Sequence[Drawn]) -> Path:
         """Write a shard, which appears whole or not at all.
 
         Raises:
             OutputError
         """
-        suffix = "tar" if self.format == "webdataset" else "parquet"
-        path = self.folder / f"{number:05d}.{suffix}"
+        path = self.shard(number)
         with replacing(path) as temporary:
             (_write_tar if self.format == "webdataset" else _write_parquet)(temporary, drawn)
         return path

@@ -56,6 +56,7 @@ def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
         shape, defaults = read_fields(family.config, config["config"]), read_fields(Defaults, config["defaults"])
         model = family.outline(shape, name, defaults, **held)
         _check_defaults(model)
+        model.folder = folder
     except KeyError as error:
         raise ForeignCheckpointError(f"{path} lacks {quoted(error.args[0])}; it does not describe a model") from None
     except (TypeError, AttributeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OptionError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.errors import ForeignCheckpointError, MissingFileError
-from stagevar.families.family import CONFIG, Family, Size, TextReader, without_encoder
+from stagevar.families.family import CONFIG, Family, Size, TextReader, with_encoder, without_encoder
 from stagevar.loading.expected import Expected
 from stagevar.loading.fill import fill
 from stagevar.loading.place import Placement
@@ -54,7 +54,7 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
     path = where.find(network_file, size)
     config, stated = _config(family, size, where)
     if place.encoder and without_encoder(config):
-        config = replace(config, tokenizer=replace(config.tokenizer, encoder=True))
+        config = with_encoder(config)
     encoder = load_encoder(family, size, where, place)
 
     state, told = read_state(path), where.folder is not None

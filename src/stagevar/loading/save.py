@@ -50,8 +50,8 @@ def save_model(model: ScaleModel, folder: Path, dtype: torch.dtype | None = None
     }
     if text:
         config["text"] = list(text)
-    parameters = {name: tensor.to(dtype or tensor.dtype) for name, tensor in model.named_parameters()}
-    state = {name: parameters.get(name, tensor) for name, tensor in model.state_dict().items()}
+    cast_too = {name for name, _ in model.named_parameters()}
+    state = {name: each.to(dtype) if dtype and name in cast_too else each for name, each in model.state_dict().items()}
     try:
         with renewing(folder, own_files(folder)) as fresh:
             if text and model.text_encoder is not None:

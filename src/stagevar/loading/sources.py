@@ -21,7 +21,7 @@ from stagevar.errors import (
     some,
 )
 from stagevar.families.catalogue import FAMILIES, bare, find, names, published
-from stagevar.families.family import CONFIG, Family
+from stagevar.families.family import CONFIG, Family, with_encoder, without_encoder
 from stagevar.loading.available import check
 from stagevar.loading.download import locate
 from stagevar.loading.folder import family_of, folder_skeleton, load_folder
@@ -148,11 +148,18 @@ def skeleton(source: str | Path) -> ScaleModel:
     return outline(resolve(source))
 
 
-def outline(meant: Source) -> ScaleModel:
-    """As ``skeleton``, from what ``resolve`` found."""
+def outline(meant: Source, *, encoder: bool = False) -> ScaleModel:
+    """As ``skeleton``, from what ``resolve`` found.
+
+    Args:
+        encoder: whether the tokenizer of a published model has its encoder.
+    """
     if meant.folder is not None and (meant.folder / CONFIG).exists():
         return folder_skeleton(meant.folder, meant.family)
-    return bare(meant.name)
+    model = bare(meant.name)
+    if not encoder or not without_encoder(model.config):
+        return model
+    return meant.family.outline(with_encoder(model.config), meant.name, model.defaults)
 
 
 def fetch(meant: Source, *, text: bool = True) -> None:

@@ -153,6 +153,8 @@ def _measured(
         text = ghost.encode_text([""] * batch)
         with ledger, torch.inference_mode():
             condition = ghost.condition(text)
+            if ghost.restores:
+                condition = ghost.seeing(condition, torch.empty(batch, 3, *ghost.picture_size(schedule)))
             conditioned = ledger.lap()
             steps = run(ghost, condition, schedule, [plan] * batch, list(range(batch)), noise=_noise, tap=look)
             latent, cache, held = None, 0, dict[str, int]()

@@ -18,13 +18,11 @@ from stagevar import __version__
 from stagevar.errors import ServiceError, StagevarError
 from stagevar.serve import answers, refusals, replies
 from stagevar.serve.door import Door
-from stagevar.serve.limits import Limits
+from stagevar.serve.forms import FORM, read_form
+from stagevar.serve.limits import EDITS, MODELS, PICTURES, Limits
 from stagevar.serve.metrics import Metrics
 from stagevar.serve.scheduler import Scheduler
-from stagevar.serve.wire import Asked, Body, read
-
-PICTURES, MODELS = "/v1/images/generations", "/v1/models"
-PATHS = PICTURES, MODELS, "/health", "/ready", "/metrics", "/openapi.json"
+from stagevar.serve.wire import Asked, Body, pipeline_of, read
 
 ERROR = {
     "type": "object",
@@ -66,7 +64,7 @@ def application(
         await asyncio.to_thread(thread.join)
 
     app = FastAPI(title="stagevar", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
-    app.add_middleware(Door, paths=PATHS, keys=keys, limits=limits, metrics=metrics)
+    app.add_middleware(Door, keys=keys, limits=limits, metrics=metrics)
     app.add_exception_handler(StagevarError, refusals.refused)
     app.add_exception_handler(RequestValidationError, refusals.misread)
     app.add_exception_handler(HTTPException, refusals.not_served)
@@ -78,17 +76,29 @@ def application(
         require_models(scheduler)
         asked = read(body, scheduler.pipelines, limits)
         note(request, asked, body.prompt if log_prompts else None)
-        if not asked.stream:
-            return JSONResponse(await answers.whole(request, scheduler, asked, limits))
-        events = answers.stream(request, scheduler, asked, limits)
-        first = await anext(events)
-        return StreamingResponse(answers.joined(first, events), media_type="text/event-stream")
+        return await answered(request, scheduler, asked, limits)
+
+    @app.post(EDITS, responses={200: PICTURE, **RESPONSES}, openapi_extra={"requestBody": FORM})
+    async def edit(request: Request) -> Response:
+        """Draw a picture anew, or the part of it that a mask shows."""
+        require_models(scheduler)
+        body, image, mask = await read_form(request)
+        asked = await asyncio.to_thread(read, body, scheduler.pipelines, limits, image, mask)
+        note(request, asked, body.prompt if log_prompts else None)
+        return await answered(request, scheduler, asked, limits)
 
     @app.get(MODELS, responses=RESPONSES)
     async def models() -> JSONResponse:
         """The models, with sizes and accelerators."""
         require_models(scheduler)
         return JSONResponse(replies.models(scheduler.pipelines, started, limits))
+
+    @app.get(MODELS + "/{name:path}", responses=RESPONSES)
+    async def one_model(name: str) -> JSONResponse:
+        """One of the models."""
+        require_models(scheduler)
+        pipe = pipeline_of(name, scheduler.pipelines)
+        return JSONResponse(replies.model(name, pipe, started, limits))
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -107,6 +117,19 @@ def application(
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app
+
+
+async def answered(request: Request, scheduler: Scheduler, asked: Asked, limits: Limits) -> Response:
+    """The pictures of a request, at once or as a stream.
+
+    Raises:
+        StagevarError: they cannot be drawn.
+    """
+    if not asked.stream:
+        return JSONResponse(await answers.whole(request, scheduler, asked, limits))
+    events = answers.stream(request, scheduler, asked, limits)
+    first = await anext(events)
+    return StreamingResponse(answers.joined(first, events), media_type="text/event-stream")
 
 
 def require_models(scheduler: Scheduler) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stagevar.errors import KeyRefusedError, SlowError, StagevarError, TooLargeError
 from stagevar.serve import replies
-from stagevar.serve.limits import Limits
+from stagevar.serve.limits import PATHS, Limits
 from stagevar.serve.metrics import Metrics
 
 OPEN = ("/health", "/ready")
@@ -31,15 +31,12 @@ class Door:
 
     Args:
         app: what is behind it.
-        paths: the application's own; others are counted together.
         keys: API keys, one of which a request must bear; none are asked for without.
         limits, metrics: of the server.
     """
 
-    def __init__(
-        self, app: ASGIApp, paths: Sequence[str], keys: Sequence[str], limits: Limits, metrics: Metrics
-    ) -> None:
-        self.app, self.paths, self.limits, self.metrics = app, frozenset(paths), limits, metrics
+    def __init__(self, app: ASGIApp, keys: Sequence[str], limits: Limits, metrics: Metrics) -> None:
+        self.app, self.limits, self.metrics = app, limits, metrics
         self.digests = [sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +62,7 @@ class Door:
             await refused(scope, receive, sent)
         finally:
             seconds = time.monotonic() - began
-            path = scope["path"] if scope["path"] in self.paths else "other"
+            path = scope["path"] if scope["path"] in PATHS else "other"
             self.metrics.answered(path, line["status"], seconds)
             log.info(json.dumps({**line, "milliseconds": round(seconds * 1e3, 1)}))
 
@@ -91,17 +88,17 @@ class Door:
         Raises:
             TooLargeError, SlowError
         """
-        if scope["path"] not in self.paths:
+        if scope["path"] not in PATHS:
             return receive
-        body, more = bytearray(), True
+        body, more, most = bytearray(), True, self.limits.bytes_of(scope["path"])
         try:
             async with asyncio.timeout(self.limits.arrival):
                 while more:
                     message = await receive()
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
-                    if len(body) > self.limits.body:
-                        raise TooLargeError(f"the body has more than {self.limits.body} bytes, which is the most here")
+                    if len(body) > most:
+                        raise TooLargeError(f"the body has more than {most} bytes, which is the most here")
         except TimeoutError:
             raise SlowError(f"the body did not arrive within {self.limits.arrival:g} s") from None
         first: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Scale
@@ -13,10 +16,15 @@ SECONDS = tuple(0.001 * 2**i for i in range(16))
 """Edges of the histograms of time: 1 ms to 33 s."""
 
 
-class Metrics:
-    """The numbers of one server, in a registry of their own."""
+class Metrics(Collector):
+    """The numbers of one server, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        replica: a label of every number, where several servers answer at one address.
+    """
+
+    def __init__(self, replica: str = "") -> None:
+        self._labels = {"replica": replica} if replica else {}
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "stagevar_requests", "HTTP requests by path and code.", ("path", "code"), registry=registry
@@ -73,6 +81,12 @@ class Metrics:
         self._rows.labels(model.name, "kept").inc(kept)
         self._rows.labels(model.name, "plain").inc(plain)
 
+    def collect(self) -> Iterator[Metric]:
+        """All numbers, labelled."""
+        for metric in self.registry.collect():
+            metric.samples = [each._replace(labels={**each.labels, **self._labels}) for each in metric.samples]
+            yield metric
+
     def text(self) -> bytes:
         """All numbers, as Prometheus reads them."""
-        return generate_latest(self.registry)
+        return generate_latest(self)

@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 
 from stagevar.errors import RequestError, StagevarError
 from stagevar.serve import replies
-from stagevar.serve.wire import unknown
+from stagevar.serve.limits import EDITS
+from stagevar.serve.wire import Body, EditBody, unknown
 
 
 async def refused(request: Request, error: Exception) -> JSONResponse:
@@ -24,7 +25,7 @@ async def misread(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     place, name = first["loc"], str(first["loc"][1]) if len(first["loc"]) > 1 else ""
     if first["type"] == "extra_forbidden":
-        found: StagevarError = unknown(name)
+        found: StagevarError = unknown(name, EditBody if request.url.path == EDITS else Body)
     elif place == ("body",) or first["type"] == "json_invalid":
         found, name = RequestError("the body must be a JSON object, sent as Content-Type: application/json"), ""
     else:

@@ -15,7 +15,7 @@ from stagevar.prepared import Prepared
 from stagevar.registry import known
 from stagevar.serve.limits import Limits
 from stagevar.serve.ticket import Finished, Partial
-from stagevar.serve.wire import Asked, Body
+from stagevar.serve.wire import Asked, EditBody
 
 Json = dict[str, Any]
 
@@ -44,8 +44,8 @@ def event(asked: Asked, update: Partial | Finished, text: str, number: int) -> b
     body |= {"image_index": update.picture, "seed": prepared.request.seed}
     if isinstance(update, Partial):
         more = {"partial_image_index": number, "scale": update.scale}
-        return sent("image_generation.partial_image", {**body, **more})
-    return sent("image_generation.completed", {**body, "usage": usage([prepared])})
+        return sent(f"{asked.event}.partial_image", {**body, **more})
+    return sent(f"{asked.event}.completed", {**body, "usage": usage([prepared])})
 
 
 def error_event(error: StagevarError) -> bytes:
@@ -72,14 +72,15 @@ def described(asked: Asked, prepared: Prepared) -> Json:
 
 
 def usage(prepared: Sequence[Prepared]) -> Json:
-    """Tokens: those of the prompts' texts, and those of all scales."""
+    """Tokens: those of the prompts' texts, of the pictures to begin with, and of all scales."""
     text = sum(len(each.request.encoded.states.features[0]) for each in prepared if each.request.encoded is not None)
     drawn = sum(h * w for each in prepared for h, w in each.schedule)
+    given = sum(h * w for each in prepared if each.fitted is not None for h, w in each.schedule)
     return {
-        "input_tokens": text,
-        "input_tokens_details": {"text_tokens": text, "image_tokens": 0},
+        "input_tokens": text + given,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": given},
         "output_tokens": drawn,
-        "total_tokens": text + drawn,
+        "total_tokens": text + given + drawn,
     }
 
 
@@ -111,7 +112,8 @@ def about(error: StagevarError) -> str | None:
     if not isinstance(error, OptionError):
         return None
     words = str(error).replace(":", " ").replace(",", " ").split()
-    return next((word for word in words if word in Body.model_fields), "accelerator" if ":" in str(error) else None)
+    names = {name: name for name in EditBody.model_fields} | {"mask": "mask", "image": "image", "picture": "image"}
+    return next((names[word] for word in words if word in names), "accelerator" if ":" in str(error) else None)
 
 
 def headers(error: StagevarError) -> dict[str, str]:

@@ -139,7 +139,7 @@ class Scheduler:
         pipe = self.pipelines[batch[0].ticket.model]
         for ticket in {picture.ticket: None for picture in batch}:
             request = ticket.prepared[0].request
-            if request.encoded is not None:
+            if request.encoded is not None or request.unconditional:
                 continue
             try:
                 prompt = pipe.encode(request.prompt)

@@ -50,13 +50,11 @@ def serve(
         OutputError: the port cannot be had.
         whatever ended the thread that draws, such as weights that cannot be loaded.
     """
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot listen on {host}, port {port}: {why}; choose another --port or --host") from None
+    listener = listen(host, port)
     config = uvicorn.Config(
         app,
+        loop="asyncio",
+        http="h11",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -67,6 +65,29 @@ def serve(
         Server(config, scheduler).run([listener])
     if scheduler.failure is not None:
         raise scheduler.failure
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        OutputError: the port cannot be had.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot listen on {host}, port {port}: {why}; choose another --port or --host") from None
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or for 0 a free one, once it is clear that another process can listen there.
+
+    Raises:
+        OutputError: as in ``listen``.
+    """
+    with listen(host, port) as listener:
+        return int(listener.getsockname()[1])
 
 
 def write_log() -> None:

@@ -14,7 +14,7 @@ from stagevar.calling import ELSEWHERE, expand
 from stagevar.engine.grids.grid import Schedule
 from stagevar.errors import OptionError, PromptError, SizeError, UnknownModelError, quoted, some
 from stagevar.pipeline import Pipeline
-from stagevar.prepared import Prepared
+from stagevar.prepared import Prepared, require_picture
 from stagevar.registry import parse_foreign
 from stagevar.serve.limits import Limits
 from stagevar.serve.pictures import Format
@@ -34,7 +34,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"example": {"prompt": "a red circle"}})
 
-    prompt: str = Field(description="What to draw.")
+    prompt: str = Field("", description="What to draw.")
     model: str | None = Field(None, description="A name that GET /v1/models lists; the first one if left out.")
     n: int | None = Field(None, ge=1, description="Pictures; they count up from the seed.")
     size: str | None = Field(None, description="auto, or WIDTHxHEIGHT: the nearest size that the model draws.")
@@ -57,9 +57,10 @@ class Body(BaseModel):
     guidance_scale: float | list[float] | None = Field(None, description="A number, or one per scale.")
     true_cfg_scale: float | list[float] | None = Field(None, description="The same as guidance_scale.")
     temperature: float | list[float] | None = Field(None, description="A number, or one per scale.")
-    top_k: int | None = None
-    top_p: float | None = None
+    top_k: int | list[int] | None = Field(None, description="A number, or one per scale.")
+    top_p: float | list[float] | None = Field(None, description="A number, or one per scale.")
     smooth: bool | None = None
+    unconditional: bool | None = Field(None, description="Draw without a prompt.")
     aspect_ratio: float | str | None = Field(None, description="Such as 1.5 or 3:2, in place of a size.")
     strict: bool | None = Field(None, description="Refuse a size that the model does not draw.")
     accelerator: str | None = Field(None, description="Such as stagevar(quality=0.3); sums with +.")
@@ -67,6 +68,25 @@ class Body(BaseModel):
         None,
         description="Scales whose pictures are shown, with stream, in place of partial_images; -2 is the last but one.",
     )
+
+
+class EditBody(Body):
+    """Fields of ``POST /v1/images/edits`` beside the files ``image`` and ``mask``; they come as text."""
+
+    model_config = ConfigDict(strict=False, json_schema_extra={"example": {"prompt": "a red circle"}})
+
+    input_fidelity: Literal["high", "low"] | None = Field(None, description="Without effect.")
+    strength: float | None = Field(None, description="Share of the scales that are drawn; 1 with a mask, else 0.5.")
+    soft_edge: float | None = Field(None, description="Pixels by which the mask grows at fine scales.")
+    expand: int | list[int] | None = Field(None, description="Pixels around it: one, or left, top, right, bottom.")
+    upscale: float | None = Field(None, description="Factor of the sides.")
+    fit: Literal["crop", "pad", "stretch"] | None = Field(
+        None, description="Where ratios differ; crop, or pad with expand, if left out."
+    )
+
+
+EDITING = ("strength", "soft_edge", "expand", "upscale", "fit")
+"""Fields of an edit's body that the call of the pipeline has too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +100,7 @@ class Asked:
         format: how pictures are written.
         quality: OpenAI's word for it.
         stream: whether the answer is a stream.
+        event: first part of the names of its events.
     """
 
     model: str
@@ -88,25 +109,48 @@ class Asked:
     format: Format
     quality: str
     stream: bool
+    event: str
 
 
-def unknown(name: str) -> OptionError:
-    """The error of a field that there is not, with the right one."""
+def unknown(name: str, body: type[Body]) -> OptionError:
+    """The error of a field that a body has not, with the right one."""
     instead = HERE.get(name) or ELSEWHERE.get(name, "")
-    instead = HERE.get(instead, instead) or "".join(get_close_matches(name, Body.model_fields, 1))
+    instead = HERE.get(instead, instead) or "".join(get_close_matches(name, body.model_fields, 1))
     return OptionError(f"there is no option {quoted(name)}{f'; use {instead}' if instead else ''}")
 
 
-def read(body: Body, pipelines: Mapping[str, Pipeline], limits: Limits) -> Asked:
+def pipeline_of(name: str, pipelines: Mapping[str, Pipeline]) -> Pipeline:
+    """The model of a name.
+
+    Raises:
+        UnknownModelError: it is not served.
+    """
+    if name not in pipelines:
+        raise UnknownModelError(f"model {quoted(name)} is not served here; there is {some(pipelines, 20)}")
+    return pipelines[name]
+
+
+def read(
+    body: Body,
+    pipelines: Mapping[str, Pipeline],
+    limits: Limits,
+    image: bytes | None = None,
+    mask: bytes | None = None,
+) -> Asked:
     """What a body asks for, checked as far as it can be without drawing.
+
+    Args:
+        body: of an edit, if there is an image.
+        pipelines: the models by name.
+        limits: of one request.
+        image, mask: files of an edit.
 
     Raises:
         UnknownModelError: a model that is not served.
         PromptError, SizeError, OptionError
     """
     model = body.model or next(iter(pipelines))
-    if model not in pipelines:
-        raise UnknownModelError(f"model {quoted(model)} is not served here; there is {some(pipelines, 20)}")
+    pipe = pipeline_of(model, pipelines)
     for text in (body.prompt, body.negative_prompt or ""):
         if len(text) > limits.prompt:
             raise PromptError(f"prompt of {len(text)} characters; at most {limits.prompt} are read here")
@@ -115,8 +159,9 @@ def read(body: Body, pipelines: Mapping[str, Pipeline], limits: Limits) -> Asked
         raise OptionError(f"n must be at most {limits.pictures} here, not {count}")
     if not body.stream and (body.partial_images or body.preview_scales):
         raise OptionError(f"{'partial_images' if body.partial_images else 'preview_scales'} needs stream")
-    pipe = pipelines[model]
     settings: dict[str, Any] = _sides(body.size, limits.pixels)
+    if image is not None:
+        settings |= {"image": image, "mask": mask, **{name: getattr(body, name) for name in EDITING}}
     requests = expand(
         body.prompt,
         num_images_per_prompt=count,
@@ -127,18 +172,21 @@ def read(body: Body, pipelines: Mapping[str, Pipeline], limits: Limits) -> Asked
         top_k=body.top_k,
         top_p=body.top_p,
         smooth=body.smooth,
+        unconditional=bool(body.unconditional),
         aspect_ratio=body.aspect_ratio,
         strict=bool(body.strict),
         accelerator=_accelerator(body),
         **settings,
     )
+    require_picture(pipe.model, requests[0])
     prepared = [pipe.prepare(request) for request in requests]
     height, width = prepared[0].size
     if height * width > limits.pixels:
         raise SizeError(f"size {width}x{height} has more than the {limits.pixels} pixels that are drawn here")
     previews = _previews(body, prepared[0].schedule)
     picture = Format.read(body.output_format, body.output_compression, body.response_format)
-    return Asked(model, prepared, previews, picture, _quality_word(body), bool(body.stream))
+    event = "image_generation" if image is None else "image_edit"
+    return Asked(model, prepared, previews, picture, _quality_word(body), bool(body.stream), event)
 
 
 def _guidance(body: Body) -> Any:

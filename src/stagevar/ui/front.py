@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL.Image import Image
 
-from stagevar.ui.comparison import Comparison
-from stagevar.ui.pictures import STRONGEST, data_url, difference, mean_share, shaded
+from stagevar.measure.why.comparison import Comparison
+from stagevar.measure.why.maps import STRONGEST, data_url, difference, mean_share, shaded
 
 DRAWING, DONE = 512, 4096
 """Longest side in pixels that is sent after every scale, and at the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stagevar.errors import OptionError
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known
 from stagevar.ui.asked import LONGEST_PROMPT, has_dial, shown
+from stagevar.ui.edits import DRAWS, tab
 from stagevar.ui.front import nothing
 from stagevar.ui.presses import Presses
 from stagevar.ui.report import progress
@@ -21,6 +23,8 @@ ABOUT = (
     "A picture is drawn as a sequence of grids, from 1x1 tokens to the full size. An **accelerator** does less work at "
     "some of them. Both pictures below have the same prompt and seed: what differs is its doing."
 )
+KEPT = 600
+"""Seconds for which pictures that a reader chooses lie in the temporary folder."""
 SAMPLES = 4
 """Prompts that the page suggests."""
 
@@ -32,59 +36,67 @@ def blocks(*pipelines: Pipeline) -> gr.Blocks:
         OptionError: two models have one name.
     """
     models = {pipeline.model.name: pipeline for pipeline in pipelines}
-    presses = Presses(models)
     if len(models) < len(pipelines):
         raise OptionError("two models of the page have one name; give each once")
-    first = pipelines[0].model
-    with gr.Blocks(title="stagevar", analytics_enabled=False) as page:
+    with gr.Blocks(title="stagevar", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(f"# stagevar\n{ABOUT}")
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
-                prompt = gr.Textbox(first.samples[0], label="Prompt", max_length=LONGEST_PROMPT, elem_id="prompt")
-                samples = gr.Dataset(**_samples(pipelines[0]), label="Try", components=[prompt], type="values")
-                with gr.Row():
-                    draw = gr.Button("Draw", variant="primary", min_width=130, elem_id="draw")
-                    stop = gr.Button("Stop", min_width=130, elem_id="stop")
-                accelerator = gr.Dropdown(
-                    sorted(known(), key=lambda name: name != "stagevar"),
-                    value="stagevar",
-                    label="Accelerator",
-                    info=_about("stagevar"),
-                    allow_custom_value=True,
-                    elem_id="accelerator",
-                )
-                quality = gr.Slider(0, 1, 0.5, step=0.05, label="Quality", info="0 is fastest, 1 the plain run")
-                with gr.Row():
-                    model = gr.Dropdown(list(models), value=first.name, label="Model", min_width=130, elem_id="model")
-                    size = gr.Dropdown(**_sizes(pipelines[0]), label="Size", min_width=130, elem_id="size")
-                with gr.Row():
-                    seed = gr.Textbox("1", label="Seed (empty: a fresh one)", min_width=130, elem_id="seed")
-                    dice = gr.Button("New seed", size="sm", scale=0, min_width=100, elem_id="new-seed")
-            with gr.Column(scale=4, min_width=300):
-                said = gr.HTML("<p>Press Draw, or Enter in the prompt.</p>", elem_id="verdict")
-                front = gr.HTML(nothing(), elem_id="front")
-        scales = gr.HTML(elem_id="scales")
-        words = gr.HTML(elem_id="plan")
-
-        fields = [model, prompt, size, seed, accelerator, quality]
-        outputs = [said, front, scales, words, seed]
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        pressed = [draw.click, prompt.submit, seed.submit]
-        gr.on(pressed, lambda: progress("Waiting for its turn"), None, [said], **quiet)
-        queued: dict[str, Any] = quiet | {"queue": True, "trigger_mode": "once", "concurrency_limit": 1}
-        gr.on(pressed, presses.draw, fields, outputs, **queued)
-        stop.click(presses.stop, **quiet)
-        dice.click(lambda: str(secrets.randbits(32)), None, [seed], **quiet)
-        samples.click(lambda sample: sample[0], [samples], [prompt], **quiet)
-        accelerator.change(_dial, [accelerator], [accelerator, quality], **quiet)
-        if len(models) > 1:
-            model.change(lambda name: _of(models[name]), [model], [size, samples, prompt], **quiet)
+        with gr.Tab("Compare", elem_id="compare"):
+            _compare(pipelines, models)
+        if reading := {name: pipeline for name, pipeline in models.items() if pipeline.model.encodes}:
+            with gr.Tab("Edit", elem_id="edit-tab"):
+                tab(reading)
     return page
 
 
+def _compare(pipelines: Sequence[Pipeline], models: Mapping[str, Pipeline]) -> None:
+    """The tab of a plain and an accelerated run."""
+    presses, first = Presses(models), pipelines[0].model
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            prompt = gr.Textbox(first.samples[0], label="Prompt", max_length=LONGEST_PROMPT, elem_id="prompt")
+            samples = gr.Dataset(**_samples(pipelines[0]), label="Try", components=[prompt], type="values")
+            with gr.Row():
+                draw = gr.Button("Draw", variant="primary", min_width=130, elem_id="draw")
+                stop = gr.Button("Stop", min_width=130, elem_id="stop")
+            accelerator = gr.Dropdown(
+                sorted(known(), key=lambda name: name != "stagevar"),
+                value="stagevar",
+                label="Accelerator",
+                info=_about("stagevar"),
+                allow_custom_value=True,
+                elem_id="accelerator",
+            )
+            quality = gr.Slider(0, 1, 0.5, step=0.05, label="Quality", info="0 is fastest, 1 the plain run")
+            with gr.Row():
+                model = gr.Dropdown(list(models), value=first.name, label="Model", min_width=130, elem_id="model")
+                size = gr.Dropdown(**_sizes(pipelines[0]), label="Size", min_width=130, elem_id="size")
+            with gr.Row():
+                seed = gr.Textbox("1", label="Seed (empty: a fresh one)", min_width=130, elem_id="seed")
+                dice = gr.Button("New seed", size="sm", scale=0, min_width=100, elem_id="new-seed")
+        with gr.Column(scale=4, min_width=300):
+            said = gr.HTML("<p>Press Draw, or Enter in the prompt.</p>", elem_id="verdict")
+            front = gr.HTML(nothing(), elem_id="front")
+    scales = gr.HTML(elem_id="scales")
+    words = gr.HTML(elem_id="plan")
+
+    fields = [model, prompt, size, seed, accelerator, quality]
+    outputs = [said, front, scales, words, seed]
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    pressed = [draw.click, prompt.submit, seed.submit]
+    gr.on(pressed, lambda: progress("Waiting for its turn"), None, [said], **quiet)
+    queued: dict[str, Any] = quiet | {"queue": True, **DRAWS}
+    gr.on(pressed, presses.draw, fields, outputs, **queued)
+    stop.click(presses.stop, **quiet)
+    dice.click(lambda: str(secrets.randbits(32)), None, [seed], **quiet)
+    samples.click(lambda sample: sample[0], [samples], [prompt], **quiet)
+    accelerator.change(_dial, [accelerator], [accelerator, quality], **quiet)
+    if len(models) > 1:
+        model.change(lambda name: _of(models[name]), [model], [size, samples, prompt], **quiet)
+
+
 def mount(app: FastAPI, *pipelines: Pipeline, path: str = "/") -> None:
-    """Put the page into an application. It asks nothing of other servers, takes no files, and has no programming
-    interface of its own."""
+    """Put the page into an application. It asks nothing of other servers, takes no files but pictures to edit, and has
+    no programming interface of its own."""
     gr.mount_gradio_app(
         app,
         blocks(*pipelines),
@@ -94,7 +106,7 @@ def mount(app: FastAPI, *pipelines: Pipeline, path: str = "/") -> None:
         app_kwargs={"openapi_url": None},
         footer_links=["settings"],
         run_history=False,
-        max_file_size=1,
+        max_file_size="16mb",
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,

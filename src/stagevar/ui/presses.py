@@ -10,9 +10,9 @@ import gradio as gr
 
 from stagevar.errors import UnknownModelError, quoted
 from stagevar.failure import explain
+from stagevar.measure.why.comparison import Comparison
 from stagevar.pipeline import Pipeline
 from stagevar.ui.asked import read
-from stagevar.ui.comparison import Comparison
 from stagevar.ui.front import done, drawing, nothing
 from stagevar.ui.report import failure, plan_in_words, progress, verdict
 from stagevar.ui.table import table

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-import torch
-from PIL.Image import Image
-from torch import Tensor
-
 from stagevar.engine.loop.trace import Trace
 from stagevar.measure.likeness.fidelity import ssim
+from stagevar.measure.why.comparison import Comparison
+from stagevar.measure.why.why import tensor
+from stagevar.measure.why.words import stretches
 from stagevar.ui.asked import shown
-from stagevar.ui.comparison import Comparison
-from stagevar.ui.words import stretches
 
 
 def progress(text: str) -> str:
@@ -30,7 +26,7 @@ def verdict(comparison: Comparison) -> str:
     """How much faster, how much less work, how alike; and what the figures hold for."""
     plain, own = comparison.plain.trace, comparison.accelerated.trace
     faster = plain.network_milliseconds / own.network_milliseconds
-    alike = float(ssim(_tensor(comparison.accelerated.previews[-1]), _tensor(comparison.plain.previews[-1])))
+    alike = float(ssim(tensor(comparison.accelerated.previews[-1]), tensor(comparison.plain.previews[-1])))
     machine, size = own.machine, comparison.pipeline.prepare(comparison.request).size
     rounded = f" with {machine['quantize']} weights" if machine["quantize"] else ""
     return (
@@ -62,8 +58,3 @@ def plan_in_words(comparison: Comparison) -> str:
         for stretch in stretches(own, plain, comparison.schedule)
     )
     return f'<div class="plan"><ul>{lines}</ul></div>'
-
-
-def _tensor(image: Image) -> Tensor:
-    """(1, 3, height, width) in [0, 1]."""
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255

@@ -8,9 +8,9 @@ from itertools import groupby
 from PIL.Image import Image
 
 from stagevar.engine.plan.plan import Stage
-from stagevar.ui.comparison import Comparison, Run
-from stagevar.ui.pictures import data_url, shaded
-from stagevar.ui.words import stages
+from stagevar.measure.why.comparison import Comparison, Run
+from stagevar.measure.why.maps import data_url, shaded
+from stagevar.measure.why.words import stages
 
 SIDE = 96
 """Longest side in pixels of the pictures of the table."""

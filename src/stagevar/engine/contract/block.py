@@ -15,7 +15,8 @@ from stagevar.engine.grids.sent import sent
 
 @dataclass(frozen=True)
 class Condition:
-    """All that depends on the prompt alone, computed once per image: R rows, the prompts' rows before the null rows.
+    """All that depends on the prompt, and on a picture to begin with, computed once per image: R rows, the prompts'
+    rows before the null rows.
 
     Attributes:
         start: (R, C) or (R, T, C) input of the first scale.
@@ -23,6 +24,7 @@ class Condition:
         modulation: per layer (R, 6, C) adaptive-norm vectors, or empty.
         text_kv: per layer the (R, H, T, D) keys and values of cross-attention, or empty.
         text_mask: (R, T) bool, True at real text, or None if all rows are full.
+        detail: (R, 1, h, w) where the picture that the image begins with has contrast, or None.
     """
 
     start: Tensor
@@ -30,6 +32,7 @@ class Condition:
     modulation: tuple[Tensor, ...] = ()
     text_kv: tuple[tuple[Tensor, Tensor], ...] = ()
     text_mask: Tensor | None = None
+    detail: Tensor | None = None
 
     @property
     def rows(self) -> int:

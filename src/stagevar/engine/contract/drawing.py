@@ -41,6 +41,8 @@ class Drawing:
         seeds: of each image.
         noise: source of the uniform numbers.
         index: (n, r) positions that the rows at hand belong to, None for all M tokens of the scale.
+        known: codes that are given, (n, r) or (n, r, d), -1 where one is drawn; None if all are. The loop puts them in
+            the place of what is drawn there.
     """
 
     at: Scale
@@ -49,6 +51,7 @@ class Drawing:
     seeds: Sequence[int]
     noise: Uniforms
     index: Tensor | None = None
+    known: Tensor | None = None
 
     @property
     def guidance(self) -> list[float]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,8 @@ from stagevar.engine.contract.block import Block, Condition
 from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Grid, Scale, Schedule
-from stagevar.engine.grids.rows import Branch
+from stagevar.engine.grids.latent import detail
+from stagevar.engine.grids.rows import Branch, expand_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class ScaleModel(nn.Module, ABC):
     """Whether ``add_codes`` takes weights over the codes too, so that sampling can be smoothed."""
     mixes_unlikely: bool = False
     """Whether smoothed sampling mixes all codes, or only those that top-k and top-p keep."""
+    restores: bool = False
+    """Whether it draws the picture that it is given anew, without its faults (``seeing``)."""
     samples: tuple[str, ...] = (
         "a photo of a red fox in fresh snow",
         "an old lighthouse at dusk, oil painting",
@@ -72,6 +76,8 @@ class ScaleModel(nn.Module, ABC):
     """The frozen dataclass that the network was built from."""
     quantized: str = ""
     """What the weights of the blocks' linear layers are rounded to, such as ``int8``; the loader sets it."""
+    folder: Path | None = None
+    """Where it lies, if in a folder of its own, perhaps beside numbers that were fitted to it; the loader sets it."""
     text_encoder: Callable[[Sequence[str]], Text] | None = None
     """Maps prompts to encoder states, if a separate network does that. Kept out of ``state_dict`` on purpose (not an
     ``nn.Module``); the loader sets it."""
@@ -128,6 +134,11 @@ class ScaleModel(nn.Module, ABC):
         """The condition of n images: 2n rows, prompts first. ``negative`` replaces the model's own null text; an
         empty feature entry in it keeps the null text for that image."""
 
+    def seeing(self, condition: Condition, pictures: Tensor) -> Condition:
+        """The condition of n images that begin with pictures (n, 3, height, width) in [0, 1]. Rules see where these
+        have contrast; a model that restores sees all of them."""
+        return replace(condition, detail=expand_rows(detail(pictures), condition.rows))
+
     def guidance_schedule(self, strength: float, schedule: Schedule) -> tuple[float, ...]:
         """The weight w per scale for a user's guidance strength (families differ: flat, or a ramp)."""
         return (strength,) * len(schedule)
@@ -175,6 +186,33 @@ class ScaleModel(nn.Module, ABC):
             Codes as ``add_codes`` takes them.
         """
         return None
+
+    def evidence(self, latent_nDHW: Tensor, condition: Condition, at: Scale) -> Tensor | None:
+        """What is known of the codes besides what the network says, added to its logits: (n, M, V); None if nothing is.
+
+        Args:
+            latent_nDHW: of n images before the scale.
+            condition: of their rows.
+        """
+        return None
+
+    @abstractmethod
+    def code_space(self, k: int) -> tuple[int, tuple[int, ...]]:
+        """How many values a code of scale k has, and the shape of a token's codes: ``(V, ())`` or ``(2, (d,))``."""
+
+    def no_codes(self, n: int, at: Scale) -> Tensor:
+        """Codes (n, M) or (n, M, d) of a scale that has none: -1."""
+        return torch.full((n, at.tokens, *self.code_space(at.k)[1]), -1, device=self.device)
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the model has what ``encode`` needs."""
+        return True
+
+    @abstractmethod
+    def encode(self, pictures: Tensor, schedule: Schedule) -> list[Tensor]:
+        """Codes of every scale, int64 (n, M) or (n, M, d), of pictures (n, 3, height, width) in [0, 1] of the size that
+        ``schedule`` draws. The tokenizer quantises what the scales before have left."""
 
     @abstractmethod
     def add_codes(

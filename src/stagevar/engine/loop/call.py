@@ -12,6 +12,7 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.grids.noise import Uniforms
 from stagevar.engine.plan.plan import Plan
+from stagevar.engine.plan.signals import Signal
 from stagevar.engine.plan.watch import Watch
 
 Tap = Callable[[str, int, Tensor], None]
@@ -74,7 +75,8 @@ class Call:
         schedule: grids of the scales.
         seeds: one per image.
         plans: one per image; an entry is replaced when an accelerator revises it.
-        revised: whether accelerators may revise plans, so that signals are measured after every scale.
+        revised: whether accelerators may revise plans.
+        signals: what is then measured after every pass, besides what plans watch.
         noise: source of the uniform numbers.
         tap: observer of intermediate tensors.
         wanted: asked of every image before every pass; one that is not leaves, and its rows are freed.
@@ -86,6 +88,7 @@ class Call:
     seeds: Sequence[int]
     plans: list[Plan]
     revised: bool
+    signals: frozenset[Signal]
     noise: Uniforms
     tap: Tap | None
     wanted: Callable[[int], bool]

@@ -33,6 +33,7 @@ class Cohort:
         latent: (n, D, H, W).
         change: (n, D, H, W), what the last scale that ran added to it.
         outputs: by scale, what a pass has yielded whose codes are not added yet.
+        codes: of the last scale, int64 (n, M) or (n, M, d), -1 at positions that have got none.
     """
 
     images: tuple[int, ...]
@@ -44,6 +45,7 @@ class Cohort:
     latent: Tensor
     change: Tensor
     outputs: dict[int, Output] = field(default_factory=dict)
+    codes: Tensor = field(init=False)
 
     @classmethod
     def start(cls, call: Call, condition: Condition) -> Cohort:
@@ -52,6 +54,12 @@ class Cohort:
         latent = call.model.empty_latent(len(images), call.schedule)
         cache = KVCache(call.model.depth, capacities(call, images[0]), stored_in(call.plans[0]))
         return cls(images, "both", condition, cache, KeyPlaces(call.model.depth), Memory(), latent, latent)
+
+    @property
+    def detail(self) -> Tensor | None:
+        """(n, 1, h, w) where the pictures that the images begin with have contrast, or None."""
+        found = self.condition.detail
+        return None if found is None else found[: len(self.images)]
 
     def split(self, call: Call, k: int) -> list[Cohort]:
         """Regroup those images that are still wanted by the shape of their plans at scale k and at those that share its

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.grid import Scale
-from stagevar.engine.grids.rows import gather
+from stagevar.engine.grids.rows import expand_rows, gather
 from stagevar.engine.grids.sent import per_image
 from stagevar.engine.loop.attend import CachedAttention
 from stagevar.engine.loop.call import Output, Scored
@@ -41,6 +41,10 @@ def _guided(work: Pass, found: Scored, cached: int) -> Output:
     """What a pass yields of one scale, of the logits of its branches."""
     n, both = len(work.cohort.images), work.plan.branch == "both"
     x, logits, index = found.hidden, found.logits, found.index
+    told = work.call.model.evidence(work.cohort.latent, work.cohort.condition, work.at)
+    if told is not None:
+        told = expand_rows(told, len(logits))
+        logits = logits + (told if index is None else gather(told, index))
     if work.guided == work.k and not work.last and (work.call.revised or Read("guidance", work.k) in work.written):
         work.cohort.memory.put("guidance", LAST, work.k, x[:n] - x[n:], work.at.grid)
     earlier, gain = _earlier(work, index), _gain(work)
@@ -50,7 +54,7 @@ def _guided(work: Pass, found: Scored, cached: int) -> Output:
     cond, flips = logits[:n], None
     if both and work.plan.guidance_layer is None:
         logits = _guide(logits, work.here)
-        flips = flipped(logits, cond) if work.call.revised else None
+        flips = flipped(logits, cond) if "flips" in work.call.signals else None
     elif both:
         logits = cond
     if Read("logits", work.k) in work.written:

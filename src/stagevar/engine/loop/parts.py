@@ -46,7 +46,7 @@ class Share:
     def _some(cls, stream: Stream, rule: PartRows, layer: int, role: Role) -> Self:
         work, x, rows, tokens = stream.work, stream.x, stream.rows, stream.tokens
         cohort = work.cohort
-        seen = PartContext((layer, role), cohort.latent, cohort.change, cohort.memory, work.before)
+        seen = PartContext((layer, role), cohort.latent, cohort.change, cohort.memory, work.before, cohort.detail)
         others = rule.others(tokens, rows, seen)
         index = rule.choose(tokens, rows, seen) + rows.ahead
         if rows.ahead:

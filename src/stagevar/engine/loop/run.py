@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from stagevar.engine.contract.block import Condition
-from stagevar.engine.contract.drawing import Drawing
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.computing import computing
 from stagevar.engine.grids.grid import Scale, Schedule, scales
@@ -23,13 +22,14 @@ from stagevar.engine.loop.call import Call, Output, Tap
 from stagevar.engine.loop.cohort import Cohort
 from stagevar.engine.loop.forward import forward
 from stagevar.engine.loop.graphs import Graphs
+from stagevar.engine.loop.known import Codes, Known, filled
 from stagevar.engine.loop.sample import sample
 from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.trace import ScaleRecord
 from stagevar.engine.loop.watching import numbers
 from stagevar.engine.plan.parts import rule_at
 from stagevar.engine.plan.plan import Plan
-from stagevar.engine.plan.signals import Signals, readings, told
+from stagevar.engine.plan.signals import SIGNALS, Signal, Signals, readings, told
 from stagevar.engine.plan.watch import AttentionEntropy
 from stagevar.errors import Cancelled, NumericError, OptionError
 
@@ -46,6 +46,7 @@ class Step:
         scale: index of the scale.
         images: those of the call that are still drawn, in request order.
         latent: (n, D, H, W) of these.
+        codes: int64 (n, M) or (n, M, d) of these, -1 at positions that have got none.
         records: what ran.
         plans: of all images of the call, as they stand.
     """
@@ -53,6 +54,7 @@ class Step:
     scale: int
     images: tuple[int, ...]
     latent: Tensor
+    codes: Tensor
     records: tuple[ScaleRecord, ...]
     plans: tuple[Plan, ...]
 
@@ -65,6 +67,7 @@ def run(
     seeds: Sequence[int],
     *,
     revise: Revise | None = None,
+    signals: frozenset[Signal] = SIGNALS,
     forced: Mapping[int, Tensor] | None = None,
     noise: Uniforms = uniforms,
     tap: Tap | None = None,
@@ -80,8 +83,10 @@ def run(
         schedule: grids of the scales.
         plans: one per image; images may differ in any field.
         seeds: one per image; the same seed gives the same noise in every plan and batch.
-        revise: asked for an image's plan after every pass; signals are measured only if it is given.
-        forced: codes (n, M) or (n, M, d) per scale to take instead of drawn ones.
+        revise: asked for an image's plan after every pass.
+        signals: what it is told of the image, besides what its plan watches; nothing else is measured.
+        forced: codes (n, M) or (n, M, d) per scale to take instead of drawn ones; those that are -1 are drawn. They
+            count wherever rows did not run too, even at a skipped scale.
         noise: source of the random numbers; images of equal seeds get equal ones.
         tap: observer of intermediate tensors (rows of the cohort at hand).
         cancelled: asked before each scale.
@@ -97,8 +102,8 @@ def run(
         NumericError: NaN or infinity in the logits.
         Cancelled: ``cancelled`` returned True.
     """
-    n, revised, wanted = len(plans), revise is not None, wanted or (lambda image: True)
-    call = Call(model, schedule, seeds, list(plans), revised, noise, tap, wanted, lambda work: None)
+    n, wanted, asked = len(plans), wanted or (lambda image: True), frozenset[Signal]() if revise is None else signals
+    call = Call(model, schedule, seeds, list(plans), revise is not None, asked, noise, tap, wanted, lambda work: None)
     for plan in plans:
         check(plan, model, schedule)
     if condition.rows != 2 * n or len(seeds) != n:
@@ -127,7 +132,8 @@ def _scales(
         with computing(), fastest_attention(call.model):
             cohorts = [part for cohort in cohorts for part in cohort.split(call, at.k)]
             for cohort in cohorts:
-                known = forced[at.k][list(cohort.images)] if at.k in forced else None
+                given = forced[at.k][list(cohort.images)] if at.k in forced else None
+                known = None if given is None else Known.of(given, cohort.latent.device)
                 record, signals = _advance(Pass(call, cohort, at.k), known)
                 if revise is not None:
                     for image, signal in zip(cohort.images, signals, strict=False):
@@ -137,8 +143,8 @@ def _scales(
                 ended = time.perf_counter()
                 records.append(replace(record, milliseconds=(ended - began) * 1e3))
                 began = ended
-            images, latent = _gather(call, cohorts)
-        yield Step(at.k, images, latent, tuple(records), tuple(call.plans))
+            images, latent, codes = _gather(call, cohorts, at)
+        yield Step(at.k, images, latent, codes, tuple(records), tuple(call.plans))
 
 
 def check(plan: Plan, model: ScaleModel, schedule: Schedule) -> None:
@@ -175,7 +181,7 @@ def _revised(plan: Plan, call: Call, image: int, k: int) -> Plan:
     return plan
 
 
-def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signals]]:
+def _advance(work: Pass, known: Known | None) -> tuple[ScaleRecord, list[Signals]]:
     """Run one scale for one cohort and add its codes to the latent; the record's time is for the caller to fill in."""
     model, cohort = work.call.model, work.cohort
     cached, processed, signals = cohort.cache.mean_length, 0, list[Signals]()
@@ -186,22 +192,12 @@ def _advance(work: Pass, known: Tensor | None) -> tuple[ScaleRecord, list[Signal
         output = cohort.outputs.pop(work.k)
         work.show("logits", output.logits)
         cached, processed = output.cached, output.processed
-        drawing = work.drawing(output.index)
-        codes = _drawn(model, output, drawing) if known is None else _at(known, output.index)
-        work.show("codes", codes)
-        index, gain = output.index, output.gain
-        own = gain if gain is None or index is None else gain.gather(1, index)
-        latent = model.add_codes(cohort.latent, codes, work.call.schedule, work.k, index, own)
-        residual = model.residual(output.hidden, codes, drawing)
-        if residual is not None:
-            if gain is not None:
-                shape = (residual.shape[-2], residual.shape[-1])
-                residual = residual * resize(token_map(gain[..., None], work.at.grid), shape, "bilinear")
-            work.show("residual", residual)
-            latent = latent + residual
+        latent = _added(work, output, known)
         cohort.latent, cohort.change = latent, latent - cohort.latent
         work.show("latent", cohort.latent)
         signals = _read(work, output)
+    else:
+        _kept(work, known)
     record = ScaleRecord(
         scale=work.k,
         grid=work.at.grid,
@@ -222,7 +218,7 @@ def _read(work: Pass, output: Output) -> list[Signals]:
     cohort, read = work.cohort, [torch.isfinite(output.logits.sum()).float()[None]]
     watched = list(numbers(work.call.model, work.at, work.plan.watch, output.maps, cohort.latent, cohort.change))
     if work.call.revised and work.whole.ends_pass(work.k):
-        usual = readings(output.logits, output.flips, cohort.change, cohort.latent)
+        usual = readings(work.call.signals, output.logits, output.flips, cohort.change, cohort.latent)
         read += torch.cat([usual, *watched], 1)
     found = torch.cat(read).cpu().split([len(each) for each in read])
     (sound,), *signals = (each.tolist() for each in found)
@@ -231,23 +227,54 @@ def _read(work: Pass, output: Output) -> list[Signals]:
     return told(signals, work.plan.watch)
 
 
-def _drawn(model: ScaleModel, output: Output, drawing: Drawing) -> Tensor:
-    """Codes by the model's own procedure if it has one at this scale, else by ``sample``."""
-    codes = model.draw(output.hidden, output.logits, drawing)
-    return sample(output.logits, drawing) if codes is None else codes
+def _added(work: Pass, output: Output, known: Known | None) -> Tensor:
+    """The latent with the codes of a scale: given ones, and drawn ones by the model's own procedure if it has one at
+    this scale, else by ``sample``. A continuous residual belongs to drawn codes alone."""
+    model, cohort, index = work.call.model, work.cohort, output.index
+    given = None if known is None else known.at(index)
+    drawing = work.drawing(index, given)
+    if known is not None and known.whole:
+        values = known.at(index)
+    else:
+        drawn = model.draw(output.hidden, output.logits, drawing)
+        values = sample(output.logits, drawing) if drawn is None else drawn
+        values = values if given is None else filled(values, given)
+    work.show("codes", values)
+    gain = output.gain
+    codes = Codes(values, index, gain if gain is None or index is None else gain.gather(1, index))
+    codes = codes if known is None else known.completed(codes)
+    cohort.codes = codes.spread(work.at.tokens)
+    latent = model.add_codes(cohort.latent, codes.values, work.call.schedule, work.k, codes.index, codes.gain)
+    residual = None if known is not None and known.whole else model.residual(output.hidden, values, drawing)
+    if residual is None:
+        return latent
+    weight = gain if known is None else (~known.fixed).float() * (1.0 if gain is None else gain)
+    if weight is not None:
+        shape = (residual.shape[-2], residual.shape[-1])
+        residual = residual * resize(token_map(weight[..., None], work.at.grid), shape, "bilinear")
+    work.show("residual", residual)
+    return latent + residual
 
 
-def _at(codes: Tensor, index: Tensor | None) -> Tensor:
-    """Codes of all positions, reduced to those of the rows that ran."""
-    return codes if index is None else torch.stack([each[at] for each, at in zip(codes, index, strict=True)])
+def _kept(work: Pass, known: Known | None) -> None:
+    """A scale that does not run: the given codes are added all the same."""
+    model, cohort = work.call.model, work.cohort
+    if known is None:
+        cohort.codes = model.no_codes(len(cohort.images), work.at)
+        return
+    codes = known.alone
+    cohort.codes = codes.spread(work.at.tokens)
+    cohort.latent = model.add_codes(cohort.latent, codes.values, work.call.schedule, work.k, None, codes.gain)
 
 
-def _gather(call: Call, cohorts: Sequence[Cohort]) -> tuple[tuple[int, ...], Tensor]:
-    """The images of all cohorts in request order, and their latents."""
+def _gather(call: Call, cohorts: Sequence[Cohort], at: Scale) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """The images of all cohorts in request order, their latents and their codes."""
     if len(cohorts) == 1:
-        return cohorts[0].images, cohorts[0].latent
-    latents = {image: latent for cohort in cohorts for image, latent in zip(cohort.images, cohort.latent, strict=True)}
-    images = tuple(sorted(latents))
+        return cohorts[0].images, cohorts[0].latent, cohorts[0].codes
+    found = {image: (cohort, row) for cohort in cohorts for row, image in enumerate(cohort.images)}
+    images = tuple(sorted(found))
     if not images:
-        return (), call.model.empty_latent(0, call.schedule)
-    return images, torch.stack([latents[image] for image in images])
+        return (), call.model.empty_latent(0, call.schedule), call.model.no_codes(0, at)
+    placed = [found[image] for image in images]
+    latents = torch.stack([cohort.latent[row] for cohort, row in placed])
+    return images, latents, torch.stack([cohort.codes[row] for cohort, row in placed])

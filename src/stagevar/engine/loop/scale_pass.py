@@ -112,16 +112,17 @@ class Pass:
             change=cohort.change,
             memory=cohort.memory,
             source=source,
+            detail=cohort.detail,
         )
 
     def look(self, layer: int, queries: Places, keys: Places) -> Look:
         """What a pattern or an eviction may see of a layer."""
         return Look(self.at, layer, self.call.model.depth, self.sequence, queries, keys, self.cohort.memory)
 
-    def drawing(self, index: Tensor | None) -> Drawing:
-        """How codes are drawn from rows at the given positions."""
+    def drawing(self, index: Tensor | None, known: Tensor | None) -> Drawing:
+        """How codes are drawn from rows at the given positions, some of which may be known."""
         seeds = [self.call.seeds[image] for image in self.cohort.images]
-        return Drawing(self.at, self.cohort.condition, self.here, seeds, self.call.noise, index)
+        return Drawing(self.at, self.cohort.condition, self.here, seeds, self.call.noise, index, known)
 
     @cached_property
     def watching(self) -> Watching:

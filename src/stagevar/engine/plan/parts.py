@@ -13,8 +13,9 @@ from torch import Tensor
 from stagevar.engine.grids.grid import Grid
 from stagevar.engine.grids.latent import Mode
 from stagevar.engine.grids.rows import Role, gather
+from stagevar.engine.plan.channels import Channels
 from stagevar.engine.plan.memory import MapKind, Memory
-from stagevar.engine.plan.select import Score, highest, row_scores
+from stagevar.engine.plan.select import ALIGNED, Score, highest, row_scores
 from stagevar.engine.plan.watch import Watch
 from stagevar.errors import OptionError
 
@@ -74,6 +75,7 @@ class PartContext:
         latent, change: as in ``TokenContext``.
         memory: maps of earlier scales.
         before: the scale that ran before.
+        detail: as in ``TokenContext``.
     """
 
     site: tuple[int, Role]
@@ -81,6 +83,7 @@ class PartContext:
     change: Tensor
     memory: Memory
     before: int
+    detail: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class PartRows:
         fill: the others get the same part's increment at ``source`` (``part``) or none (``zero``).
         source, score_source: index of an earlier scale; None means the one that ran before.
         mode: how the increment is resampled.
+        channels: what brings the increment nearer to this scale's own, per block; None leaves it.
     """
 
     prune: float = 1.0
@@ -104,6 +108,7 @@ class PartRows:
     source: int | None = None
     score_source: int | None = None
     mode: Mode = "bilinear"
+    channels: Channels | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.prune <= 1:
@@ -130,7 +135,7 @@ class PartRows:
     @property
     def aligned(self) -> bool:
         """Whether both branches process the same positions."""
-        return isinstance(self.score, Watch) or self.score in ("contrast", "change")
+        return isinstance(self.score, Watch) or self.score in ALIGNED
 
     def count(self, rows: int) -> int:
         """How many of the rows a part processes."""
@@ -146,7 +151,7 @@ class PartRows:
             watched = context.memory.get("watched", self.score, source, rows.grid, self.mode)[..., 0]
             scores = self.score.scores(watched).repeat(len(x_RrC) // len(watched), 1)
         else:
-            scores = row_scores(self.score, x_RrC, rows.grid, context.latent, context.change)
+            scores = row_scores(self.score, x_RrC, rows.grid, context.latent, context.change, context.detail)
         if rows.index is not None and self.aligned:
             scores = scores.gather(1, rows.index)
         return highest(scores, count)
@@ -157,7 +162,8 @@ class PartRows:
             return torch.zeros_like(x_RrC)
         source = context.before if self.source is None else self.source
         earlier = context.memory.get("part", context.site, source, rows.grid, self.mode)
-        return earlier if rows.index is None else gather(earlier, rows.index)
+        others = earlier if rows.index is None else gather(earlier, rows.index)
+        return others if self.channels is None else self.channels(others, context.site[0])
 
 
 def rule_at(rules: tuple[PartRows, ...], layer: int, role: Role, depth: int) -> PartRows | None:

@@ -17,7 +17,10 @@ from stagevar.engine.plan.memory import MapKind
 from stagevar.engine.plan.tokens import Reduced, Scope, TokenContext
 from stagevar.errors import OptionError
 
-Score = Literal["contrast", "change", "norm", "distance"]
+Score = Literal["contrast", "change", "norm", "distance", "picture"]
+
+ALIGNED: tuple[Score, ...] = ("contrast", "change", "picture")
+"""Scores that are the same for both branches."""
 
 TIE, FLOOR = 2.0**-18, 1e-6
 """A score is rounded by this share of itself, and of the share ``FLOOR`` of the row's highest score."""
@@ -38,7 +41,9 @@ class Select:
         keep: share of the rows, in (0, 1].
         score: ``contrast``: energy of the latent's differences to the neighbouring positions; ``change``: energy of
             the last codes' update at the token; ``norm``: squared norm of the row; ``distance``: squared distance from
-            the mean row (FastVAR). The first two are the same for both branches.
+            the mean row (FastVAR); ``picture``: contrast of the picture that the image begins with, which is known in
+            advance, or of the latent where there is none or it is flat. All but ``norm`` and ``distance`` are the same
+            for both branches.
         restore_by: what the other rows get. ``increment``: their own stream plus the group's increment at the scale
             before; ``hidden``: the group's hidden state at the scale before; ``nearest``: the increment of the nearest
             kept row; ``lowrank``: increments mixed by the least-squares weights that write the input rows in terms of
@@ -61,7 +66,7 @@ class Select:
         if self.restore_by == "zero_code" and (self.scope != "network" or self.dense[1] > 0):
             raise OptionError("zero_code leaves rows out to the end: it needs scope 'network' and no dense last layers")
         if self.restore_by == "zero_code" and not self.aligned:
-            raise OptionError("zero_code needs the same rows in both branches: score 'contrast' or 'change'")
+            raise OptionError("zero_code needs the same rows in both branches: score 'contrast', 'change' or 'picture'")
 
     @property
     def needs(self) -> tuple[MapKind, ...]:
@@ -73,7 +78,7 @@ class Select:
 
     @property
     def aligned(self) -> bool:
-        return self.score in ("contrast", "change")
+        return self.score in ALIGNED
 
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
         count = kept(self.keep, x_RMC.shape[1])
@@ -82,7 +87,7 @@ class Select:
 
     def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
         """(R, M), larger is more worth processing."""
-        return row_scores(self.score, x_RMC, context.grid, context.latent, context.change)
+        return row_scores(self.score, x_RMC, context.grid, context.latent, context.change, context.detail)
 
     def restore(self, x_RMC: Tensor, y_RrC: Tensor, reduced: Reduced, context: TokenContext) -> Tensor:
         index = reduced.index
@@ -98,14 +103,20 @@ class Select:
         return scatter(x_RMC + least_squares(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
 
 
-def row_scores(score: Score, x_RMC: Tensor, grid: Grid, latent: Tensor, change: Tensor) -> Tensor:
+def row_scores(
+    score: Score, x_RMC: Tensor, grid: Grid, latent: Tensor, change: Tensor, detail: Tensor | None = None
+) -> Tensor:
     """Scores (R, M), or those of all positions of ``grid`` where they do not depend on the rows; see ``Select``."""
     if score == "norm":
         return x_RMC.square().sum(-1)
     if score == "distance":
         return (x_RMC - x_RMC.mean(1, keepdim=True)).square().sum(-1)
-    energy = contrast(latent) if score == "contrast" else change.square().sum(1, keepdim=True)
-    return resize(energy, grid, "area").flatten(1).repeat(len(x_RMC) // len(energy), 1)
+    energy = contrast(latent) if score in ("contrast", "picture") else change.square().sum(1, keepdim=True)
+    energy = resize(energy, grid, "area")
+    if score == "picture" and detail is not None:
+        given = detail.amax((1, 2, 3), keepdim=True) > 0
+        energy = torch.where(given, resize(detail, grid, "bilinear"), energy)
+    return energy.flatten(1).repeat(len(x_RMC) // len(energy), 1)
 
 
 def highest(scores_RM: Tensor, count: int) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,9 +20,15 @@ LOW, MIDDLE = 0.25, 0.5
 """Upper edges of the low and middle band, as shares of the final grid's side."""
 
 
+Signal = Literal["flips", "confidence", "bands", "support"]
+SIGNALS: frozenset[Signal] = frozenset(get_args(Signal))
+"""What can be asked for; ``bands`` are the three numbers ``low``, ``middle`` and ``high``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What one image showed at one scale.
+    """What one image showed at one scale. Numbers that no accelerator of the batch asks for are not measured: flips
+    are None then, the others NaN.
 
     Attributes:
         flips: share of codes whose most likely value guidance changed; None if one branch ran.
@@ -52,18 +59,39 @@ SETTLED = Signals(0.0, 1.0, 0.0, 0.0, 0.0, (0.001,) * len(SUPPORT_ENERGIES))
 
 def measure(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor) -> list[Signals]:
     """The signals of n images, read from the device once."""
-    return told(readings(logits_nMV, flips_n, change_nDHW, latent_nDHW).tolist())
+    return told(readings(SIGNALS, logits_nMV, flips_n, change_nDHW, latent_nDHW).tolist())
 
 
-def readings(logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor) -> Tensor:
-    """The numbers of n images' signals (n, 5 + energies), still on the device; NaN for flips that were not counted."""
-    confidence = logits_nMV.float().softmax(-1).amax(-1).flatten(1).mean(1)
-    bands = [
+def readings(
+    asked: frozenset[Signal], logits_nMV: Tensor, flips_n: Tensor | None, change_nDHW: Tensor, latent_nDHW: Tensor
+) -> Tensor:
+    """The numbers of n images' signals (n, 5 + energies), still on the device; NaN for what is not asked for, and for
+    flips that were not counted."""
+    nothing = latent_nDHW.new_full((len(latent_nDHW), 1), torch.nan, dtype=torch.float32)
+    energies = len(SUPPORT_ENERGIES)
+    return torch.cat(
+        [
+            nothing if flips_n is None else flips_n[:, None],
+            confidence(logits_nMV)[:, None] if "confidence" in asked else nothing,
+            bands(change_nDHW, latent_nDHW) if "bands" in asked else nothing.expand(-1, 3),
+            support(contrast(latent_nDHW)) if "support" in asked else nothing.expand(-1, energies),
+        ],
+        1,
+    )
+
+
+def confidence(logits_nMV: Tensor) -> Tensor:
+    """Mean probability (n,) of the most likely code."""
+    return logits_nMV.float().softmax(-1).amax(-1).flatten(1).mean(1)
+
+
+def bands(change_nDHW: Tensor, latent_nDHW: Tensor) -> Tensor:
+    """(n, 3): amplitude of the change in the low, middle and high band, relative to the latent's there."""
+    ratios = [
         change.flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1).clamp(min=1e-6)
         for change, whole in zip(_bands(change_nDHW), _bands(latent_nDHW), strict=True)
     ]
-    flips = torch.full_like(confidence, torch.nan) if flips_n is None else flips_n
-    return torch.cat([torch.stack([flips, confidence, *bands], 1), support(contrast(latent_nDHW))], 1)
+    return torch.stack(ratios, 1)
 
 
 def told(numbers: Sequence[Sequence[float]], watch: Sequence[Watch] = ()) -> list[Signals]:

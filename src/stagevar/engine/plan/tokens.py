@@ -33,6 +33,7 @@ class TokenContext:
         change: (n, D, H, W) what the last scale that ran added to it.
         memory: maps of earlier scales.
         source: the scale whose maps restore the rows, -1 if none is read.
+        detail: (n, 1, h, w) where the pictures that the images begin with have contrast, or None.
     """
 
     scale: int
@@ -45,6 +46,7 @@ class TokenContext:
     change: Tensor
     memory: Memory
     source: int = -1
+    detail: Tensor | None = None
 
     def earlier(self, kind: MapKind, mode: Mode = "bilinear") -> Tensor:
         """The group's map (R, M, C) of the source, on this scale's grid."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stagevar.engine.contract.block import Block, BlockContext, Part
 from stagevar.engine.grids.grid import Grid
 from stagevar.engine.grids.rows import Role
-from stagevar.families.blocks import cosine_query, merge_heads, rms_norm, split_heads
+from stagevar.families.blocks import BiasedQueries, cosine_query, merge_heads, rms_norm, split_heads
 from stagevar.families.hart.residual import WAVES, waves
 from stagevar.families.linear import Linear
 
@@ -73,7 +73,7 @@ class HartBlock(Block):
         return h * (1 + scale) + shift, gain
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(BiasedQueries):
     """Self-attention with rotary positions. Its input is normalised by the block, and the keys have no bias.
 
     With ``cosine``, queries and keys are normalised, and each head has a learned temperature whose logarithm is clamped
@@ -90,7 +90,7 @@ class SelfAttention(nn.Module):
         self.proj = Linear(width, width)
 
     def forward(self, h: Tensor, context: BlockContext) -> Tensor:
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        bias, _ = self.joined()
         qkv = self.qkv(h.to(self.qkv.weight.dtype), bias)
         q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, -1))
         q, k, scale = q.float(), k.float(), 0.25 / math.sqrt(q.shape[-1])

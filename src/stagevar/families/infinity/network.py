@@ -217,6 +217,16 @@ class Infinity(ScaleModel):
     def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled).unflatten(-1, (-1, 2))
 
+    def code_space(self, k: int) -> tuple[int, tuple[int, ...]]:
+        return 2, (self.config.tokenizer.token_bits,)
+
+    @property
+    def encodes(self) -> bool:
+        return self.tokenizer.encoder is not None
+
+    def encode(self, pictures: Tensor, schedule: Schedule) -> list[Tensor]:
+        return self.tokenizer.encode(pictures, schedule)[0]
+
     def add_codes(
         self,
         latent_nDHW: Tensor,

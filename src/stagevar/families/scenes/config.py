@@ -24,6 +24,7 @@ class ScenesConfig:
         grids: side of each scale's grid; the last grid is the latent's.
         codes: codebook entries used at each scale.
         world: what it draws, a key of ``worlds.WORLDS``.
+        restores: whether it sees a picture, which it draws without its faults (``restoring.Restoring``).
     """
 
     width: int = 256
@@ -33,6 +34,7 @@ class ScenesConfig:
     grids: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     codes: tuple[int, ...] = (128, 128, 256, 256, 256, 256, 512, 512, 512, 512)
     world: str = "scenes"
+    restores: bool = False
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width < 1 or self.width % (4 * self.heads):
@@ -45,5 +47,7 @@ class ScenesConfig:
             raise ValueError("grids and codes must be whole numbers between 1 and 4096")
         if list(self.grids) != sorted(self.grids):
             raise ValueError(f"grids {self.grids} must grow")
+        if self.restores and self.grids[-1] % 2:
+            raise ValueError(f"a network that restores halves its last grid, and {self.grids[-1]} is odd")
         if self.world not in WORLDS:
             raise ValueError(f"unknown world {quoted(self.world)}; there are {', '.join(WORLDS)}")

@@ -35,6 +35,8 @@ class Scenes(ScaleModel):
     family = "scenes"
     shared_codes = False
     embedding = ("window", "place")
+    cross: type[CrossAttention] = CrossAttention
+    """The part of every block that attends to the words."""
 
     def __init__(self, config: ScenesConfig, name: str = "scenes", defaults: Defaults | None = None) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class Scenes(ScaleModel):
         self.blocks = nn.ModuleList(
             Block(
                 attention=SelfAttention(width, config.heads, EPS),
-                cross=CrossAttention(width, config.heads, EPS),
+                cross=self.cross(width, config.heads, EPS),
                 feed_forward=FeedForward(width, 4 * width, EPS),
             )
             for _ in range(config.depth)
@@ -140,6 +142,12 @@ class Scenes(ScaleModel):
 
     def logits(self, x_RMC: Tensor, condition: Condition, at: Scale) -> Tensor:
         return self.head(x_RMC, condition.pooled).float() + self.level_bias[at.k]
+
+    def code_space(self, k: int) -> tuple[int, tuple[int, ...]]:
+        return max(self.config.codes), ()
+
+    def encode(self, pictures: Tensor, schedule: Schedule) -> list[Tensor]:
+        return self.tokenizer.encode(pictures)
 
     def add_codes(
         self,

@@ -132,7 +132,8 @@ class SecondStage(nn.Module):
             codebook: vectors of the codes.
             rope: cosine and sine of all tokens of the scale, (M, P, 2).
             drawing: settings and random numbers. Each token has two uniform numbers per round: one draws the token's
-                code, the other sets its place in the random order of the first rounds.
+                code, the other sets its place in the random order of the first rounds. Codes that are given count as
+                revealed from the first round on.
         """
         n, r = logits_nrV.shape[:2]
         k, last, index, settings = drawing.at.k, drawing.at.last, drawing.index, drawing.settings
@@ -147,8 +148,8 @@ class SecondStage(nn.Module):
         noise_nrT2 = torch.stack([drawing.uniforms(i, (rounds, 2), x_RrC.device) for i in range(n)])
         if index is not None:
             rope = rope[index].repeat(len(x_RrC) // n, 1, 1, 1)
-        codes = torch.zeros(n, r, dtype=torch.long, device=x_RrC.device)
-        known = torch.zeros_like(codes, dtype=torch.bool)
+        given = torch.full((n, r), -1, device=x_RrC.device) if drawing.known is None else drawing.known
+        codes, known = given.clamp(min=0), given >= 0
         for t, size in enumerate(round_sizes(self.config.last_rounds if last else self.config.rounds, r)):
             early = t < self.config.early
             if not early or last:

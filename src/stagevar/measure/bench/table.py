@@ -8,26 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.files import replacing
+from stagevar.measure.bench.front import QUALITIES, measured, plot
+from stagevar.measure.bench.warn import warnings
 from stagevar.measure.markdown import table
 from stagevar.measure.study.plots import available
 
-Point = tuple[float, float]
-
-QUALITIES = {"ssim": "SSIM to the plain run", "oracle": "oracle score"}
 COLUMNS = (
     "accelerator",
     "network s",
     "total s",
     "speed-up (quartiles)",
+    "by operations",
     "oracle",
     "difference ± error",
     "relaxed",
     "SSIM",
     "PSNR",
+    "self-Frechet",
     "bands",
     "scales run",
     "rows",
     "GFLOP",
+    "peak MB",
+    "cache MB",
 )
 
 
@@ -49,13 +52,8 @@ def write(folder: Path, comparison: Mapping[str, Any]) -> list[Path]:
     plots = [folder / f"compare-{quality}.png" for quality in measured(comparison)]
     for path, quality in zip(plots, measured(comparison), strict=True):
         with replacing(path) as temporary:
-            plot(temporary, comparison, quality)
+            plot(comparison, quality).savefig(temporary, format="png", dpi=120)
     return [*(folder / name for name in texts), *plots]
-
-
-def measured(comparison: Mapping[str, Any]) -> list[str]:
-    """The qualities that have figures."""
-    return [quality for quality in QUALITIES if comparison["rows"][0][quality] is not None]
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
@@ -66,6 +64,8 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         caption(comparison),
         "",
         table(COLUMNS, [cells(row, comparison["scales"]) for row in comparison["rows"]]),
+        "",
+        *(f"* Warning: {warning}." for warning in warnings(comparison)),
         "",
         *(f"![{QUALITIES[quality]} over network time](compare-{quality}.png)" for quality in measured(comparison)),
     ]
@@ -86,8 +86,10 @@ def caption(comparison: Mapping[str, Any]) -> str:
         f"{comparison['warm_up']}, then batch by batch in turn. Seconds are sums over all captions; network time holds "
         "no text and no decoding. Speed-up is the median over batches of the first row's network time over this one's, "
         "for the same batch. Errors take captions as independent. SSIM, PSNR (100 for equal pictures) and the energy "
-        "of the frequency bands (low to high, 1 is right) are relative to the first row with the same noise. Scales "
-        "count from 0; rows and GFLOP are means per picture."
+        "of the frequency bands (low to high, 1 is right) are relative to the first row with the same noise. The "
+        "self-Frechet distance is to the first row, of 22 simple numbers of each picture, and no FID. Scales count "
+        "from 0; rows and GFLOP are means per picture; memory is the process's (on CUDA the device's), and the largest "
+        "cache of keys and values."
     )
 
 
@@ -108,15 +110,19 @@ def cells(row: Mapping[str, Any], scales: int) -> list[str]:
         f"{row['network_seconds']:.2f}",
         f"{row['total_seconds']:.2f}",
         f"{row['speedup']:.2f} ({_range(row['speedup_quartiles'])})",
+        f"{row['flop_ratio']:.2f}",
         _number(row["oracle"]),
         _difference(row["oracle_difference"], row["oracle_difference_error"]),
         _number(row["relaxed"]),
         _number(row["ssim"]) + _error(row["ssim_error"]),
         f"{row['psnr']:.1f}",
+        _number(row["self_frechet"]),
         " ".join(f"{band:.2f}" for band in row["bands"]),
         executed,
         f"{row['rows_processed']:.0f}",
         f"{row['flops'] / 1e9:.3g}",
+        f"{row['peak_bytes'] / 1e6:.0f}" if row["peak_bytes"] else "-",
+        f"{row['cache_bytes'] / 1e6:.1f}",
     ]
 
 
@@ -160,37 +166,3 @@ def _parts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             [[f"`{row['accelerator']}`", *(f"{spent:.1f}" for spent in row["parts"].values())] for row in rows],
         ),
     ]
-
-
-def plot(path: Path, comparison: Mapping[str, Any], quality: str) -> None:
-    """Quality over network seconds per picture, a point per accelerator and the front as a line."""
-    from matplotlib.figure import Figure
-
-    count = comparison["captions"]
-    points = {row["accelerator"]: (row["network_seconds"] / count, row[quality]) for row in comparison["rows"]}
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.step(*zip(*front(list(points.values())), strict=True), where="post", color="0.7", zorder=1)
-    for name, point in points.items():
-        axes.scatter(*point, zorder=2)
-        axes.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set_xlabel("network seconds per picture")
-    axes.set_ylabel(QUALITIES[quality])
-    height, width = comparison["size"]
-    axes.set_title(
-        f"{comparison['model']}, {width}x{height}, {comparison['device']}, {comparison['dtype']}, "
-        f"batch {comparison['batch']}, {count} captions",
-        fontsize=9,
-    )
-    axes.margins(0.12)
-    axes.grid(alpha=0.3)
-    figure.savefig(path, format="png", dpi=120)
-
-
-def front(points: Sequence[Point]) -> list[Point]:
-    """The (seconds, quality) points that no other beats in both, from the fastest on."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not best or point[1] > best[-1][1]:
-            best.append(point)
-    return best

@@ -3,80 +3,77 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from statistics import median, quantiles
+from collections.abc import Sequence
+from statistics import fmean, median, quantiles
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from stagevar.engine.plan.plan import Plan
-from stagevar.measure.bench.draw import Drawn
-from stagevar.measure.likeness.fidelity import band_ratio, psnr, ssim
+from stagevar.measure.bench.features import diversity, self_frechet
+from stagevar.measure.bench.taken import Taken
 from stagevar.measure.suites.categories import mean_of_categories, standard_error
-from stagevar.measure.suites.suite import Question, Suite, Verdict
+from stagevar.measure.suites.suite import Question
 
 
 class Tally:
-    """What one accelerator has drawn so far."""
+    """The batches of one accelerator, in order."""
 
-    def __init__(self, suite: Suite | None, questions: Sequence[Question]) -> None:
-        self.suite, self.questions = suite, questions
-        self.network: list[float] = []
-        self.total: list[float] = []
-        self.closeness: dict[str, list[float]] = {"ssim": [], "psnr": []}
-        self.bands: list[Tensor] = []
-        self.verdicts: list[Verdict] = []
-        self.executed: Counter[tuple[int, ...]] = Counter()
-        self.plans: Counter[Plan] = Counter()
-        self.rows = 0
+    def __init__(self, questions: Sequence[Question], batches: Sequence[Taken]) -> None:
+        self.questions, self.batches = questions, batches
 
-    def add(self, drawn: Drawn, plain: Drawn) -> None:
-        """Add a batch, and compare it with the plain run's batch of the same noise."""
-        self.network.append(drawn.trace.network_milliseconds / 1e3)
-        self.total.append(drawn.seconds)
-        self.closeness["ssim"] += ssim(drawn.pictures, plain.pictures).tolist()
-        self.closeness["psnr"] += psnr(drawn.pictures, plain.pictures).tolist()
-        self.bands.append(band_ratio(drawn.pictures, plain.pictures))
-        self.executed.update(drawn.trace.executed(image) for image in range(len(drawn.plans)))
-        self.plans.update(drawn.plans)
-        self.rows += sum(record.rows for record in drawn.trace.records)
-        if self.suite is not None:
-            done = len(self.verdicts)
-            self.verdicts += self.suite.judge(self.questions[done : done + len(drawn.pictures)], drawn.pictures)
-
-    def row(self, plain: Tally, cost: Callable[[Plan], int]) -> dict[str, Any]:
+    def row(self, plain: Tally) -> dict[str, Any]:
         """One row of a comparison, as ``bench.compare.compare`` describes it.
 
         Args:
             plain: tally of the plain run over the same batches.
-            cost: operations of a plan for one picture.
         """
-        pictures = self.plans.total()
-        executed, most = self.executed.most_common(1)[0]
-        strict, relaxed = ([float(getattr(v, kind)) for v in self.verdicts] for kind in ("strict", "relaxed"))
-        gain = [own - float(v.strict) for own, v in zip(strict, plain.verdicts, strict=True)]
-        ratios = [slow / fast for slow, fast in zip(plain.network, self.network, strict=True)]
+        network, total = ([getattr(each, name) for each in self.batches] for name in ("network", "total"))
+        pairs = list(zip(plain.batches, self.batches, strict=True))
+        ratios = [slow.network / fast.network for slow, fast in pairs]
+        executed = Counter(map(tuple, self._all("executed")))
+        pictures, (most, count) = executed.total(), executed.most_common(1)[0]
+        strict, relaxed = ([float(value) for value in self._all(kind)] for kind in ("strict", "relaxed"))
+        gain = [own - float(usual) for own, usual in zip(strict, plain._all("strict"), strict=True)]
+        alike = {name: [v for each in self.batches for v in each.likeness[name]] for name in self.batches[0].likeness}
+        flops = fmean(self._all("flops"))
+        own, usual = self._all("features"), plain._all("features")
+        captions = [question.caption for question in self.questions[:pictures]]
         return {
-            "network_seconds": sum(self.network),
-            "total_seconds": sum(self.total),
+            "network_seconds": sum(network),
+            "total_seconds": sum(total),
             "speedup": median(ratios),
             "oracle": mean_of_categories(self.questions, strict),
             "relaxed": mean_of_categories(self.questions, relaxed),
-            **{name: mean_of_categories(self.questions, values) for name, values in self.closeness.items()},
-            **{f"{name}_error": standard_error(self.questions, values) for name, values in self.closeness.items()},
-            "executed_scales": list(executed),
-            "rows_processed": self.rows / pictures,
-            "flops": sum(cost(plan) * count for plan, count in self.plans.items()) / pictures,
-            "executed_share": most / pictures,
+            **{name: mean_of_categories(self.questions, values) for name, values in alike.items()},
+            **{f"{name}_error": standard_error(self.questions, values) for name, values in alike.items()},
+            "executed_scales": list(most),
+            "rows_processed": sum(self._by_scale("rows", pictures)),
+            "flops": flops,
+            "flop_ratio": fmean(plain._all("flops")) / flops,
+            "executed_share": count / pictures,
             "speedup_quartiles": _quartiles(ratios),
-            "total_speedup": median(slow / fast for slow, fast in zip(plain.total, self.total, strict=True)),
-            "network_batch": _spread(self.network),
-            "total_batch": _spread(self.total),
-            "bands": torch.cat(self.bands).median(0).values.tolist(),
+            "total_speedup": median(
+                slow.total / fast.total for slow, fast in zip(plain.batches, self.batches, strict=True)
+            ),
+            "network_batch": _spread(network),
+            "network_quartiles": _quartiles(network),
+            "total_batch": _spread(total),
+            "bands": [median(band) for band in zip(*self._all("bands"), strict=True)],
             "oracle_difference": mean_of_categories(self.questions, gain),
             "oracle_difference_error": standard_error(self.questions, gain),
+            "milliseconds_by_scale": self._by_scale("milliseconds", pictures),
+            "rows_by_scale": self._by_scale("rows", pictures),
+            "peak_bytes": max(each.peak for each in self.batches),
+            "cache_bytes": max(each.cache for each in self.batches),
+            "self_frechet": self_frechet(own, usual),
+            "diversity": diversity(captions, own, usual),
         }
+
+    def _all(self, name: str) -> list[Any]:
+        """A list of every batch, one after another."""
+        return [value for each in self.batches for value in getattr(each, name)]
+
+    def _by_scale(self, name: str, pictures: int) -> list[float]:
+        """Per scale the mean of a picture."""
+        return [sum(values) / pictures for values in zip(*(getattr(each, name) for each in self.batches), strict=True)]
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stagevar.accelerators.base import Accelerator
+from stagevar.accelerators.base import AXES, Accelerator, Nothing
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule
 from stagevar.engine.loop.run import run
@@ -26,6 +26,10 @@ from stagevar.registry import parse
 
 NOISE, FLOPS, BYTES = 1e-3, 0.02, 0.1
 """What pictures, operations and bytes may differ by, relative to their largest value, their sum and the run's peak."""
+
+
+LOOKS = frozenset({"stage", "watch", "remember"})
+"""Axes that change no picture; whoever looks or labels need not own them."""
 
 
 class Broken(Exception):
@@ -48,6 +52,19 @@ def sizes(subject: Subject) -> None:
     """Square, tall and wide pictures are drawn, and the trace tells what the plans said."""
     for size in subject.sizes.values():
         _told(subject, subject.draw([0], size), size)
+
+
+def owned(subject: Subject) -> None:
+    """It decides the axes that it owns and no others, so that those of a sum do not undo one another. Both branches at
+    a guidance of 1 or 0 draw what one of them does, and scales of a pass need the same ones."""
+    plain = subject.pipe.prepare(subject.request(0, subject.size, Nothing())).plan
+    for plan in subject.drawn.plans:
+        for own, usual in zip(plan, plain, strict=True):
+            decided = {axis for axis in AXES if getattr(own, axis) != getattr(usual, axis)}
+            if own.branch == "both" and own.guidance == {"cond": 1.0, "null": 0.0}.get(usual.branch):
+                decided -= {"branch", "guidance"}
+            if strange := sorted(decided - subject.accelerator.owns - LOOKS):
+                raise Broken(f"it decides {', '.join(strange)}, which it does not own; add it to owns")
 
 
 def alone(subject: Subject) -> None:
@@ -116,6 +133,7 @@ def sums(subject: Subject) -> None:
 PROMISES: Mapping[str, Callable[[Subject], None]] = {
     "text": text,
     "sizes": sizes,
+    "owns": owned,
     "batch": alone,
     "identity": identity,
     "operations": operations,

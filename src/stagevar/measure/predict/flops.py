@@ -16,7 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from stagevar.engine.contract.block import Block
+from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.rows import Role
@@ -27,9 +27,10 @@ from stagevar.engine.plan.look import Look, Places, count, joined, pattern_at
 from stagevar.engine.plan.memory import LAST, Memory
 from stagevar.engine.plan.parts import Rows, rule_at
 from stagevar.engine.plan.plan import Plan
-from stagevar.engine.plan.reads import Grouping
-from stagevar.engine.plan.tokens import TokenContext
+from stagevar.engine.plan.reads import Grouping, Read
+from stagevar.engine.plan.tokens import TokenContext, Tokens
 from stagevar.engine.plan.watch import AttentionEntropy, Seen, Watch
+from stagevar.measure.predict.shapes import part_shapes, row_flops, weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ScaleFlops:
         embed: input of the first block.
         linear: linear layers of the blocks.
         attention: self-attention over cache and new rows, and its entropy where that is watched.
-        cross: attention to the text.
+        cross: attention to the text, and to a picture that is restored.
         tokens: reducing rows and restoring them.
         head: scores of the codes, and their correction.
         finish: work behind the head that only some families have (STAR's second stage, HART's residual head).
@@ -70,6 +71,10 @@ class ScaleFlops:
         return network + self.finish + self.watch
 
 
+Reductions = dict[tuple[int, int, Tokens | None, tuple[Read, ...]], tuple[int, int]]
+"""Rows and operations of a reduction by scale, group, tokens and maps read."""
+
+
 def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> list[ScaleFlops]:
     """Operations of each scale for one image.
 
@@ -79,87 +84,59 @@ def plan_flops(model: ScaleModel, schedule: Schedule, plan: Plan, text_length: i
         plan: as long as the schedule.
         text_length: keys of cross-attention.
     """
-    counted = _Count(model, schedule, plan, text_length)
+    counted = _Count(model, schedule, plan, text_length, {})
     return [counted.scale(k) for k in range(len(schedule))]
 
 
 def operations(model: ScaleModel, schedule: Schedule, text_length: int) -> Callable[[Plan], int]:
-    """A function from a plan to the sum of its ``plan_flops``. It keeps its results, as most pictures share plans."""
+    """A function from a plan to the sum of its ``plan_flops``. It keeps its results, as most pictures share plans, and
+    those of reducing rows, as many plans share them."""
+    reductions: Reductions = {}
 
     @cache
     def total(plan: Plan) -> int:
-        return sum(row.total for row in plan_flops(model, schedule, plan, text_length))
+        counted = _Count(model, schedule, plan, text_length, reductions)
+        return sum(counted.scale(k).total for k in range(len(schedule)))
 
     return total
 
 
 def condition_flops(model: ScaleModel, text_length: int) -> int:
-    """Operations spent once per image, on the prompt and the null text: the text's keys and values, and the vectors of
-    adaptive norms."""
-    parts = [part for block in model.layers for part in _parts(block)]
-    shared = sum(_weights(module) for name, module in model.named_children() if name == "modulation")
+    """Operations spent once per image, on the prompt and the null text: the text's keys and values, the vectors of
+    adaptive norms, and the view of a picture that is restored."""
+    parts = [part for block in model.layers for part in part_shapes(block)]
+    shared = sum(weights(module) for name, module in model.named_children() if name == "modulation")
     once = sum(part.once_weights for part in parts) + shared
-    return 2 * 2 * (sum(part.text_weights for part in parts) * text_length + once)
+    return 2 * 2 * (sum(part.text_weights for part in parts) * text_length + once) + _view(model)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Shapes of one part of a block.
-
-    Attributes:
-        weights: weights of linear layers, applied to every row.
-        text_weights: weights applied to every text token, once per image (a submodule named ``kv``).
-        once_weights: weights applied to one vector per image (a submodule named ``modulation``).
-        query_weights: weights that a row passes to become a query, key and value.
-        width: channels of its attention, 0 if it has none.
-        shared: whether one branch computes it for both.
-    """
-
-    role: Role
-    weights: int
-    text_weights: int
-    once_weights: int
-    query_weights: int
-    width: int
-    shared: bool
-
-    @classmethod
-    def of(cls, role: Role, part: nn.Module) -> _Part:
-        text, once = (_weights(getattr(part, name, None) or nn.Module()) for name in ("kv", "modulation"))
-        attention: Any = part
-        width = 0 if role == "feed_forward" else attention.proj.in_features
-        qkv = _weights(getattr(part, "qkv", None) or nn.Module())
-        return cls(role, _weights(part) - text - once, text, once, qkv, width, getattr(part, "shared", False))
-
-
-def _parts(block: Block) -> tuple[_Part, ...]:
-    return tuple(_Part.of(role, block.get_submodule(role)) for role in block.roles)
-
-
-def _row(module: nn.Module, rows: int) -> int:
-    """Operations of one row in a module whose attentions see ``rows`` rows."""
-    parts: Iterator[Any] = module.modules()
-    return 2 * _weights(module) + 4 * rows * sum(part.proj.in_features for part in parts if hasattr(part, "heads"))
-
-
-def _weights(module: nn.Module) -> int:
-    return sum(linear.weight.numel() for linear in module.modules() if isinstance(linear, nn.Linear))
+def _view(model: ScaleModel) -> int:
+    """Operations of looking at a picture that is restored."""
+    if not model.restores:
+        return 0
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+        given = torch.empty(1, 3, *model.picture_size(model.schedule()), device=model.device)
+        model.seeing(Condition(given, given), given)
+    return counter.get_total_flops()
 
 
 class _Count:
     """Counts a plan's operations scale by scale, in order: what each layer's cache holds grows on the way."""
 
-    def __init__(self, model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int) -> None:
+    def __init__(
+        self, model: ScaleModel, schedule: Schedule, plan: Plan, text_length: int, reductions: Reductions
+    ) -> None:
         self.model, self.schedule, self.plan, self.text_length = model, schedule, plan, text_length
-        self.layers = [_parts(block) for block in model.layers]
+        self.reductions = reductions
+        self.layers = [part_shapes(block) for block in model.layers]
         self.cached: list[Places] = [()] * model.depth
         self.sequence = tuple(model.rows(at) for at in scales(schedule))
         self.width = self.layers[0][0].width
         self.latent = torch.empty_like(model.empty_latent(1, schedule), device="meta")
         head = model.get_submodule("head")
-        self.head_row = _weights(head)
+        self.head_row = weights(head)
         self.codes = [linear.out_features for linear in head.modules() if isinstance(linear, nn.Linear)][-1]
-        self.head_once = sum(_weights(part) for name, part in head.named_modules() if name == "modulation")
+        self.head_once = sum(weights(part) for name, part in head.named_modules() if name == "modulation")
         embeddings = [parameter for name in model.embedding for parameter in model.get_submodule(name).parameters()]
         self.embed_row = sum(parameter.numel() for parameter in embeddings if parameter.dim() > 1)
 
@@ -174,7 +151,10 @@ class _Count:
         for group, layers in self._segments(k):
             rows = tokens
             if group is not None:
-                rows, overhead = self._reduction(k, group)
+                key = k, group, here.tokens, self.plan.reads[k]
+                if key not in self.reductions:
+                    self.reductions[key] = self._reduction(k, group)
+                rows, overhead = self.reductions[key]
                 reducing += overhead
             for layer in layers:
                 for part in self.layers[layer]:
@@ -189,7 +169,7 @@ class _Count:
                         attention += 2 * products * part.width
                         linear += 2 * votes * branches * part.query_weights
                     if part.role == "cross":
-                        cross += 4 * run * self.text_length * copies * part.width
+                        cross += 4 * run * (self.text_length + part.seen) * copies * part.width
         read = rows if here.tokens is not None and here.tokens.final else tokens
         finishing = self.model.finishing(at)
         return ScaleFlops(
@@ -203,7 +183,7 @@ class _Count:
             cross=cross,
             tokens=branches * reducing,
             head=branches * 2 * (read * (self.head_row - self.head_once) + self.head_once) + self._correction(k),
-            finish=branches * sum(n * (read + more) * _row(module, read + more) for module, n, more in finishing),
+            finish=branches * sum(n * (read + more) * row_flops(module, read + more) for module, n, more in finishing),
             watch=sum(self._decoded(watch, at) for watch in here.watch if watch.place == "picture"),
         )
 

@@ -3,8 +3,11 @@ with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -56,19 +59,8 @@ def fit(
     requests = expand(list(prompts), seed=seeds, guidance_scale=guidance, accelerator=PLAIN, **settings)
     prepared = pipeline.prepare(requests[0])
     k, watch = accelerator.looks(prepared.schedule)
-    at, trials = Scale(prepared.schedule, k), accelerator.trials(prepared.schedule)
-    for trial in trials:
-        pipeline.prepare(replace(requests[0], accelerator=trial))
-    seen, alike = list[Tensor](), list[Tensor]()
-    for start in range(0, len(requests), batch_size):
-        batch = requests[start : start + batch_size]
-        numbers, plain = looked(pipeline, batch, at, watch)
-        seen.append(numbers)
-        alike.append(torch.stack([ssim(draw(pipeline, batch, trial).pictures, plain) for trial in trials]))
-        if progress is not None:
-            progress(start + len(batch))
     facts = machine(pipeline.model)
-    return Fit(
+    found = Fit(
         accelerator=accelerator.name,
         model=pipeline.model.name,
         versions={name: facts[name] for name in ("stagevar", "torch")},
@@ -76,8 +68,38 @@ def fit(
         guidance=tuple(scale.guidance for scale in prepared.plan),
         prompts=len(requests),
         seed=seed,
-        numbers=accelerator.fitted(torch.cat(seen), torch.cat(alike, 1)),
+        numbers={},
     )
+    batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
+    learning = accelerator.learns(prepared.schedule, pipeline.model.depth)
+    with TemporaryDirectory(prefix="stagevar-") as folder:
+        learnt = Path(folder) / "fit.json"
+        trials = accelerator.trials(prepared.schedule, str(learnt))
+        found = replace(found, numbers={} if learning is None else {"fills": []})
+        found.save(learnt)
+        for trial in trials:
+            pipeline.prepare(replace(requests[0], accelerator=trial))
+        if learning is not None:
+            for batch in _counted(batches, progress):
+                deque(pipeline.events(batch, batch_size=len(batch), output_type="latent", tap=learning), maxlen=0)
+            found = replace(found, numbers={"fills": learning.numbers()})
+            found.save(learnt)
+        seen, alike = list[Tensor](), list[Tensor]()
+        for batch in _counted(batches, progress):
+            numbers, plain = looked(pipeline, batch, Scale(prepared.schedule, k), watch)
+            seen.append(numbers)
+            alike.append(torch.stack([ssim(draw(pipeline, batch, trial).pictures, plain) for trial in trials]))
+    return replace(found, numbers={**found.numbers, **accelerator.fitted(torch.cat(seen), torch.cat(alike, 1))})
+
+
+def _counted(batches: Sequence[list[Request]], progress: Callable[[int], None] | None) -> Iterator[list[Request]]:
+    """The batches, each told of when it is done."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        if progress is not None:
+            progress(done)
 
 
 def looked(pipeline: Pipeline, batch: Sequence[Request], at: Scale, watch: Watch) -> tuple[Tensor, Tensor]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.errors import OptionError, PromptError, SizeError
 from stagevar.families.tiny import tiny
+from stagevar.measure.why.words import changes, stages, stretches
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known
 from stagevar.request import Request
 from stagevar.ui.asked import has_dial, read, shown
-from stagevar.ui.words import changes, stages, stretches
 
 SCHEDULE = ((1, 1), (2, 2), (4, 4), (6, 6))
 PLAIN = Plan.uniform(4, guidance=2.0)
@@ -44,6 +47,20 @@ def test_a_stage_parts_scales_that_run_alike() -> None:
 def test_every_field_that_differs_is_said() -> None:
     plain, odd = ScalePlan(), ScalePlan(temperature=0.5, top_k=3, cache="none", guidance=4.0)
     assert set(changes(odd, plain)) == {"temperature 0.5", "top k 3", "its keys and values are not kept", "guidance 4"}
+
+
+def test_parts_are_said_if_they_run_less() -> None:
+    off = PartRows(1.0, ("attention",), (0.0, 1 / 3))
+    for rule, words in (
+        (off, ["attention of blocks 0% to 33% of the depth does not run, rows get what it added before"]),
+        (replace(off, prune=0.0), []),
+        (
+            replace(off, prune=0.25),
+            ["attention of blocks 0% to 33% of the depth process 75% of the rows, the others get what it added before"],
+        ),
+        (PartRows(1.0, ("cross",), fill="zero"), ["cross of all blocks does not run"]),
+    ):
+        assert list(changes(ScalePlan(parts=(rule,)), ScalePlan())) == words
 
 
 @pytest.mark.parametrize("name", [name for name in known() if name not in ("none", "stagevar", "skipvar", "ssg")])

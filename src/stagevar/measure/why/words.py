@@ -65,6 +65,8 @@ def changes(own: ScalePlan, plain: ScalePlan) -> Iterator[str]:
         return
     for f in fields(ScalePlan):
         value, usual = getattr(own, f.name), getattr(plain, f.name)
+        if f.name == "parts":
+            value = tuple(rule for rule in value if rule.prune)
         if value != usual and f.name not in LABELS:
             yield _clause(f.name, value)
 
@@ -85,6 +87,10 @@ def _clause(name: str, value: object) -> str:
         return "its keys and values are not kept" if value == "none" else "some keys and values are dropped"
     if name == "group":
         return "it shares the pass of the scale before it"
+    if name == "watch" and isinstance(value, tuple):
+        return f"it is watched ({', '.join(type(each).__name__ for each in value)})"
+    if name == "remember":
+        return "maps of earlier scales are kept"
     if name == "store":
         return f"keys and values are stored in {value}"
     return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
@@ -103,4 +109,7 @@ def _part(rule: PartRows) -> str:
     blocks = (
         "all blocks" if rule.layers == EVERY else f"blocks {rule.layers[0]:.0%} to {rule.layers[1]:.0%} of the depth"
     )
-    return f"{roles} of {blocks} process {1 - rule.prune:.0%} of the rows"
+    whole = rule.prune == 1
+    what = "does not run" if whole else f"process {1 - rule.prune:.0%} of the rows"
+    filled = "" if rule.fill == "zero" else f", {'rows' if whole else 'the others'} get what it added before"
+    return f"{roles} of {blocks} {what}{filled}"

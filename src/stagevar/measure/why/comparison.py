@@ -16,9 +16,10 @@ from stagevar.engine.loop.trace import Trace
 from stagevar.engine.plan.plan import Plan
 from stagevar.measure.predict.explain import text_rows
 from stagevar.measure.predict.flops import operations
+from stagevar.measure.why.notes import Note, Noting
+from stagevar.measure.why.ran import RowsRan
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.ui.ran import RowsRan
 
 REPEATING, MOST_REPEATS = 2.0, 4
 """A run is repeated to be timed while that takes less than these seconds, and at most so often. On CUDA the second
@@ -52,7 +53,7 @@ class Run:
 
 @dataclass
 class Comparison:
-    """What one press of the page's button is about. ``draw`` fills it step by step.
+    """Both runs of one request. ``draw`` fills it step by step.
 
     Attributes:
         pipeline: that draws.
@@ -61,6 +62,7 @@ class Comparison:
         schedule: grids of the scales.
         plain, accelerated: the two runs.
         shares: per scale (h, w): how much of the network each place has passed in the accelerated run.
+        notes: by scale, what the accelerator was told of the picture and decided by.
         fewer_operations: operations of the plain run over those of the accelerated one; 0 before both are done.
     """
 
@@ -71,6 +73,7 @@ class Comparison:
     plain: Run = field(default_factory=Run)
     accelerated: Run = field(default_factory=Run)
     shares: list[Tensor] = field(init=False)
+    notes: dict[int, Note] = field(default_factory=dict)
     fewer_operations: float = 0.0
 
     def __post_init__(self) -> None:
@@ -85,14 +88,20 @@ class Comparison:
         """
         model, watch = self.pipeline.model, RowsRan(self.pipeline.model, self.schedule)
         self.shares = watch.shares
-        yield from self._draw(self.plain, replace(self.request, accelerator="none"), "plain", None)
-        yield from self._draw(self.accelerated, self.request, "accelerated", watch)
+        noting = Noting(self.pipeline.prepare(self.request).accelerator, self.notes)
+        plain = replace(self.request, accelerator="none")
+        yield from self._draw(self.plain, plain, plain, "plain", None)
+        noted = replace(self.request, accelerator=noting)
+        yield from self._draw(self.accelerated, self.request, noted, "accelerated", watch)
+        for k in self.notes.keys() - set(self.accelerated.trace.executed(0)):
+            del self.notes[k]  # of a made-up picture, at a scale that this one did not run
         count = operations(model, self.schedule, text_rows(model, [self.request.prompt]))
         assert self.plain.plan is not None and self.accelerated.plan is not None
         self.fewer_operations = count(self.plain.plan) / count(self.accelerated.plan)
 
-    def _draw(self, run: Run, request: Request, name: str, tap: Tap | None) -> Iterator[str]:
-        for event in self.pipeline.events([request], tap=tap, cancelled=self.cancelled):
+    def _draw(self, run: Run, request: Request, watched: Request, name: str, tap: Tap | None) -> Iterator[str]:
+        """Draw a run once to be seen, as ``watched`` says, and then as often as its time allows."""
+        for event in self.pipeline.events([watched], tap=tap, cancelled=self.cancelled):
             run.previews.append(event.preview)
             run.plan = event.plans[0]
             if event.result is not None:

@@ -7,9 +7,9 @@ import pytest
 from stagevar.engine.grids.grid import Scale
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.tiny import tiny
+from stagevar.measure.why.ran import RowsRan
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.ui.ran import RowsRan
 
 ACCELERATORS = (
     "drop_last",

@@ -1,0 +1,72 @@
+"""What accelerators share that decide half way with fitted numbers: at which scale, with which fit, and by what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from stagevar.accelerators.base import Facts
+from stagevar.engine.grids.grid import Schedule, scales
+from stagevar.engine.plan.signals import Signals
+from stagevar.engine.plan.watch import Watch
+from stagevar.errors import OptionError
+from stagevar.fit import Fit, command
+from stagevar.saved import read_once
+
+W = TypeVar("W", bound=Watch)
+
+SHARE = 0.5
+"""Largest side of the scale that decides, relative to the final one."""
+
+
+def halfway(schedule: Schedule, who: object) -> int:
+    """The last scale of at most half the final side.
+
+    Raises:
+        OptionError: there is none before the last one.
+    """
+    early = [at.k for at in scales(schedule)[:-1] if at.share <= SHARE]
+    if not early:
+        raise OptionError(f"{who}: no scale of at most half the final side comes before the last one")
+    return early[-1]
+
+
+def fit_for(name: str, text: str, file: str, shipped: Path, schedule: Schedule, facts: Facts) -> Fit:
+    """The fit of an accelerator for a model and a schedule: the user's, that in the model's folder, or the shipped one.
+
+    Args:
+        name: the accelerator's.
+        text: as the user would write it to have it fitted.
+        file: of the user, or empty.
+
+    Raises:
+        MissingFileError: there is no such file.
+        OptionError: there is none, or the file is no fit, or one of another accelerator, model, schedule or version.
+    """
+    fit = fit_if_any(name, file, shipped, schedule, facts)
+    if fit is None:
+        raise OptionError(
+            f"{text}: no fit for model {facts.model!r} at a final grid of {schedule[-1][0]}x{schedule[-1][1]} is "
+            f"shipped; make one with `{command(text, str(facts.folder or facts.model))}`, then pass fit='{name}.json'"
+        )
+    return fit
+
+
+def fit_if_any(name: str, file: str, shipped: Path, schedule: Schedule, facts: Facts) -> Fit | None:
+    """The same, but None if the user names no file and the others are not for this model and schedule.
+
+    Raises:
+        as ``fit_for``.
+    """
+    own = facts.folder and facts.folder / f"{name}.json"
+    path = Path(file) if file else own if own and own.exists() else shipped
+    fit = read_once(Fit.load, path)
+    if not file and (fit.model, fit.schedule) != (facts.model, schedule):
+        return None
+    fit.require(name, facts.model, schedule)
+    return fit
+
+
+def watched(signals: Signals, kind: type[W]) -> W | None:
+    """The watch of a kind, behind the scale that has one."""
+    return next((watch for watch in signals.watched if isinstance(watch, kind)), None)

@@ -1,0 +1,1 @@
+"""Plans found by evolution under a budget of operations."""

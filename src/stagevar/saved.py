@@ -1,0 +1,61 @@
+"""Reading the files of numbers that the program writes for itself: fits, found plans and stage profiles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stagevar.errors import MissingFileError, OptionError, quoted
+
+LARGEST = 2**20
+"""Most bytes of a file."""
+
+T = TypeVar("T")
+
+
+def read_saved(path: Path, what: str, version: str, command: str, build: Callable[[dict[str, Any]], T]) -> T:
+    """What a file holds.
+
+    Args:
+        what: what it is called, such as ``fit``.
+        version: what its ``format`` has to be.
+        command: what writes such a file.
+        build: makes the object of its data; raises what Python raises where entries are missing or wrong.
+
+    Raises:
+        MissingFileError: there is no such file, or it cannot be read.
+        OptionError: it is something else, of another version, or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            data = json.loads(file.read(LARGEST))
+    except (OSError, RecursionError) as error:
+        raise MissingFileError(f"cannot read the {what} {path}: {getattr(error, 'strerror', None) or error}") from None
+    except ValueError:
+        data = None
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != version:
+        raise OptionError(
+            f"{path} is no {what} of this version ({version!r}, not {quoted(found)}); write one with `{command}`"
+        )
+    try:
+        return build(data)
+    except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
+        raise OptionError(f"{path} is a damaged {what}: {type(error).__name__} {error}") from None
+
+
+def read_once(load: Callable[[Path], T], path: Path) -> T:
+    """What ``load`` makes of a file, read once until it is written anew.
+
+    Raises:
+        as ``load``.
+    """
+    return _read(load, path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=32)
+def _read(load: Callable[[Path], T], path: Path, changed: int) -> T:
+    return load(path)

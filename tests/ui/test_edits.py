@@ -1,0 +1,79 @@
+"""The tab that draws a picture anew, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stagevar.families.tiny import tiny
+from stagevar.pipeline import Pipeline
+from stagevar.ui.edits import Edits
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return Pipeline(tiny("scenes"))
+
+
+def painted(box: tuple[int, int, int, int] | None) -> dict[str, Any]:
+    """What the editor of the page gives for white paint in a box."""
+    layer = Image.new("RGBA", PICTURE.size)
+    if box is not None:
+        layer.paste((255, 255, 255, 255), box)
+    return {"background": PICTURE.convert("RGBA"), "layers": [layer], "composite": PICTURE}
+
+
+def press(pipe: Pipeline, **fields: Any) -> list[tuple[Any, Any]]:
+    usual = {"model": pipe.model.name, "painted": painted((0, 0, 6, 12)), "prompt": "a star", "strength": 0.9}
+    return list(Edits({pipe.model.name: pipe}).draw(**{**usual, "seed": "3", **fields}))
+
+
+def test_a_press_shows_every_scale_and_ends_with_the_picture_that_python_draws(pipe: Pipeline) -> None:
+    for box in ((0, 0, 6, 12), None):
+        *steps, (said, _) = press(pipe, painted=painted(box))
+        assert len(steps) == len(pipe.model.schedule()) and "Seed 3." in said
+        mask = None if box is None else np.hstack([np.full((12, 6), 255, np.uint8), np.zeros((12, 6), np.uint8)])
+        alone = pipe("a star", image=PICTURE, mask=mask, strength=0.9, seed=3).images[0]
+        found = re.search(r"base64,([^\"]+)", steps[-1][1])
+        assert found is not None
+        shown = Image.open(BytesIO(base64.b64decode(found[1]))).convert("RGB")
+        assert np.array_equal(np.asarray(shown), np.asarray(alone))
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"painted": None}, "choose one to begin with"),
+        ({"painted": {"background": None, "layers": [], "composite": None}}, "choose one to begin with"),
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": "a zebra"}, "zebra"),
+        ({"seed": "x"}, "seed must be a whole number"),
+        ({"model": "other"}, "the page has no model"),
+    ],
+)
+def test_a_failure_is_a_sentence(pipe: Pipeline, fields: dict[str, Any], why: str) -> None:
+    (said, _), *rest = press(pipe, **fields)
+    assert why in said and 'role="alert"' in said and not rest
+
+
+def test_the_tab_is_there_for_models_that_read_pictures() -> None:
+    code = """
+from stagevar.families.tiny import tiny
+from stagevar.pipeline import Pipeline
+from stagevar.ui.page import blocks
+for family in ("scenes", "var"):
+    page = blocks(Pipeline(tiny(family)))
+    print(*(block.label for block in page.blocks.values() if type(block).__name__ == "Tab"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["Compare Edit", "Compare"]
