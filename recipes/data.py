@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +16,21 @@ from stagevar.families.scenes.network import Scenes
 
 NULL_SHARE = 0.1
 CODE_NOISE = 0.15
+
+Spoil = Callable[[Tensor, int], Tensor]
+"""Pictures and a seed to what a network sees of them, of which it is to draw the pictures."""
+
+
+class Example(NamedTuple):
+    """What a step learns from: words (n, T), codes and input latents per scale, the tokens of the two largest scales
+    that are trained, the pictures (n, 3, h, w), and those that the network sees, if it restores."""
+
+    words: Tensor
+    codes: list[Tensor]
+    latents: list[Tensor]
+    crops: dict[int, Tensor]
+    pictures: Tensor
+    seen: Tensor | None = None
 
 
 @torch.no_grad()
@@ -65,16 +82,24 @@ def crop(grids: tuple[int, ...], rng: random.Random) -> dict[int, Tensor]:
 
 
 def batch(
-    world: World, model: Scenes, count: int, tokens: int, rng: random.Random
-) -> tuple[Tensor, list[Tensor], list[Tensor], dict[int, Tensor]]:
-    """Words (n, T), codes and input latents per scale, and the crops of one step of about ``tokens`` tokens."""
+    world: World,
+    model: Scenes,
+    count: int,
+    tokens: int,
+    rng: random.Random,
+    nulls: float = NULL_SHARE,
+    spoil: Spoil | None = None,
+) -> Example:
+    """One step of about ``tokens`` tokens at the first ``count`` scales; a share ``nulls`` has no caption."""
     grids, device = model.config.grids, model.device
     crops = crop(grids, rng) if count == len(grids) else {}
     length = sum(len(crops[k]) if k in crops else grids[k] ** 2 for k in range(count))
     scenes = [world.sample(rng) for _ in range(max(4, round(tokens / length)))]
-    codes, latents = tokenised(model, render(world, scenes, rng).to(device), count, CODE_NOISE)
+    pictures = render(world, scenes, rng).to(device)
+    codes, latents = tokenised(model, pictures, count, CODE_NOISE)
     null = torch.tensor(model.vocabulary.null)
     features = model.encode_text([scene.caption for scene in scenes]).features
-    words = [null if rng.random() < NULL_SHARE else each for each in features]
+    words = [null if rng.random() < nulls else each for each in features]
     codes = [each[:, crops[k]] if k in crops else each for k, each in enumerate(codes)]
-    return torch.stack(words).to(device), codes, latents, crops
+    seen = None if spoil is None else spoil(pictures, rng.randrange(2**31))
+    return Example(torch.stack(words).to(device), codes, latents, crops, pictures, seen)

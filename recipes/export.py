@@ -20,11 +20,21 @@ def main() -> None:
     options = parser.parse_args()
     run = options.run or Path("runs") / options.world
     world = WORLDS[options.world](run)
+    write(Scenes(world.config, options.world, world.defaults), run, options.to)
+
+
+def write(model: Scenes, run: Path, folder: Path) -> None:
+    """Write the averaged weights of a run as a folder, in float16.
+
+    Args:
+        model: of the run's shape; it is given these weights.
+        run: folder of the training run.
+        folder: as ``save_model`` takes it.
+    """
     state = torch.load(run / "last.pt", weights_only=True, map_location="cpu")
-    model = Scenes(world.config, options.world, world.defaults)
     model.load_state_dict(state["average"])
-    save_model(model, options.to, torch.float16)
-    print(f"step {state['step']}, {state['seconds'] / 60:.0f} minutes: written to {options.to}")
+    save_model(model, folder, torch.float16)
+    print(f"step {state['step']}, {state['seconds'] / 60:.0f} minutes: written to {folder}")
 
 
 if __name__ == "__main__":

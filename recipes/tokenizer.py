@@ -32,6 +32,14 @@ def fit_codes(tokenizer: PatchQuantizer, pictures: Tensor, iterations: int = 15)
         rest = rest - torch.cat([tokenizer.upsampled(k, part) for part in codes.split(500)])
 
 
+def coded(tokenizer: PatchQuantizer, pictures: Tensor) -> Tensor:
+    """The pictures as their codes show them."""
+    latent = torch.zeros_like(tokenizer.features(pictures))
+    for k, codes in enumerate(tokenizer.encode(pictures)):
+        latent = latent + tokenizer.upsampled(k, codes)
+    return tokenizer.decode(latent)
+
+
 def _k_means(vectors: Tensor, count: int, iterations: int) -> Tensor:
     """Centres (count, D), seeded in proportion to squared norm so that rare large residuals are covered, and sorted
     along the first principal axis so that neighbours in code order look alike."""

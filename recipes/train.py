@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import batch, crop, set_statistics, tokenised
+from data import Example, Spoil, batch, crop, set_statistics, tokenised
 from objective import scale_losses
 from rich.progress import Progress, TimeElapsedColumn
 from sheet import sheet
@@ -29,16 +29,33 @@ from stagevar.engine.contract.model import ScaleModel
 from stagevar.families.scenes.network import Scenes
 from stagevar.pipeline import Pipeline
 
-MIXTURE = (  # (until share of the run, {number of scales: probability})
+Mixture = tuple[tuple[float, dict[int, float]], ...]
+
+MIXTURE: Mixture = (  # (until share of the run, {number of scales: probability})
     (0.45, {5: 0.10, 6: 0.30, 7: 0.30, 8: 0.30}),
     (1.00, {6: 0.05, 7: 0.10, 8: 0.40, 10: 0.45}),
 )
+ONWARD: Mixture = (
+    (0.65, {5: 0.30, 6: 0.25, 7: 0.15, 8: 0.15, 10: 0.15}),
+    (1.00, {5: 0.10, 6: 0.15, 7: 0.15, 8: 0.20, 10: 0.40}),
+)
+"""Of a run that goes on with a model of its world: what that lacks is composition, and its last scales are kept."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = arguments(__doc__).parse_args()
+    options.run = options.run or Path("runs") / options.world
+    options.run.mkdir(parents=True, exist_ok=True)
+    Training(options).train()
+
+
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """The options of a run; a recipe with other defaults sets them."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", default="scenes", choices=WORLDS)
-    parser.add_argument("--run", type=Path, help="folder of checkpoints and log; runs/WORLD if not given")
+    parser.add_argument(
+        "--run", type=Path, help="folder of checkpoints and log; by default in runs, named after what is learnt"
+    )
     parser.add_argument("--from", dest="begin", help="a model to begin with: its name or folder")
     parser.add_argument("--steps", type=int, default=5500)
     parser.add_argument("--tokens", type=int, default=4400, help="tokens per step")
@@ -47,22 +64,19 @@ def main() -> None:
     parser.add_argument("--adam", type=float, default=2e-3, help="learning rate of all else")
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--sheet", type=int, default=1000, help="steps between sheets of samples")
-    options = parser.parse_args()
-    options.run = options.run or Path("runs") / options.world
-    options.run.mkdir(parents=True, exist_ok=True)
-    Training(options).train()
+    return parser
 
 
 class Training:
     """State of a run: model, its moving average, optimisers, step."""
 
+    mixture: Mixture = MIXTURE
+
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.world = WORLDS[options.world](options.run)
-        self.model, self.average = (
-            Scenes(self.world.config, options.world, self.world.defaults).to(self.device) for _ in range(2)
-        )
+        self.model, self.average = (self.network().to(self.device) for _ in range(2))
         self.optimisers = optimisers(self.model, options)
         self.step, self.seconds = 0, 0.0
         self.sums: dict[int, list[float]] = {}
@@ -71,6 +85,9 @@ class Training:
         else:
             self.start()
 
+    def network(self) -> Scenes:
+        return Scenes(self.world.config, self.options.world, self.world.defaults)
+
     def start(self) -> None:
         seed, model, world, begin = self.options.seed, self.model, self.world, self.options.begin
         torch.manual_seed(seed)
@@ -78,6 +95,7 @@ class Training:
         given = Pipeline.from_pretrained(begin, device=self.device).model if begin else None
         if given is not None and given.config == model.config:
             model.load_state_dict(given.state_dict())
+            self.mixture = ONWARD
         else:
             rng = random.Random(seed)
             pictures = render(world, [world.sample(rng) for _ in range(4000)], rng).to(self.device)
@@ -112,14 +130,15 @@ class Training:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["base"] * rate
-        count = scales_of_step(self.step / options.steps, rng)
-        self.update(*batch(self.world, self.model, count, options.tokens, rng))
+        count = scales_of_step(self.mixture, self.step / options.steps, rng)
+        self.update(self.example(count, rng))
         self.step += 1
 
-    def update(self, words: Tensor, codes: list[Tensor], latents: list[Tensor], crops: dict[int, Tensor]) -> None:
-        losses = scale_losses(self.model, words, codes, latents, crops)
-        weights = [min(self.model.config.grids[k], 12 if k >= 8 else 16) for k in range(len(losses))]
-        loss = sum(w * each for w, each in zip(weights, losses, strict=True)) / sum(weights)
+    def example(self, count: int, rng: random.Random) -> Example:
+        return batch(self.world, self.model, count, self.options.tokens, rng)
+
+    def update(self, example: Example) -> None:
+        loss = self.loss(example)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()
@@ -129,26 +148,39 @@ class Training:
         decay = min(0.998, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+
+    def loss(self, example: Example) -> Tensor:
+        losses = scale_losses(self.model, example)
+        weights = [min(self.model.config.grids[k], 12 if k >= 8 else 16) for k in range(len(losses))]
         for k, each in enumerate(losses):
             self.sums.setdefault(k, []).append(float(each.detach()))
+        total: Tensor = torch.stack([w * each for w, each in zip(weights, losses, strict=True)]).sum()
+        return total / sum(weights)
 
     def report(self, with_sheet: bool) -> str:
         """Append a line to the log: mean training loss since the last one and validation loss, per scale in nats."""
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
         row["train"] = [round(sum(v) / len(v), 3) for _, v in sorted(self.sums.items())]
-        row["validation"] = [round(v, 3) for v in validation(self.world, self.average)]
+        row["validation"] = [round(v, 3) for v in self.validation()]
         if with_sheet:
-            row["sheet"] = sheet(self.average, self.options.run / f"sheet-{self.step:06d}.png")
+            row["sheet"] = self.sheet(self.options.run / f"sheet-{self.step:06d}.png")
         self.sums = {}
         line = json.dumps(row)
         with (self.options.run / "log.jsonl").open("a") as log:
             log.write(line + "\n")
         return line
 
+    def validation(self) -> list[float]:
+        return validation(self.world, self.average)
+
+    def sheet(self, path: Path) -> dict[str, float]:
+        return sheet(self.average, path)
+
     def save(self) -> None:
         state = {
             "step": self.step,
             "seconds": self.seconds,
+            "mixture": self.mixture,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
@@ -158,7 +190,7 @@ class Training:
 
     def resume(self) -> None:
         state = torch.load(self.options.run / "last.pt", weights_only=True, map_location=self.device)
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.mixture = state["step"], state["seconds"], state["mixture"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
@@ -195,7 +227,7 @@ def optimisers(model: Scenes, options: argparse.Namespace) -> list[torch.optim.O
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        if name.startswith("reader."):
+        if name.startswith("reader.") or not parameter.requires_grad:
             continue
         inside = name.startswith(("blocks.", "text.layers.", "text.summary."))
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)
@@ -212,22 +244,25 @@ def learning_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 40, max(0.01, (1 - step / steps) / 0.35))
 
 
-def scales_of_step(share: float, rng: random.Random) -> int:
-    chances = next(chances for until, chances in MIXTURE if share < until)
+def scales_of_step(mixture: Mixture, share: float, rng: random.Random) -> int:
+    chances = next(chances for until, chances in mixture if share < until)
     return rng.choices(list(chances), list(chances.values()))[0]
 
 
 @torch.no_grad()
-def validation(world: World, model: Scenes) -> list[float]:
-    """Cross-entropy per scale in nats on 32 pictures of held-out scenes."""
+def validation(world: World, model: Scenes, spoil: Spoil | None = None) -> list[float]:
+    """Cross-entropy per scale in nats on 32 pictures of held-out scenes, without captions if they are spoilt."""
     rng = random.Random("validation")
     scenes = [world.sample(rng, held_out=True) for _ in range(32)]
-    count = len(model.config.grids)
-    codes, latents = tokenised(model, render(world, scenes, rng).to(model.device), count, 0.0)
+    pictures, count = render(world, scenes, rng).to(model.device), len(model.config.grids)
+    codes, latents = tokenised(model, pictures, count, 0.0)
     words = torch.stack(model.encode_text([scene.caption for scene in scenes]).features).to(model.device)
+    if spoil is not None:
+        words = torch.tensor(model.vocabulary.null, device=model.device).expand_as(words)
     chosen = crop(model.config.grids, rng)
     codes = [each[:, chosen[k]] if k in chosen else each for k, each in enumerate(codes)]
-    return [float(each) for each in scale_losses(model, words, codes, latents, chosen)]
+    seen = None if spoil is None else spoil(pictures, 0)
+    return [float(each) for each in scale_losses(model, Example(words, codes, latents, chosen, pictures, seen))]
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from photos.reading import coded
 from photos.render import Renderer
 from sheet import contact_sheet
+from tokenizer import coded
 from torch import Tensor
 
 from stagevar.families.scenes.network import Scenes
@@ -41,6 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=600)
     parser.add_argument("--run", type=Path, default=Path("runs/photos"), help="folder of the training run")
+    parser.add_argument(
+        "--earlier", nargs=2, type=int, default=(0, 0), metavar=("STEPS", "MINUTES"), help="of the runs before it"
+    )
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure again")
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained(str(MODEL), device="cpu")
@@ -51,7 +54,7 @@ def main() -> None:
     file = MODEL / "scores.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     measure: dict[str, Callable[[], Any]] = {
-        "training": lambda: json.loads((options.run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]),
+        "training": lambda: training(options.run, *options.earlier),
         "reader": lambda: reader(suite, scenes, renders, coded(model.tokenizer, renders)),
         "tokenizer": lambda: tokenizer(model, renders[:120]),
         "scores": lambda: drawn(pipe, suite, scenes, renders),
@@ -63,6 +66,12 @@ def main() -> None:
     shutil.copyfile(LICENCE, MODEL / "LICENSE")
     with replacing(MODEL / "README.md") as path:
         path.write_text(card(measured), encoding="utf-8")
+
+
+def training(run: Path, steps: int, minutes: int) -> dict[str, Any]:
+    """The last line of a run's log, with the steps and minutes of the runs that it went on from."""
+    line = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    return json.loads(line) | {"earlier": {"steps": steps, "minutes": minutes}}
 
 
 def pixels(pictures: Any) -> Tensor:
@@ -110,13 +119,14 @@ def drawn(pipe: Pipeline, suite: Photos, scenes: Sequence[Scene], renders: Tenso
 
 
 def card(measured: Mapping[str, Any]) -> str:
-    training, read, found = measured["training"], measured["reader"], measured["scores"]
+    run, read, found = measured["training"], measured["reader"], measured["scores"]
     text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     return text.format(
         **{name: found[name] for name in ("captions", "held_out", "different", "overall", "relaxed", "error")},
         guidance=found["guidance"],
-        steps=training["step"],
-        minutes=training["minutes"],
+        steps=run["earlier"]["steps"] + run["step"],
+        last=run["step"],
+        minutes=run["earlier"]["minutes"] + run["minutes"],
         scores=table(["category", "strict", "relaxed"], score_rows(found)),
         renders=read["renders"]["overall"],
         decoded=read["decoded"]["overall"],

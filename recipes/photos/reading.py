@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from photos.material import SIDES, SIZE, VIEWS
 from photos.render import Layout, Picture, Placed, Renderer, lay_out
+from tokenizer import coded
 from torch import Tensor
 
 from stagevar.families.scenes.tokenizer import PatchQuantizer
@@ -110,11 +111,3 @@ def shuffled(picture: Picture, placed: Placed, rng: random.Random) -> Picture:
     for (y, x), (v, u) in zip(places, rng.sample(places, len(places)), strict=True):
         out[y : y + tile, x : x + tile] = picture[v : v + tile, u : u + tile]
     return out
-
-
-def coded(tokenizer: PatchQuantizer, pictures: Tensor) -> Tensor:
-    """The pictures as their codes show them."""
-    latent = torch.zeros_like(tokenizer.features(pictures))
-    for k, codes in enumerate(tokenizer.encode(pictures)):
-        latent = latent + tokenizer.upsampled(k, codes)
-    return tokenizer.decode(latent)

@@ -17,7 +17,7 @@ from stagevar.photos.captions import Scene, sample_scene
 
 class Photos:
     config = ScenesConfig(world="photos", codes=(128, 128, 256, 256, 256, 256, 512, 512, 512, 704))
-    defaults = Defaults(guidance=2.0, temperature=(1.0, 1.0, 0.9, 0.7, 0.6, 0.6, 0.6, 0.6, 0.7, 0.8))
+    defaults = Defaults(guidance=3.0, temperature=(1.0, 0.7, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.6, 0.7))
 
     def __init__(self, run: Path) -> None:
         self.renderer = Renderer(run / "material")
