@@ -1,8 +1,9 @@
 """What each choice inside our accelerator is worth: ``python benchmarks/ablations.py``.
 
-One choice at a time is replaced in a fixed plan for the shipped model (one branch in the last two scales, half of the
-positions at the second last and .3 at the last), and quality and operations are measured. Appends to
-``results/ablations.jsonl``: SSIM and PSNR to the plain run with the same noise, oracle score, operations.
+One choice at a time is replaced in a fixed plan for a model of ten scales (one branch in the last two scales, half of
+the positions at the second last and .3 at the last), and quality and operations are measured. Appends to
+``results/ablations.jsonl``, per model: SSIM and PSNR to the plain run with the same noise, score of the model's reader,
+operations.
 """
 
 from __future__ import annotations
@@ -19,22 +20,27 @@ from torch import Tensor
 
 from stagevar.accelerators.sketch import Sketch
 from stagevar.drawing import condition
+from stagevar.engine.grids.rows import Role
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.merge import Merge
+from stagevar.engine.plan.parts import EVERY, Layers, PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.tokens import TokenContext, Tokens
 from stagevar.machine import machine
 from stagevar.measure.likeness.fidelity import psnr, ssim
+from stagevar.measure.predict.explain import text_rows
 from stagevar.measure.predict.flops import operations
+from stagevar.measure.suites.known import suite_of
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.scenes.captions import caption_suite
-from stagevar.scenes.oracle import judge
-from stagevar.scenes.words import MAX_WORDS
 
 KEEP = 0.5, 0.3
 """Shares of the positions at the second last and at the last scale."""
+
+STRUCTURE = 7
+"""The scale before these two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +68,24 @@ def ours(keep: float) -> Tokens:
     return Select(keep, restore_by="zero_code")
 
 
-def late(make: Callable[[float], Tokens] | None, **fields: Any) -> Callable[[Plan], Plan]:
+def late(
+    make: Callable[[float], Tokens] | None, keeps: tuple[float, float] = KEEP, **fields: Any
+) -> Callable[[Plan], Plan]:
     """The fixed plan with other tokens, or other fields, in the last two scales."""
 
     def edit(plan: Plan) -> Plan:
         settings = {"branch": "cond", "cache": "none"} | fields
         plan = plan.replace([-2, -1], **settings)
-        for scale, keep in zip((-2, -1), KEEP, strict=True):
+        for scale, keep in zip((-2, -1), keeps, strict=True):
             plan = plan.replace([scale], tokens=None if make is None else make(keep))
         return plan
 
     return edit
+
+
+def filled(role: Role, layers: Layers = EVERY) -> PartRows:
+    """No part of a role runs; it adds what it added at the last scale of the structure stage."""
+    return PartRows(1.0, (role,), layers, source=STRUCTURE)
 
 
 VARIANTS: dict[str, Callable[[Plan], Plan]] = {
@@ -97,45 +110,57 @@ VARIANTS: dict[str, Callable[[Plan], Plan]] = {
     "both branches": late(ours, branch="both"),
     "guidance carried, half": late(ours, carry=0.5),
     "guidance carried, whole": late(ours, carry=1.0),
+    "one branch one scale earlier": lambda plan: late(ours)(plan).replace([-3], branch="cond"),
+    "both scales in one pass": lambda plan: late(ours)(plan).replace([-1], group=True),
+    "fewer first, more last: .3 and .4": late(ours, (0.3, 0.4)),
+    "second last left out, .5 at the last": lambda plan: late(ours, (1.0, 0.5))(plan).replace([-2], run="skip"),
+    "cross-attention of the scale before": late(ours, parts=(filled("cross"),)),
+    "and self-attention in the first third": late(ours, parts=(filled("cross"), filled("attention", (0.0, 0.34)))),
+    "local attention": late(ours, attend=(Local((9, 7, 5), sinks=5, block=1),)),
 }
 
 
 def main() -> None:
     parser = arguments(__doc__)
+    parser.add_argument("--models", nargs="+", default=["scenes"], help="names or folders of models of ten scales")
     parser.add_argument("--captions", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=12)
     options = parser.parse_args()
-    pipe = Pipeline.from_pretrained("scenes", device=options.device, dtype="float32")
-    scenes = caption_suite(options.captions)
-    requests = [Request(scene.caption, seed=i) for i, scene in enumerate(scenes)]
+    report: dict[str, Any] = {"batch": options.batch_size, "kept": list(KEEP), "worlds": []}
+    for name in options.models:
+        pipe = Pipeline.from_pretrained(name, device=options.device, dtype="float32")
+        found = rows(pipe, options.captions, options.batch_size)
+        report |= machine(pipe.model)
+        report["worlds"].append({"model": pipe.model.name, "captions": options.captions, "rows": found})
+    append("ablations", options.device, report, options.out)
+
+
+def rows(pipe: Pipeline, captions: int, batch_size: int) -> list[dict[str, Any]]:
+    """A row per variant, the plain run first."""
+    suite = suite_of(pipe.model)
+    assert suite is not None
+    questions = suite.questions(captions)
+    texts = [question.caption for question in questions]
+    requests = [Request(text, seed=i) for i, text in enumerate(texts)]
     schedule = pipe.model.schedule()
     plain = pipe.prepare(requests[0]).plan
-    cost = operations(pipe.model, schedule, MAX_WORDS)
-    pictures = {"none": draw(pipe, requests, plain, options.batch_size)}
-    rows = []
+    cost = operations(pipe.model, schedule, text_rows(pipe.model, texts))
+    pictures = {"none": draw(pipe, requests, plain, batch_size)}
+    found = []
     for name, edit in {"none": lambda plan: plan, **VARIANTS}.items():
         plan = edit(plain)
-        drawn = pictures[name] if name in pictures else draw(pipe, requests, plan, options.batch_size)
-        pixels = (drawn * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
-        rows.append(
+        drawn = pictures[name] if name in pictures else draw(pipe, requests, plan, batch_size)
+        found.append(
             {
                 "variant": name,
                 "flop_ratio": cost(plain) / cost(plan),
                 "ssim": ssim(drawn, pictures["none"]).mean().item(),
                 "psnr": psnr(drawn, pictures["none"]).mean().item(),
-                "oracle": fmean(float(judge(s, p).strict) for s, p in zip(scenes, pixels, strict=True)),
+                "oracle": fmean(float(verdict.strict) for verdict in suite.judge(questions, drawn)),
             }
         )
-        print(json.dumps(rows[-1]), flush=True)
-    report = {
-        **machine(pipe.model),
-        "model": pipe.model.name,
-        "captions": options.captions,
-        "batch": options.batch_size,
-        "kept": list(KEEP),
-        "rows": rows,
-    }
-    append("ablations", options.device, report, options.out)
+        print(pipe.model.name, json.dumps(found[-1]), flush=True)
+    return found
 
 
 def draw(pipe: Pipeline, requests: list[Request], plan: Plan, batch_size: int) -> Tensor:

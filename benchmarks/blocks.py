@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from blocks_editing import editing
+from blocks_jobs import jobs, kills, workers
 from blocks_memory import batches, half, loading, memory
+from blocks_pictures import reached, stages
 from blocks_server import load, server
 
 from stagevar.measure.bench.table import asked
 from stagevar.measure.markdown import table
 
 SETTINGS = "stagevar", "stagevar(quality=0.15)", "stagevar(quality=0.0)"
-ENDS = 3
-"""Captions shown from each end of the list of stages."""
 
 Row = Mapping[str, Any]
 
@@ -159,18 +160,15 @@ def at_speed(ours: Sequence[Row], speed: float, quality: str) -> float | None:
 
 
 def ablations(report: Row) -> str:
-    rows = [
-        [
-            row["variant"],
-            f"{row['flop_ratio']:.2f}",
-            f"{row['ssim']:.3f}",
-            f"{row['psnr']:.1f}",
-            f"{row['oracle']:.3f}",
-        ]
-        for row in report["rows"]
-    ]
-    head = ["variant", "fewer operations", "SSIM", "PSNR", "oracle"]
-    return f"{report['captions']} captions; kept {report['kept'][0]} and {report['kept'][1]}.\n\n{table(head, rows)}"
+    """One table for all worlds: a row per variant, three figures per world."""
+    worlds, names = report["worlds"], ("flop_ratio", "ssim", "oracle")
+    head = ["variant"] + [f"{world['model']}: {each}" for world in worlds for each in ("operations", "SSIM", "reader")]
+    rows = []
+    for same in zip(*(world["rows"] for world in worlds), strict=True):
+        figures = [f"{row[name]:.{2 if name == 'flop_ratio' else 3}f}" for row in same for name in names]
+        rows.append([same[0]["variant"], *figures])
+    kept = " and ".join(map(str, report["kept"]))
+    return f"{worlds[0]['captions']} captions; kept {kept}; operations as a ratio.\n\n{table(head, rows)}"
 
 
 def long(report: Row) -> str:
@@ -192,32 +190,6 @@ def long(report: Row) -> str:
 
 def spread(values: Row) -> str:
     return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
-
-
-def stages(report: Row) -> str:
-    def both(row: Row, digits: int) -> str:
-        return f"{row['mean']:.{digits}f} ± {row['std']:.{digits}f}"
-
-    shown = [*report["rows"][:ENDS], *report["rows"][-ENDS:]]
-    rows = [
-        [row["caption"], both(row["single"], 1), both(row["fidelity"], 1), both(row["kept"], 2), both(row["rows"], 0)]
-        for row in shown
-    ]
-    head = ["caption", "first scale with one branch", "first fidelity scale", "kept at the last scale", "rows"]
-    lines = [
-        f"{name} {report['spread'][key]['within']:.{digits}f} within a caption (over seeds), "
-        f"{report['spread'][key]['between']:.{digits}f} between captions"
-        for name, key, digits in (
-            ("end of guidance", "single", 2),
-            ("first fidelity scale", "fidelity", 2),
-            ("kept share", "kept", 3),
-        )
-    ]
-    return (
-        f"{report['seeds']} seeds each, `{report['accelerator']}`; mean ± standard deviation over seeds, the captions "
-        f"that keep least and most. Scales count from 0.\n\n{table(head, rows)}\n\nOver {report['captions']} captions: "
-        f"{'; '.join(lines)}."
-    )
 
 
 def plain(report: Row) -> str:
@@ -280,8 +252,12 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "front": ("front", front),
     "duel": ("front", duel),
     "long": ("front", long),
+    "photos": ("photos", front),
+    "photos_duel": ("photos", duel),
     "ablations": ("ablations", ablations),
     "stages": ("stages", stages),
+    "editing": ("editing", editing),
+    "reached": ("reached", reached),
     "plain": ("plain", plain),
     "busy": ("busy", busy),
     "shares": ("shares", shares),
@@ -292,5 +268,8 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "half": ("batches", half),
     "server": ("server", server),
     "load": ("load", load),
+    "jobs": ("jobs", jobs),
+    "kills": ("kills", kills),
+    "workers": ("workers", workers),
 }
 """Name of a block: the benchmark that it shows, and how."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from blocks import Row, conditions, difference, measured, scales, step
 
@@ -45,6 +45,25 @@ def own(name: str, by_name: Mapping[str, Row], report: Row) -> Sequence[str]:
     ]
 
 
+def lazy(report: Row) -> str:
+    """LazyVAR's settings beside the scales left out that they come to."""
+    return beside(report, "lazyvar", "drop_last(4)", "lazyvar(shares=(0.3, 0.2))", "drop_last(2)")
+
+
+def skips(report: Row) -> str:
+    """SkipVAR's targets beside the courses that a picture may be told, taken by all."""
+    targets = (f"skipvar(target={target})" for target in (0.9, 0.95, 0.98))
+    return beside(report, "skipvar", *targets, "drop_last(2)", "drop_last", "guidance_off(2)")
+
+
+def beside(report: Row, *names: str) -> str:
+    """Some rows of the comparison; those that the newest run does not hold are not shown."""
+    found = report["comparison"]
+    by_name = {row["accelerator"]: row for row in found["rows"]}
+    rows = [[f"`{name}`", *own(name, by_name, report)] for name in names if name in by_name]
+    return table(["text", "by operations", "by clock", "SSIM", "oracle", "difference", "scales run"], rows)
+
+
 def catalogue() -> str:
     """A section per accelerator of the package."""
     return "\n\n".join(map(section, shipped()))
@@ -68,7 +87,3 @@ def section(each: Listed) -> str:
     }
     listed = "\n".join(f"* {word}: {said}" for word, said in lines.items() if said)
     return f"### {each.name}\n\n{each.about}\n\n{listed}"
-
-
-PAGES: Mapping[str, Callable[[], str]] = {"catalogue": catalogue}
-"""Blocks that no benchmark measures."""

@@ -15,10 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from blocks import BLOCKS, Row, is_ours
-from blocks_rivals import PAGES, claims
+from blocks_forecast import forecast
+from blocks_ranking import ranking, searches
+from blocks_restore import restoration
+from blocks_rivals import catalogue, claims, lazy, skips
+from blocks_suites import suites
 from store import RESULTS, ROOT, newest, read, unknown_commits
 
+from stagevar.measure.bench.front import name
+
 DOCUMENTS = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
+PAGES = {"catalogue": catalogue, "forecast": forecast, "restoration": restoration, "suites": suites}
+"""Blocks that no benchmark measures."""
+RIVALS = {"claims": claims, "lazy": lazy, "skips": skips, "ranking": ranking}
+MORE = {name: ("rivals", shown) for name, shown in RIVALS.items()} | {"searches": ("searches", searches)}
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 
 
@@ -51,7 +61,7 @@ def block(name: str) -> str:
     """The figures of every kind of device, each with where they come from; or a page that no benchmark measures."""
     if name in PAGES:
         return PAGES[name]()
-    benchmark, shown = {**BLOCKS, "claims": ("rivals", claims)}[name]
+    benchmark, shown = {**BLOCKS, **MORE}[name]
     return "\n\n".join(f"{shown(run['report'])}\n\n{origin(run)}" for run in newest(benchmark).values())
 
 
@@ -66,29 +76,24 @@ def plot(found: Row, path: Path) -> None:
     """SSIM and oracle score over speed-up: our front as a line, everything else as points."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
     axes = figure.subplots(1, 2)
     rows = found["rows"][1:]
     ours = sorted((row for row in rows if is_ours(row)), key=lambda row: row["speedup"])
+    others = [row for row in rows if not is_ours(row)]
     for axis, quality, label in zip(axes, ("ssim", "oracle"), ("SSIM to the plain run", "oracle score"), strict=True):
         axis.plot([r["speedup"] for r in ours], [r[quality] for r in ours], "o-", label="stagevar, the dial")
-        for row in rows:
-            if not is_ours(row):
-                axis.plot(row["speedup"], row[quality], "x", color="0.4")
-                axis.annotate(
-                    row["accelerator"],
-                    (row["speedup"], row[quality]),
-                    xytext=(4, -9),
-                    textcoords="offset points",
-                    fontsize=7,
-                )
-        if quality == "oracle":
-            axis.axhline(found["rows"][0]["oracle"], color="0.7", linestyle="--", label="plain run")
-        axis.set_xlabel("network speed-up, plain run = 1")
+        axis.plot([r["speedup"] for r in others], [r[quality] for r in others], "x", color="0.4")
+        axis.axhline(found["rows"][0][quality], color="0.7", linestyle="--", label="plain run")
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}x")
+        axis.set_xlabel("network speed-up")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-        axis.margins(x=0.15)
-        axis.legend(loc="upper right")
+        axis.margins(x=0.12)
+        axis.legend(loc="lower left", fontsize=8)
+    for axis, quality in zip(axes, ("ssim", "oracle"), strict=True):
+        name(axis, [(row["speedup"], row[quality]) for row in others], [row["accelerator"] for row in others])
     figure.suptitle(f"{found['model']}, {found['captions']} captions, batch {found['batch']}, {found['device']}")
     figure.savefig(path, dpi=110)
 
