@@ -38,13 +38,22 @@ def described(kind: type) -> str:
     if dataclasses.is_dataclass(kind):
         parts.append(code(kind.__name__ + signature(kind.__init__)))
     parts.append(prose(kind))
-    for member, value in vars(kind).items():
+    for member, value in members(kind).items():
         function = value.__func__ if isinstance(value, classmethod) else getattr(value, "fget", value)
         shown = inspect.isfunction(function) and function.__doc__ and (member == "__call__" or member[0] != "_")
         if shown:
             arguments = f": {annotation(function)}" if isinstance(value, property) else signature(function)
             parts += [f"### {kind.__name__}.{member}", code(member + arguments), prose(function)]
     return "\n\n".join(parts)
+
+
+def members(kind: type) -> dict[str, Any]:
+    """What a class has of its own, and behind it what it has of its bases in this package."""
+    found = dict(vars(kind))
+    for base in kind.__mro__[1:]:
+        inside = base.__module__.partition(".")[0] == "stagevar"
+        found |= {name: value for name, value in vars(base).items() if inside and name not in found}
+    return found
 
 
 def errors() -> str:
