@@ -20,7 +20,7 @@ from blocks_ranking import ranking, searches
 from blocks_restore import restoration
 from blocks_rivals import catalogue, claims, lazy, skips
 from blocks_suites import suites
-from store import RESULTS, ROOT, newest, read, unknown_commits
+from store import RESULTS, ROOT, SQUASHED, newest, read, unknown_commits
 
 from stagevar.measure.bench.front import name
 
@@ -69,7 +69,8 @@ def origin(run: dict[str, Any]) -> str:
     """Date and commit; runs of before results were appended are known by the commit that added them."""
     what = f"`{run['command']}` on" if run["command"] else "Committed on"
     changes = " with changes" if run["commit"].endswith("-dirty") else ""
-    return f"{what} {run['date'][:10]}, commit {run['commit'][:7]}{changes}."
+    squashed = ", since squashed" if run["commit"].removesuffix("-dirty") in SQUASHED else ""
+    return f"{what} {run['date'][:10]}, commit {run['commit'][:7]}{changes}{squashed}."
 
 
 def plot(found: Row, path: Path) -> None:

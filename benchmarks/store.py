@@ -1,7 +1,8 @@
 """Results of benchmarks: one file per benchmark, one line per run, appended and never rewritten.
 
 A line says when, on which commit and by which command it was made, and holds a hash of all that. Lines that no run can
-have written are found by ``python benchmarks/report.py --check`` (``plausible.py``).
+have written are found by ``python benchmarks/report.py --check`` (``plausible.py``). Commits that came into this
+history squashed into one are listed in ``results/squashed.txt``; figures of theirs say so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from plausible import check
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SQUASHED = frozenset((RESULTS / "squashed.txt").read_text(encoding="utf-8").split())
 MADE = ":!benchmarks/results", ":!docs/images"
 """What benchmarks themselves write; a change there is no change of what is measured."""
 
@@ -87,12 +89,15 @@ def commit() -> str:
 
 
 def unknown_commits(folder: Path = RESULTS) -> list[str]:
-    """Commits of results that the history of this checkout does not hold; none where there is no whole history."""
+    """Commits of results that the history of this checkout holds neither as they were nor squashed.
+
+    None where there is no whole history.
+    """
     if _git("rev-parse", "--is-shallow-repository") != "false":
         return []
     runs = [run for path in sorted(folder.glob("*.jsonl")) for run in read(path)]
     named = {str(run["commit"]).removesuffix("-dirty") for run in runs}
-    return sorted(name for name in named if _git("cat-file", "-t", name) != "commit")
+    return sorted(name for name in named - SQUASHED if _git("cat-file", "-t", name) != "commit")
 
 
 def _git(*words: str) -> str:

@@ -132,6 +132,18 @@ def test_a_commit_that_is_in_no_history_is_named(tmp_path: Path) -> None:
     assert store.unknown_commits(tmp_path) == ["0" * 40]
 
 
+def test_a_run_on_a_squashed_commit_is_known_and_said_to_be_one(tmp_path: Path) -> None:
+    import report
+    import store
+
+    squashed = min(store.SQUASHED)
+    store.append("speed", "cpu", {"figure": 1}, tmp_path)
+    forge(tmp_path / "speed.jsonl", lambda run: run.update(commit=f"{squashed}-dirty"))
+    assert store.unknown_commits(tmp_path) == []
+    (run,) = store.read(tmp_path / "speed.jsonl")
+    assert report.origin(run).endswith(f"commit {squashed[:7]} with changes, since squashed.")
+
+
 def test_migrated_results_say_that_their_command_is_not_known() -> None:
     import store
 
