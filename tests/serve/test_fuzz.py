@@ -14,7 +14,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from stagevar.pipeline import Pipeline
-from stagevar.serve.limits import PICTURES, Limits
+from stagevar.serve.limits import EDITS, PICTURES, Limits
 
 from .conftest import Served, serving
 
@@ -28,11 +28,11 @@ def tight(pipelines: dict[str, Pipeline]) -> Iterator[Served]:
         yield found
 
 
-def answers(served: Served, mode: GenerationMode, count: int) -> Counter[int]:
+def answers(served: Served, mode: GenerationMode, count: int, path: str = PICTURES) -> Counter[int]:
     """How many requests of a kind were answered with each code."""
     description, codes = schemathesis.openapi.from_url(f"{served.url}/openapi.json"), Counter[int]()
 
-    @given(description[PICTURES]["POST"].as_strategy(generation_mode=mode))
+    @given(description[path]["POST"].as_strategy(generation_mode=mode))
     @settings(max_examples=count, deadline=None, derandomize=count < 1000, suppress_health_check=list(HealthCheck))
     def one(case: Any) -> None:
         codes[case.call_and_validate(checks=CHECKS).status_code] += 1
@@ -48,6 +48,11 @@ def test_requests_as_described_are_no_fault(tight: Served) -> None:
 
 def test_requests_of_other_forms_are_refused(tight: Served) -> None:
     assert set(answers(tight, GenerationMode.NEGATIVE, 60)) == {400}
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_edits_of_files_that_are_no_pictures_are_refused(tight: Served, mode: GenerationMode) -> None:
+    assert set(answers(tight, mode, 40, EDITS)) <= {400, 404}
 
 
 @pytest.mark.slow

@@ -16,22 +16,12 @@ from stagevar.serve.wire import EditBody
 MOST_FIELDS = 64
 """Fields and files of a form."""
 
+FILE = {"type": "string", "format": "binary"}
+BODY = EditBody.model_json_schema()
 FORM = {
     "content": {
         "multipart/form-data": {
-            "schema": {
-                "allOf": [
-                    EditBody.model_json_schema(),
-                    {
-                        "type": "object",
-                        "required": ["image"],
-                        "properties": {
-                            "image": {"type": "string", "format": "binary"},
-                            "mask": {"type": "string", "format": "binary"},
-                        },
-                    },
-                ]
-            }
+            "schema": BODY | {"properties": {"image": FILE, "mask": FILE, **BODY["properties"]}, "required": ["image"]}
         }
     },
     "required": True,

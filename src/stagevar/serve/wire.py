@@ -73,7 +73,7 @@ class Body(BaseModel):
 class EditBody(Body):
     """Fields of ``POST /v1/images/edits`` beside the files ``image`` and ``mask``; they come as text."""
 
-    model_config = ConfigDict(strict=False, json_schema_extra={"example": {"prompt": "a red circle"}})
+    model_config = ConfigDict(strict=False, json_schema_extra=None)
 
     input_fidelity: Literal["high", "low"] | None = Field(None, description="Without effect.")
     strength: float | None = Field(None, description="Share of the scales that are drawn; 1 with a mask, else 0.5.")
