@@ -13,7 +13,7 @@ from stagevar.calling import expand
 from stagevar.drawing import condition, encode, outputs
 from stagevar.editing.edit import Edit, Fit
 from stagevar.editing.fit import fitted
-from stagevar.editing.given import Codes, check_encoder, check_given, read_codes, stacked
+from stagevar.editing.given import Codes, check_encoder, check_given, check_maps, read_codes, stacked
 from stagevar.editing.opened import Picture
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.computing import computing
@@ -81,9 +81,10 @@ class Doors:
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
 
         Raises:
-            OptionError: codes of no picture size of the model, or that it does not have.
+            OptionError: no codes; codes of no picture size of the model, or that it does not have.
         """
-        model, schedule = self.model, self._schedule(codes)
+        model, codes = self.model, check_maps(codes)
+        schedule = self._schedule(codes)
         check_given(model, codes, schedule)
         with computing():
             latent = model.empty_latent(1, schedule)

@@ -9,7 +9,7 @@ from typing import Any
 
 from stagevar.accelerators.base import Accelerator, Facts, Nothing
 from stagevar.editing.fit import Fitted, fitted
-from stagevar.editing.given import check_encoder, check_given
+from stagevar.editing.given import check_encoder, check_given, check_maps
 from stagevar.editing.kept import Free, free
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
@@ -118,6 +118,8 @@ def _worded(model: ScaleModel, request: Request) -> Request:
         return request
     if not model.restores:
         raise PromptError("the prompt is empty; say what to draw")
+    if request.negative_prompt:
+        raise PromptError("there is a negative prompt and no prompt; give one, or leave the negative prompt out")
     if request.plan is not None and any(scale.branch != "null" for scale in request.plan):
         raise PromptError("the plan draws by a prompt, and there is none; give one, or a plan of the branch null")
     return replace(request, prompt="", unconditional=request.plan is None)
@@ -126,7 +128,7 @@ def _worded(model: ScaleModel, request: Request) -> Request:
 def _picture(model: ScaleModel, request: Request, schedule: Schedule) -> tuple[Fitted | None, Free | None]:
     """The picture to begin with, and where its codes are drawn; or only where, of codes that are given."""
     if request.forced is not None:
-        return None, check_given(model, request.forced, schedule)
+        return None, check_given(model, check_maps(request.forced), schedule)
     if request.edit is None:
         return None, None
     check_encoder(model)

@@ -138,6 +138,8 @@ class Request:
         if self.plan is not None and (self.unconditional or any(value is not None for value in sampling)):
             raise OptionError("a plan already holds branches, guidance, temperature, top_k, top_p and smooth; give one")
         if self.forced is not None:
+            if not isinstance(self.forced, list | tuple):
+                raise OptionError(f"forced is a list with the codes of each scale, not {quoted(self.forced)}")
             self._set("forced", tuple(self.forced))
             if self.edit is not None:
                 raise OptionError("give an image or forced codes, not both")

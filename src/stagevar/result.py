@@ -27,8 +27,8 @@ class Result:
         images: per ``output_type``: PIL images; float arrays (height, width, 3) in [0, 1]; tensors (3, height, width)
             in [0, 1]; or latents (D, H, W). None for a picture that was not wanted any more.
         codes: of each image, per scale int64 (h, w), or (h, w, d) of models of bits: what its latent is the sum of. A
-            code is -1 where none was added. Where codes are mixed it is the likeliest one. Given as ``forced`` they
-            draw the picture again.
+            code is -1 where none was added. Where codes are mixed it is the likeliest one. ``detokenize`` makes the
+            picture of them; given as ``forced`` they draw that of a plain run again, as -1 asks for a code to draw.
         prompts, seeds: prompt and seed of each image.
         sizes: height and width in pixels of each image; the nearest size that the model draws to the one asked for.
         notes: how a picture that was given has been fitted to that size; "" where nothing was.

@@ -47,6 +47,26 @@ def changed(family: str, result: Any) -> list[Tensor]:
     ]
 
 
+def test_any_strength_above_0_draws_the_last_scale() -> None:
+    assert [bool(each.any()) for each in changed("scenes", ask("scenes", strength=1e-12))][:-1] == [False] * 4
+
+
+def test_a_frame_is_made_at_the_size_that_is_drawn() -> None:
+    """At their own size these would have 256 million pixels, and a million million."""
+    for edit in (Edit.read(PICTURE, expand=16_000), Edit.read(np.zeros((1, 1_000_000, 3), np.uint8), fit="pad")):
+        found = fitted(edit, (64, 64))
+        assert found.picture.shape == (3, 64, 64) and found.drawn is not None and 0.9 < float(found.drawn.mean()) < 1
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_picture_lies_where_its_frame_leaves_it(fit: Any) -> None:
+    picture = np.full((32, 32, 3), 200, np.uint8)
+    found = fitted(Edit.read(picture, expand=(32, 0, 0, 32), fit=fit), (32, 32))
+    assert found.drawn is not None and found.drawn[:16, 16:].max() == 0
+    assert found.drawn[16:].min() == found.drawn[:, :16].min() == 1
+    assert np.allclose(found.picture.numpy(), 200 / 255)
+
+
 @families
 def test_strength_0_is_the_reconstruction_bit_for_bit(family: str) -> None:
     pipe = PIPES[family]

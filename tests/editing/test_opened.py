@@ -71,10 +71,25 @@ def animated() -> bytes:
     return png(frames[0], format="gif", save_all=True, append_images=frames[1:])
 
 
+def damaged_exif() -> bytes:
+    """A JPEG whose EXIF block claims more than it has."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = png(Image.fromarray(PIXELS), format="jpeg", exif=exif)
+    return whole.replace(b"Exif\x00\x00MM\x00*\x00\x00\x00\x08", b"Exif\x00\x00MM\x00*\xff\xff\xff\x08")
+
+
 BAD: dict[str, tuple[Any, type[StagevarError], str]] = {
-    "animated": (animated(), OptionError, "animated .2 frames."),
+    "animated": (animated(), OptionError, "2 frames"),
     "cut off": (png(Image.fromarray(PIXELS))[:60], OptionError, "broken"),
     "no picture": (b"no picture", OptionError, "no format"),
+    "cut off early": (png(Image.fromarray(PIXELS), format="jpeg")[:30], OptionError, "broken|no format"),
+    "unreadable EXIF": (damaged_exif(), OptionError, "broken"),
+    "another colour space": (Image.new("La", (4, 4)), OptionError, "broken"),
+    "negative numbers": (Image.fromarray(PIXELS[..., 0].astype(np.int32) - 300), OptionError, "outside of 0 to 255"),
+    "large floats": (Image.fromarray(PIXELS[..., 0] * np.float32(2)), OptionError, "outside of 0 to 255"),
+    "texts": (np.full((2, 2, 3), "a"), OptionError, "numbers in"),
+    "objects": (np.full((2, 2, 3), None), OptionError, "numbers in"),
     "empty": (b"", OptionError, "no format"),
     "missing": ("/no/such/file.png", MissingFileError, "No such file"),
     "a folder": (Path("/"), MissingFileError, "directory"),
@@ -83,6 +98,18 @@ BAD: dict[str, tuple[Any, type[StagevarError], str]] = {
     "large numbers": (PIXELS.astype(float), OptionError, r"\[0, 1\]"),
     "nan": (np.full((2, 2, 3), np.nan), OptionError, r"\[0, 1\]"),
 }
+
+
+def test_the_first_view_of_a_camera_that_takes_several_is_read() -> None:
+    views = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+    found = open_picture(png(views[0], format="mpo", save_all=True, append_images=views[1:]))
+    assert np.abs(pixels(found).mean() - PIXELS.mean()) < 5
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_bytes_of_a_wider_mode_stay_bytes(mode: str) -> None:
+    grey = Image.fromarray(PIXELS[..., 0])
+    assert np.array_equal(pixels(open_picture(grey.convert(mode)))[..., 0], PIXELS[..., 0])
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -95,6 +122,8 @@ def test_what_is_no_picture_is_refused(name: str) -> None:
 
 def test_too_large_a_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "MOST_PIXELS", 53)
+    with pytest.raises(SizeError, match="9x6 pixels; at most 53"):
+        open_picture(PIXELS)
     data = png(Image.fromarray(PIXELS))
     with pytest.raises(SizeError, match="9x6 pixels; at most 53"):
         open_picture(data[: data.index(b"IDAT") + 8])

@@ -49,9 +49,16 @@ def test_scales_and_positions_can_be_given_alone() -> None:
 
 BAD: dict[str, tuple[list[Any], str]] = {
     "too few scales": ([None], "codes of 1 scales, and the picture has 5"),
-    "another grid": ([torch.zeros(2, 2, dtype=torch.long), *[None] * 4], "codes of scale 0 must be whole numbers"),
-    "fractions": ([torch.zeros(1, 1), *[None] * 4], "codes of scale 0 must be whole numbers"),
-    "no tensor": ([[[0]], *[None] * 4], "codes of scale 0 must be whole numbers"),
+    "another grid": ([torch.zeros(2, 2, dtype=torch.long), *[None] * 4], "codes of scale 0 must be a tensor .1, 1."),
+    "fractions": ([torch.zeros(1, 1), *[None] * 4], "codes of scale 0 must be a dense tensor of whole numbers"),
+    "no tensor": ([[[0]], *[None] * 4], "codes of scale 0 must be a dense tensor of whole numbers"),
+    "complex": ([torch.zeros(1, 1, dtype=torch.complex64), *[None] * 4], "not one of torch.complex64"),
+    "large whole numbers": ([torch.zeros(1, 1, dtype=torch.uint64), *[None] * 4], "not one of torch.uint64"),
+    "no numbers": ([torch.zeros(1, 1, dtype=torch.long, device="meta"), *[None] * 4], "a dense tensor"),
+    "sparse": ([torch.zeros(1, 1, dtype=torch.long).to_sparse(), *[None] * 4], "a dense tensor"),
+    "flat": ([torch.zeros(1, dtype=torch.long), *[None] * 4], "a dense tensor"),
+    "a text": ("codes", "list with"),
+    "a number": (5, "list with"),
     "an unknown code": ([torch.full((1, 1), 99), *[None] * 4], "codes of scale 0 lie between 0 and 15"),
     "below -1": ([torch.full((1, 1), -2), *[None] * 4], "codes of scale 0 lie between 0 and 15"),
 }

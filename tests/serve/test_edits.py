@@ -28,6 +28,11 @@ def png(pixels: Any) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(pixels: Any) -> bytes:
+    Image.fromarray(pixels).save(buffer := BytesIO(), format="jpeg")
+    return buffer.getvalue()
+
+
 def pixels(text: str | None) -> bytes:
     return Image.open(BytesIO(b64decode(text or ""))).convert("RGB").tobytes()
 
@@ -58,6 +63,7 @@ def test_an_edit_is_streamed(served: Served) -> None:
 BAD: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "two pictures": ({"image": [png(PIXELS), png(PIXELS)]}, "2 files", "image"),
     "no picture": ({"image": b"none"}, "in no format", "image"),
+    "a picture cut off early": ({"image": jpeg(PIXELS)[:200]}, "broken", "image"),
     "a broken picture": ({"image": png(PIXELS)[:60]}, "broken", "image"),
     "another mask": ({"mask": png(PIXELS[:6])}, "give a mask of the picture's size", "mask"),
     "an empty mask": ({"mask": png(np.zeros((12, 12), np.uint8))}, "mask is empty", "mask"),
@@ -74,6 +80,22 @@ def test_bad_input_is_refused(served: Served, name: str) -> None:
     with pytest.raises(openai.BadRequestError, match=why) as refused:
         served.client().images.edit(**{"image": png(PIXELS), "prompt": PROMPT, **fields})
     assert refused.value.param == param
+
+
+def test_several_values_come_with_commas_or_as_several_fields(served: Served) -> None:
+    fields: dict[str, Any] = {"image": png(PIXELS[:, :6]), "prompt": PROMPT, "n": 1}
+    replies = [
+        served.client().images.edit(**fields, extra_body={"seed": 3, "expand": expand, "top_k": top_k})
+        for expand, top_k in (("0,0,6,0", "0,0,1,1,1"), ([0, 0, 6, 0], [0, 0, 1, 1, 1]))
+    ]
+    one, other = ([each.b64_json for each in reply.data or ()] for reply in replies)
+    assert one == other and len(one) == 1
+
+
+def test_a_small_picture_in_a_large_frame_takes_little_memory(served: Served) -> None:
+    long = png(np.zeros((1, 200_000, 3), np.uint8))
+    reply = served.client().images.edit(image=long, prompt=PROMPT, extra_body={"seed": 1, "fit": "pad"})
+    assert len(reply.data or ()) == 1
 
 
 def test_a_body_that_is_no_form_is_refused(served: Served) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
 from stagevar.editing.opened import Picture, open_mask, open_picture
@@ -19,6 +20,9 @@ Sides = tuple[int, int, int, int]
 
 AGAIN = 0.5
 """Strength for a picture without mask where none is given."""
+
+LARGEST_SIDE = 2**14
+"""Most pixels that are drawn at a side."""
 
 LARGEST = 64
 """Largest factor by which a picture is enlarged."""
@@ -83,12 +87,12 @@ class Edit:
         """
         if fit is not None and fit not in get_args(Fit):
             raise OptionError(f"fit must be one of {', '.join(get_args(Fit))}, not {quoted(fit)}")
-        if upscale is not None and (strength is not None or mask is not None or expand is not None):
+        sides = _sides(expand)
+        if upscale is not None and (strength is not None or mask is not None or any(sides)):
             raise OptionError("upscale keeps all of a picture; leave strength, mask and expand out")
         picture, drawn = open_picture(image), None if mask is None else open_mask(mask)
         if drawn is not None:
             _check_mask(picture, drawn)
-        sides = _sides(expand)
         return cls(
             picture,
             drawn,
@@ -163,16 +167,24 @@ def _check_mask(picture: Image, mask: Image) -> None:
         sizes = f"{mask.width}x{mask.height} pixels and the picture {picture.width}x{picture.height}"
         raise OptionError(f"the mask has {sizes}; give a mask of the picture's size")
     if mask.getbbox() is None:
-        raise OptionError("the mask is empty, so that nothing would be drawn; make white what is to be drawn")
+        raise OptionError(
+            "the mask is empty, so that nothing would be drawn; make white what is to be drawn, or transparent in a "
+            "mask that has transparency"
+        )
 
 
 def _sides(given: Any) -> Sides:
     """Pixels at the four sides."""
     sides = (0,) * 4 if given is None else tuple(given) if isinstance(given, list | tuple) else (given,) * 4
-    whole = all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each <= 2**14 for each in sides)
-    if len(sides) != 4 or not whole:
-        raise OptionError(f"expand takes pixels: one number, or left, top, right and bottom, not {quoted(given)}")
-    return sides[0], sides[1], sides[2], sides[3]
+    try:
+        left, top, right, bottom = (-1 if isinstance(each, bool) else index(each) for each in sides)
+    except (TypeError, ValueError):
+        left = top = right = bottom = -1
+    if not 0 <= min(left, top, right, bottom) <= max(left, top, right, bottom) <= LARGEST_SIDE:
+        raise OptionError(
+            f"expand takes pixels up to {LARGEST_SIDE}: one number, or left, top, right and bottom, not {quoted(given)}"
+        )
+    return left, top, right, bottom
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from stagevar.editing.edit import Edit, Sides
 from stagevar.engine.grids.grid import Grid
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 SAME = 0.01
 """Relative difference of ratios that is overlooked: the picture is distorted by so little."""
@@ -36,20 +40,22 @@ class Fitted:
 
 def fitted(edit: Edit, size: Grid) -> Fitted:
     """The picture of an edit as one of ``size``, height and width in pixels."""
-    image, mask, sides = edit.image, edit.mask, edit.expand
+    image, sides = edit.image, edit.expand
     wanted = (size[1] / size[0]) / (_expanded(image, sides)[0] / _expanded(image, sides)[1])
     alike = abs(wanted - 1) <= SAME
     if edit.fit == "pad" and not alike:
         sides = _padded(image, sides, wanted)
-    if any(sides):
-        image, mask = _framed(image, mask, sides)
     how = "" if alike or edit.fit == "stretch" else {"crop": "cropped", "pad": "padded"}[edit.fit]
-    crop = how == "cropped"
-    detail = (min if crop else max)(image.width / size[1], image.height / size[0])
-    picture = _resized(image, size, crop, Image.Resampling.LANCZOS)
-    drawn = None if mask is None else _resized(mask, size, crop, Image.Resampling.BOX)
-    said = f"{edit.image.width}x{edit.image.height} {how or 'resized'} to {size[1]}x{size[0]}"
-    same = (edit.image.height, edit.image.width) == tuple(size)
+    crop, whole = how == "cropped", _expanded(image, sides)
+    detail = (min if crop else max)(whole[0] / size[1], whole[1] / size[0])
+    drawn: Pixels | None
+    if any(sides):
+        picture, drawn = _framed(edit, sides, size, crop)
+    else:
+        picture = np.asarray(_resized(image, size, crop, Image.Resampling.LANCZOS))
+        drawn = None if edit.mask is None else np.asarray(_resized(edit.mask, size, crop, Image.Resampling.BOX))
+    said = f"{image.width}x{image.height} {how or 'resized'} to {size[1]}x{size[0]}"
+    same = (image.height, image.width) == tuple(size)
     return Fitted(
         _tensor(picture).permute(2, 0, 1), None if drawn is None else _tensor(drawn), detail, "" if same else said
     )
@@ -69,13 +75,42 @@ def _padded(image: Image.Image, sides: Sides, wanted: float) -> Sides:
     return left + wider // 2, top + higher // 2, right + wider - wider // 2, bottom + higher - higher // 2
 
 
-def _framed(image: Image.Image, mask: Image.Image | None, sides: Sides) -> tuple[Image.Image, Image.Image]:
-    """An image that its outermost pixels go on around, and the mask of what is drawn: all of that, and the mask's."""
-    left, top, right, bottom = sides
-    around = (top, bottom), (left, right)
-    inner = np.zeros((image.height, image.width), np.uint8) if mask is None else np.asarray(mask)
-    framed = np.pad(np.asarray(image), (*around, (0, 0)), mode="edge")
-    return Image.fromarray(framed), Image.fromarray(np.pad(inner, around, constant_values=255))
+def _framed(edit: Edit, sides: Sides, size: Grid, crop: bool) -> tuple[Pixels, Pixels]:
+    """The image amid what is drawn around it, where its outermost pixels go on, and the mask: all around, and the
+    image's own. Only what is shown is resized, and the frame is made at the size that is drawn."""
+    whole, left, top = _expanded(edit.image, sides), sides[0], sides[1]
+    shown: tuple[float, float] = whole
+    if crop:
+        ratio = size[1] / size[0]
+        shown = min(whole[0], whole[1] * ratio), min(whole[1], whole[0] / ratio)
+    across = _span(edit.image.width, left - (whole[0] - shown[0]) / 2, shown[0], size[1])
+    down = _span(edit.image.height, top - (whole[1] - shown[1]) / 2, shown[1], size[0])
+    box = across.first, down.first, across.last, down.last
+    inner = across.end - across.begin, down.end - down.begin
+    around = (down.begin, size[0] - down.end), (across.begin, size[1] - across.end)
+    picture = np.asarray(edit.image.resize(inner, Image.Resampling.LANCZOS, box))
+    mask = np.zeros(inner[::-1], np.uint8)
+    if edit.mask is not None:
+        mask = np.asarray(edit.mask.resize(inner, Image.Resampling.BOX, box))
+    return np.pad(picture, (*around, (0, 0)), mode="edge"), np.pad(mask, around, constant_values=255)
+
+
+class _Span(NamedTuple):
+    """Along one axis: from where to where an image is shown, in its own pixels, and where in the fitted picture."""
+
+    first: float
+    last: float
+    begin: int
+    end: int
+
+
+def _span(length: int, start: float, shown: float, pixels: int) -> _Span:
+    """Where an image lies that begins ``start`` of its pixels behind the edge of what is shown as ``pixels``; one that
+    is too small or lies outside has a pixel nevertheless."""
+    first = min(max(-start, 0.0), length - 1.0)
+    last = min(max(shown - start, first + 1.0), float(length))
+    begin = min(max(round((first + start) * pixels / shown), 0), pixels - 1)
+    return _Span(first, last, begin, min(max(round((last + start) * pixels / shown), begin + 1), pixels))
 
 
 def _resized(image: Image.Image, size: Grid, crop: bool, how: Image.Resampling) -> Image.Image:
@@ -83,5 +118,5 @@ def _resized(image: Image.Image, size: Grid, crop: bool, how: Image.Resampling) 
     return ImageOps.fit(image, target, how) if crop else image.resize(target, how)
 
 
-def _tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image, dtype=np.float32) / 255)
+def _tensor(pixels: Pixels) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32) / 255)

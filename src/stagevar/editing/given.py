@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from stagevar.errors import OptionError, quoted
 
 Codes = tuple[Tensor, ...]
 """Per scale int64 (h, w), or (h, w, d) of models of bits; -1 where there is none."""
+
+WHOLE = torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
+"""Dtypes of codes that a user gives."""
 
 
 def check_encoder(model: ScaleModel) -> None:
@@ -50,6 +54,33 @@ def kept(codes: Codes, where: Free) -> Codes:
     )
 
 
+def check_maps(given: Any) -> tuple[Tensor | None, ...]:
+    """What a user gives as codes of one picture, if it has one map per scale.
+
+    Raises:
+        OptionError: anything else.
+    """
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise OptionError(f"codes are a list with a map per scale, as tokenize gives it, not {quoted(given)}")
+    for k, codes in enumerate(given):
+        if codes is not None and not _whole(codes):
+            kind = f"one of {codes.dtype}" if isinstance(codes, Tensor) else quoted(codes)
+            raise OptionError(f"codes of scale {k} must be a dense tensor of whole numbers (h, w), or None, not {kind}")
+    return tuple(given)
+
+
+def _whole(codes: Any) -> bool:
+    """Whether it is a map of whole numbers that can be read."""
+    return (
+        isinstance(codes, Tensor)
+        and codes.dtype in WHOLE
+        and codes.layout == torch.strided
+        and not codes.is_meta
+        and codes.dim() in (2, 3)
+        and codes.numel() > 0
+    )
+
+
 def check_given(model: ScaleModel, given: Sequence[Tensor | None], schedule: Schedule) -> Free:
     """Where codes are drawn beside those that a user gives.
 
@@ -66,9 +97,8 @@ def check_given(model: ScaleModel, given: Sequence[Tensor | None], schedule: Sch
         if codes is None:
             found.append(torch.ones(grid, dtype=torch.bool))
             continue
-        if not isinstance(codes, Tensor) or codes.is_floating_point() or tuple(codes.shape) != (*grid, *each):
-            shape = tuple(codes.shape) if isinstance(codes, Tensor) else quoted(codes)
-            raise OptionError(f"codes of scale {k} must be whole numbers in a tensor {(*grid, *each)}, not {shape}")
+        if tuple(codes.shape) != (*grid, *each):
+            raise OptionError(f"codes of scale {k} must be a tensor {(*grid, *each)}, not {tuple(codes.shape)}")
         if not -1 <= int(codes.min()) <= int(codes.max()) < count:
             raise OptionError(f"codes of scale {k} lie between 0 and {count - 1}, or are -1 where one is drawn")
         found.append(codes.cpu().view(*grid, -1).lt(0).any(-1))

@@ -47,7 +47,7 @@ def _first(edit: Edit, fit: Fitted, schedule: Schedule, share: float) -> int:
     if edit.upscale is not None:
         known = schedule[-1][0] * schedule[-1][1] * min(fit.detail, 1.0) ** 2
         return sum(h * w <= known * 1.001 for h, w in schedule)
-    return len(schedule) - math.ceil(share * len(schedule) - 1e-9)
+    return len(schedule) - (max(1, math.ceil(share * len(schedule) - 1e-9)) if share else 0)
 
 
 def _grown(drawn_HW: Tensor, pixels: int) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from stagevar.errors import MissingFileError, OptionError, SizeError, quoted
+from stagevar.errors import MissingFileError, OptionError, SizeError, StagevarError, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,21 +22,19 @@ MOST_PIXELS = 2**26
 """Pixels of a picture that is read."""
 
 
+MANY_VIEWS = "MPO"
+"""Format of cameras that keep further views behind the picture; the first one is the picture."""
+
+
 def open_picture(given: Picture) -> Image:
     """An RGB image, upright as its EXIF data says; what is transparent is white.
 
     Raises:
         MissingFileError: there is no such file.
         SizeError: more than ``MOST_PIXELS``.
-        OptionError: it is no picture, a broken or an animated one, or an array of another shape.
+        OptionError: it is no picture, a broken one or one of several frames, or an array of another shape.
     """
-    from PIL import Image
-
-    image = _deep(_opened(given, "picture"))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return _opened(given, "picture", _colours)
 
 
 def open_mask(given: Picture) -> Image:
@@ -45,34 +44,55 @@ def open_mask(given: Picture) -> Image:
     Raises:
         as ``open_picture``.
     """
-    from PIL import ImageChops
-
-    image = _deep(_opened(given, "mask"))
-    if not image.has_transparency_data:
-        return image.convert("L")
-    return ImageChops.invert(image.convert("RGBA").getchannel("A"))
+    return _opened(given, "mask", _levels)
 
 
-def _opened(given: Any, what: str) -> Image:
-    """The image, upright."""
+def _opened(given: Any, what: str, converted: Callable[[Image], Image]) -> Image:
+    """The image, upright and converted."""
     import PIL.Image
     from PIL import ImageOps
 
-    if isinstance(given, PIL.Image.Image):
-        opened = given
-    elif isinstance(given, str | Path | bytes | bytearray):
-        opened = _file(given, what)
-    else:
-        return _array(given, what)
     try:
-        if getattr(opened, "n_frames", 1) > 1:
-            raise OptionError(f"the {what} is animated ({opened.n_frames} frames); give one frame of it")  # type: ignore[attr-defined]
-        if opened.width * opened.height > MOST_PIXELS:
-            raise SizeError(f"the {what} has {opened.width}x{opened.height} pixels; at most {MOST_PIXELS} are read")
-        opened.load()
-        return ImageOps.exif_transpose(opened)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise OptionError(f"the {what} is broken: {error}") from None
+        if isinstance(given, PIL.Image.Image):
+            image = given
+        elif isinstance(given, str | Path | bytes | bytearray):
+            image = _file(given, what)
+        else:
+            image = _array(given, what)
+        frames = 1 if image.format == MANY_VIEWS else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise OptionError(f"the {what} is animated or has several pages ({frames} frames); give one of them")
+        _check_size(image.width, image.height, what)
+        image.load()
+        return converted(_deep(ImageOps.exif_transpose(image), what))
+    except StagevarError:
+        raise
+    except Exception as error:  # decoders of broken files raise errors of every kind
+        raise OptionError(f"the {what} is broken: {str(error) or type(error).__name__}") from None
+
+
+def _check_size(width: int, height: int, what: str) -> None:
+    if width * height > MOST_PIXELS:
+        raise SizeError(f"the {what} has {width}x{height} pixels; at most {MOST_PIXELS} are read")
+
+
+def _colours(image: Image) -> Image:
+    """RGB, white where it is transparent."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _levels(image: Image) -> Image:
+    """Grey levels, or how transparent it is."""
+    from PIL import ImageChops
+
+    if not image.has_transparency_data:
+        return image.convert("RGB" if image.mode == "LAB" else "L").convert("L")
+    return ImageChops.invert(image.convert("RGBA").getchannel("A"))
 
 
 def _file(given: str | Path | bytes | bytearray, what: str) -> Image:
@@ -91,9 +111,9 @@ def _file(given: str | Path | bytes | bytearray, what: str) -> Image:
     except Image.DecompressionBombError:
         raise SizeError(f"the {what} has more than {MOST_PIXELS} pixels") from None
     except OSError as error:
-        raise MissingFileError(f"cannot read {what} {given!r}: {error.strerror or error}") from None
-    except (ValueError, SyntaxError) as error:
-        raise OptionError(f"the {what} is broken: {error}") from None
+        if error.errno is None:
+            raise
+        raise MissingFileError(f"cannot read {what} {file}: {error.strerror}") from None
 
 
 def _array(given: Any, what: str) -> Image:
@@ -109,6 +129,9 @@ def _array(given: Any, what: str) -> Image:
     axes = {"picture": 3, "mask": 2}[what]
     if not isinstance(given, np.ndarray) or given.ndim != axes or (axes == 3 and given.shape[2] != 3) or not given.size:
         raise OptionError(f"the {what} must be a path, an image, or an array {shapes[what]}, not {quoted(given)}")
+    if given.dtype.kind not in "fiub":
+        raise OptionError(f"an array as {what} has numbers in [0, 1], or bytes, not {given.dtype}")
+    _check_size(given.shape[1], given.shape[0], what)
     if given.dtype != np.uint8:
         numbers = given.astype(np.float32)
         if not (np.isfinite(numbers).all() and 0 <= numbers.min() <= numbers.max() <= 1):
@@ -117,12 +140,17 @@ def _array(given: Any, what: str) -> Image:
     return Image.fromarray(np.ascontiguousarray(given))
 
 
-def _deep(image: Image) -> Image:
-    """An image of more than 8 bits as one of 8."""
+def _deep(image: Image, what: str) -> Image:
+    """An image of more than 8 bits as one of 8: whole numbers up to 255 or 65535, others up to 1 or 255."""
     if not image.mode.startswith(("I", "F")):
         return image
     import numpy as np
     from PIL import Image
 
-    levels = np.asarray(image, dtype=np.float64) * (255 if image.mode == "F" else 1 / 257)
-    return Image.fromarray(np.clip(np.round(levels), 0, 255).astype(np.uint8))
+    numbers, whole = np.asarray(image, dtype=np.float64), image.mode != "F"
+    most = 65535 if image.mode.startswith("I;16") or (whole and numbers.max() > 255) else 255 if whole else 1
+    if not whole and numbers.max() > 1:
+        most = 255
+    if not 0 <= numbers.min() <= numbers.max() <= most:
+        raise OptionError(f"the {what} has numbers outside of 0 to {most}; give it with 8 bits per channel")
+    return Image.fromarray(np.round(numbers * (255 / most)).astype(np.uint8))

@@ -29,6 +29,15 @@ FORM = {
 """The form in the description of the interface."""
 
 
+SEVERAL = frozenset(name for name, field in BODY["properties"].items() if "array" in str(field))
+"""Fields that may hold several values: as fields of one name, of a name with [], or with commas."""
+
+
+def _listed(name: str, value: Any) -> Any:
+    """A value, or those that commas part."""
+    return value.split(",") if name in SEVERAL and isinstance(value, str) and "," in value else value
+
+
 async def read_form(request: Request) -> tuple[EditBody, bytes, bytes | None]:
     """The fields of a form, its picture, and its mask if it has one.
 
@@ -37,7 +46,7 @@ async def read_form(request: Request) -> tuple[EditBody, bytes, bytes | None]:
         OptionError: no picture, or several.
         RequestValidationError: fields that ``EditBody`` does not have, or values that it does not take.
     """
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise RequestError("the body must be a form, sent as Content-Type: multipart/form-data")
     try:
         form = await request.form(max_files=MOST_FIELDS, max_fields=MOST_FIELDS)
@@ -50,7 +59,7 @@ async def read_form(request: Request) -> tuple[EditBody, bytes, bytes | None]:
         if name in files:
             files[name] += [await value.read() for value in values if isinstance(value, UploadFile)]
         else:
-            fields[name] = values if key != name or len(values) > 1 else values[0]
+            fields[name] = values if key != name or len(values) > 1 else _listed(name, values[0])
     await form.close()
     for name, least in (("image", 1), ("mask", 0)):
         if not least <= len(files[name]) <= 1:

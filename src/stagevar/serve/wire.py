@@ -149,7 +149,7 @@ def read(
         UnknownModelError: a model that is not served.
         PromptError, SizeError, OptionError
     """
-    model = body.model or next(iter(pipelines))
+    model = next(iter(pipelines)) if body.model is None else body.model
     pipe = pipeline_of(model, pipelines)
     for text in (body.prompt, body.negative_prompt or ""):
         if len(text) > limits.prompt:
