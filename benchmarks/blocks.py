@@ -70,16 +70,18 @@ def front(report: Row) -> str:
                 f"{row['total_speedup']:.2f}",
                 f"{plain['flops'] / row['flops']:.2f}",
                 measured(row, "ssim"),
+                f"{row['ssim_low']:.3f}",
                 f"{row['psnr']:.1f}",
+                f"{row['self_frechet']:.2f}",
+                " ".join(f"{band:.2f}" for band in row["bands"]),
                 f"{row['oracle']:.3f}",
                 difference(row),
                 scales(row["executed_scales"], found["scales"]),
             ]
         )
-    head = (
-        "accelerator|network speed-up (quartiles)|in summed time|with text and decoding|by operations|SSIM|PSNR|oracle"
-    )
-    return f"{conditions(found)}. {step(found)}\n\n{table([*head.split('|'), 'difference', 'scales run'], rows)}"
+    head = "accelerator|network speed-up (quartiles)|in summed time|with text and decoding|by operations|SSIM"
+    head += "|worst tenth|PSNR|self-Frechet|bands|oracle|difference|scales run"
+    return f"{conditions(found)}. {step(found)}\n\n{table(head.split('|'), rows)}"
 
 
 def in_sum(plain: Row, row: Row) -> float:
@@ -254,6 +256,8 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "long": ("front", long),
     "photos": ("photos", front),
     "photos_duel": ("photos", duel),
+    "texture": ("texture", front),
+    "texture_duel": ("texture", duel),
     "ablations": ("ablations", ablations),
     "stages": ("stages", stages),
     "editing": ("editing", editing),

@@ -1,10 +1,11 @@
-"""Our accelerator against everything else on one model: ``python benchmarks/front.py --model models/photos``.
+"""Every accelerator, controls and our dial on one model: ``python benchmarks/front.py --model models/photos``.
 
 One process, the same captions and noise for all, picture by picture in turn (``stagevar.measure.bench.compare``).
-Appends to ``results/front.jsonl``, or for another model than the shipped one to a file of its name, a run with the part
-``comparison``. For the shipped model there is also ``long``: the same accelerators on the 13 scales of a one-megapixel
-Infinity schedule with random weights, where only time means anything. There an online accelerator follows the plan
-predicted for average signals, since random weights give no signals of their own.
+Appends to ``results/front.jsonl``, or for another model than the shipped one to a file of its name, a run with the
+parts ``comparison`` and ``left_out``: what the model cannot take, and why. For the shipped model there is also
+``long``: our accelerator and some others on the 13 scales of a one-megapixel Infinity schedule with random weights,
+where only time means anything. There an online accelerator follows the plan predicted for average signals, since
+random weights give no signals of their own.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from stagevar.drawing import condition
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
+from stagevar.errors import OptionError
 from stagevar.families.tiny import tiny
 from stagevar.families.tokenizers.bsq import TokenizerConfig
+from stagevar.listing import shipped
 from stagevar.machine import machine
 from stagevar.measure.bench.compare import compare
 from stagevar.measure.predict.flops import operations
@@ -31,23 +34,11 @@ from stagevar.pipeline import Pipeline
 from stagevar.registry import parse
 from stagevar.request import Request
 
-OURS = [f"stagevar(quality={quality})" for quality in (0.0, 0.15, 0.3)]
-OURS += ["stagevar", *(f"stagevar(quality={quality})" for quality in (0.7, 0.8, 0.9, 0.95))]
-OTHERS = [
-    "drop_last(1)",
-    "drop_last(2)",
-    "drop_last(4)",
-    "guidance_off(1)",
-    "guidance_off(2)",
-    "drop_last(1)+guidance_off(1)",
-    "drop_last(1)+guidance_off(2)",
-    "reuse_last(1)",
-    "lazyvar",
-    "toprovar",
-    "nova",
-    "stagevar_released",
-    "stagevar_paper",
-]
+OURS = [f"stagevar(quality={quality})" for quality in (0.0, 0.15, 0.3, 0.6, 0.7, 0.8, 0.9)]
+CONTROLS = ["drop_last(2)", "drop_last(4)", "guidance_off(2)"]
+CONTROLS += [f"drop_last(1)+guidance_off({count})" for count in (1, 2)]
+SETTINGS = ["lazyvar(shares=(0.3, 0.2))", *(f"skipvar(target={target})" for target in (0.9, 0.95, 0.98))]
+"""What other models are published with."""
 LONG = ["none", "stagevar(quality=0.0)", "stagevar", "stagevar(quality=0.8)", "drop_last(1)", "drop_last(4)"]
 LONG += ["guidance_off(2)", "lazyvar", "stagevar_released", "stagevar_paper"]
 PROMPT = "a red circle to the left of a blue square"
@@ -55,25 +46,35 @@ PROMPT = "a red circle to the left of a blue square"
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--model", default="scenes")
+    parser.add_argument("-m", "--model", default="scenes", help="a name, or a folder that a recipe wrote")
     parser.add_argument("--captions", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained(options.model, device=options.device, dtype="float32")
-    began = time.time()
+    began, left_out = time.time(), refused(pipe)
+    every = [*(row.name for row in shipped()), *OURS, *CONTROLS, *SETTINGS]
+    chosen = [text for text in every if text.partition("(")[0] not in left_out]
 
     def told(done: int) -> None:
         print(f"{done} of {options.captions} captions, {time.time() - began:.0f} s", flush=True)
 
-    report = {
-        "comparison": compare(
-            pipe, [*OURS, *OTHERS], captions=options.captions, batch_size=options.batch_size, progress=told
-        ),
-    }
+    found = compare(pipe, chosen, captions=options.captions, batch_size=options.batch_size, progress=told)
+    report = {"comparison": found, "left_out": left_out}
     if options.model == "scenes":
         report["long"] = long_schedule(options.device, options.repeats)
     append("front" if options.model == "scenes" else pipe.model.name, options.device, report, options.out)
+
+
+def refused(pipe: Pipeline) -> dict[str, str]:
+    """Accelerators that the model does not take, and why."""
+    reasons = {}
+    for row in shipped():
+        try:
+            pipe.prepare(Request(pipe.model.samples[0], accelerator=row.name))
+        except OptionError as error:
+            reasons[row.name] = str(error)
+    return reasons
 
 
 def long_schedule(device: str, repeats: int) -> dict[str, Any]:

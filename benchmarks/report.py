@@ -28,7 +28,8 @@ DOCUMENTS = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 PAGES = {"catalogue": catalogue, "forecast": forecast, "restoration": restoration, "suites": suites}
 """Blocks that no benchmark measures."""
 RIVALS = {"claims": claims, "lazy": lazy, "skips": skips, "ranking": ranking}
-MORE = {name: ("rivals", shown) for name, shown in RIVALS.items()} | {"searches": ("searches", searches)}
+MORE = {name: ("front", shown) for name, shown in RIVALS.items()} | {"searches": ("searches", searches)}
+MORE |= {f"{world}_ranking": (world, ranking) for world in ("photos", "texture")}
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 
 

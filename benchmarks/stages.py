@@ -26,7 +26,7 @@ from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.scenes.captions import caption_suite
 
-ACCELERATOR = "stagevar(quality=0.7)"
+ACCELERATOR = "stagevar"
 ZOOM = 4
 
 

@@ -99,6 +99,8 @@ def test_likeness_is_a_mean_over_pictures_with_the_plain_run_as_reference() -> N
     assert row["ssim"] == pytest.approx(ssim(shown, reference).mean().item())
     assert row["psnr"] == pytest.approx(psnr(shown, reference).mean().item())
     assert row["ssim_error"] == pytest.approx(ssim(shown, reference).std().item() / 3**0.5, rel=1e-5)
+    lowest, middle, _ = ssim(shown, reference).sort().values.tolist()
+    assert row["ssim_low"] == pytest.approx(0.8 * lowest + 0.2 * middle)
 
 
 def test_a_picture_with_half_the_amplitude_has_a_quarter_of_the_energy_in_every_band() -> None:

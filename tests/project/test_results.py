@@ -22,7 +22,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("blocks", "blocks_editing", "plausible", "report", "store"):
+    for name in ("blocks", "blocks_editing", "blocks_ranking", "plausible", "report", "store"):
         sys.modules.pop(name, None)
 
 
@@ -149,6 +149,18 @@ def test_migrated_results_say_that_their_command_is_not_known() -> None:
 
     runs = [run for path in store.RESULTS.glob("*.jsonl") for run in store.read(path)]
     assert runs and all(run["command"] or "not recorded" in run["migrated"] for run in runs)
+
+
+def test_the_ranking_has_our_default_and_every_rival_and_no_control() -> None:
+    from blocks_ranking import leads_of
+
+    names = "none", "drop_last", "drop_last(1)+guidance_off(1)", "stagevar(quality=0.3)", "stagevar", "fastvar"
+    rows = [
+        {"accelerator": name, "flops": 1.0 / (i + 1), "ssim": 1 - i / 10, "ssim_error": 0.01}
+        for i, name in enumerate(names)
+    ]
+    assert [each.row["accelerator"] for each in leads_of(rows)] == ["stagevar", "fastvar"]
+    assert all(each.least for each in leads_of(rows)), "the controls end before both"
 
 
 def test_the_figures_of_edits_are_shown(tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def compare(
         predict; ``executed_scales`` are those of most pictures, in a share ``executed_share``; ``rows_processed``,
         ``flops`` and figures by scale are means per picture; ``oracle`` and ``relaxed`` are null where the oracle
         cannot read; ``peak_bytes`` are of the process, on CUDA of the device. Qualities are means over categories;
-        their standard errors take captions as independent. ``load`` is the machine's at the start.
+        their standard errors take captions as independent; ``ssim_low`` is that of the worst tenth of pictures at most.
+        ``load`` is the machine's at the start.
 
     Raises:
         OptionError: an accelerator that does not exist or fit, or a number out of range.

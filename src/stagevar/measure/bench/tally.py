@@ -9,6 +9,7 @@ from typing import Any
 
 from stagevar.measure.bench.features import diversity, self_frechet
 from stagevar.measure.bench.taken import Taken
+from stagevar.measure.study.curves import LOW, quantile
 from stagevar.measure.suites.categories import mean_of_categories, standard_error
 from stagevar.measure.suites.suite import Question
 
@@ -44,6 +45,7 @@ class Tally:
             "relaxed": mean_of_categories(self.questions, relaxed),
             **{name: mean_of_categories(self.questions, values) for name, values in alike.items()},
             **{f"{name}_error": standard_error(self.questions, values) for name, values in alike.items()},
+            "ssim_low": quantile(alike["ssim"], LOW),
             "executed_scales": list(most),
             "rows_processed": sum(self._by_scale("rows", pictures)),
             "flops": flops,
