@@ -19,7 +19,7 @@ from store import append, arguments
 from stagevar.machine import machine
 from stagevar.measure.search.evolve import CHILDREN, Halving, evolve, scatter
 from stagevar.measure.search.genome import Genes, Genome
-from stagevar.measure.search.search import Search, evaluated, held
+from stagevar.measure.search.search import Search, Strategy, evaluated, held
 from stagevar.pipeline import Pipeline
 
 Told = Callable[[int, float], None]
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=48)
     parser.add_argument("--evaluations", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--journals", type=Path, help="Folder of what is known already, to go on from.")
     options = parser.parse_args()
     pipe, began, runs = Pipeline.from_pretrained(options.model, device=options.device, dtype="float32"), time.time(), []
@@ -51,12 +52,12 @@ def main() -> None:
         journal = options.journals and options.journals / f"{options.genome}-{seed}.jsonl"
         evaluation = evaluated(pipe, wanted, (), journal, {})
         halving, chosen = Halving(evaluation, wanted.rungs), dict[str, Genes]()
-        for name, strategy in {"found": evolve, "random": scatter, "NSGA-II": nsga2}.items():
+        for name in options.strategies:
 
             def told(done: int, best: float, name: str = name, seed: int = seed) -> None:
                 print(f"seed {seed}, {name}: {done} plans, best {best:.4f}, {time.time() - began:.0f} s", flush=True)
 
-            found = strategy(evaluation.genome, options.budget, options.evaluations, halving, wanted.seed, told)
+            found = STRATEGIES[name](evaluation.genome, options.budget, options.evaluations, halving, wanted.seed, told)
             chosen[name] = next(iter(found))
         later = range(wanted.captions, len(evaluation.requests))
         runs.append({"seed": seed, **held(evaluation, chosen, options.budget, later)})
@@ -117,6 +118,9 @@ def pooled(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]
             }
         )
     return rows
+
+
+STRATEGIES: Mapping[str, Strategy] = {"found": evolve, "random": scatter, "NSGA-II": nsga2}
 
 
 if __name__ == "__main__":
