@@ -18,8 +18,8 @@ from stagevar.jobs.ledger import Ledger
 from stagevar.jobs.rows import Bad, Numbered, Row, windows
 from stagevar.jobs.store import SHARD_BYTES, Store
 
-BESIDE = "job"
-"""Folder beside the pictures that holds the ledger and the bad rows."""
+BESIDE, BAD = "job", "bad.jsonl"
+"""Folder beside the pictures that holds the ledger, and its file of the rows that cannot be drawn."""
 
 AHEAD = 8
 """Batches that are read at once, so that rows of one size find each other."""
@@ -77,7 +77,7 @@ class Job:
     @property
     def bad_rows(self) -> Path:
         """File of the rows that cannot be drawn, as JSON lines with their reasons; made anew by every run."""
-        return self.store.folder / BESIDE / "bad.jsonl"
+        return self.store.folder / BESIDE / BAD
 
     def open(self) -> Ledger:
         """The job's record, once it is clear that this job may write to its folder.
