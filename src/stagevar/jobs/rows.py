@@ -199,10 +199,10 @@ def read_row(number: int, columns: Any) -> Numbered | Bad:
     name = _text(given.get("id", f"{number:07d}"))
     if not isinstance(name, str) or not _names_files(name):
         return Bad(number, "", f"the id {quoted(name)} is no file name")
-    for column in given.keys() - set(SETTINGS):
+    for column in given.keys() - KINDS.keys():
         if reason := _misplaced(str(column)):
             return Bad(number, name, reason)
-    values = {key: _plain(key, value) for key, value in given.items() if key in SETTINGS}
+    values = {key: _plain(key, value) for key, value in given.items() if key in KINDS}
     if values.get("unconditional") is True:
         values.setdefault("prompt", "")
     if "prompt" not in values:
