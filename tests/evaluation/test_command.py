@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,9 @@ from stagevar.families.tiny import tiny
 from stagevar.loading.save import save_model
 
 Run = Callable[..., tuple[int, str, str]]
+
+RUN = "infinity-2b/none/geneval"
+"""The first one of the run list."""
 
 SCORER = """
 import json, pathlib, sys
@@ -117,7 +122,16 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(
         (("geneval", "--prompts", "nowhere"), 4, "cannot read nowhere"),
         (("geneval", "--prompts", prompts, "--scorer", "run {picture}"), 2, "not picture"),
         (("geneval", "--prompts", prompts, "--scorer", "run '"), 2, "cannot be read"),
-        (("geneval", "--prompts", prompts, "--results", "nowhere"), 4, "there is no nowhere"),
+        (("geneval", "--prompts", prompts, "--results", "nowhere"), 4, "cannot read nowhere"),
+        (("geneval", "--prompts", prompts, "--results", prompts), 2, "does not say whether"),
+        (("geneval", "--prompts", prompts, "--scorer", "no-such-scorer {pictures}"), 4, "there is no such command"),
+        (("geneval", "--prompts", prompts, "--against", "nowhere"), 4, "nowhere holds no run"),
+        (
+            ("geneval", "--prompts", prompts, "--real", "nowhere", "--features", prompts),
+            4,
+            "there is no folder nowhere",
+        ),
+        (("geneval", "--prompts", prompts, "--real", tmp_path, "--features", "x"), 4, "there is no file x"),
         (("geneval", "--prompts", prompts, "--results", prompts, "--scorer", "run"), 2, "give one"),
         (("geneval", "--prompts", prompts, "--real", tmp_path), 2, "--features"),
         (("geneval", "--prompts", prompts, "--protocol", "infinity"), 2, "not rewritten"),
@@ -129,6 +143,45 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(
         found, _, error = command("eval", *words, "-o", "run")
         assert (found, said in error) == (code, True), (words, error)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "code"), [("layout.json", 2), ("report.json", 2), ("report.md", 6)])
+def test_files_of_others_in_the_folder_of_a_run_are_found_before_anything_is_drawn(
+    command: Run, model: Path, prompts: Path, tmp_path: Path, name: str, code: int
+) -> None:
+    (other := tmp_path / "run" / name).parent.mkdir()
+    other.write_text('{"mine": 1}')
+    found, _, error = command("eval", "geneval", "--prompts", prompts, "-m", model, "-o", "run")
+    assert found == code and f"run/{name}" in error and "another folder" in error
+    assert other.read_text() == '{"mine": 1}' and list(other.parent.iterdir()) == [other]
+
+
+def test_a_picture_or_record_that_was_removed_is_drawn_again(
+    command: Run, model: Path, prompts: Path, tmp_path: Path
+) -> None:
+    run = "eval", "geneval", "--prompts", prompts, "-m", model, "--per-prompt", 1
+    assert command(*run, "-q")[0] == 0
+    picture, record = (tmp_path / "eval" / "drawn" / f"00001_0.{suffix}" for suffix in ("png", "json"))
+    other = picture.with_name("00000_0.png")
+    before = picture.read_bytes(), other.read_bytes()
+    other.unlink()
+    record.unlink()
+    code, _, error = command(*run)
+    assert code == 2 and "00001_0.json is no record of 00001_0.png; remove both and run again" in error
+    picture.unlink()
+    assert command(*run, "-q")[0] == 0 and (picture.read_bytes(), other.read_bytes()) == before and record.exists()
+    (tmp_path / "eval" / "report.md").write_text("# notes")
+    code, _, error = command("eval", "geneval", "--results", prompts)
+    assert code == 6 and "report.md was not written by stagevar" in error
+
+
+def test_what_is_missing_is_said_with_what_to_do(command: Run, model: Path, tmp_path: Path) -> None:
+    (path := tmp_path / "p.jsonl").write_text('{"prompt": "a purple unicorn"}\n')
+    assert command("eval", "evalscope", "--prompts", path, "-m", model)[0] == 1
+    (tmp_path / "eval" / "drawn" / "job" / "bad.jsonl").unlink()
+    (results := tmp_path / "r.json").write_text('{"metrics": [{"name": "PickScore", "score": 21.5}]}')
+    code, _, error = command("eval", "evalscope", "--results", results)
+    assert code == 1 and "1 of 1 pictures are missing; give --prompts to draw them" in error
 
 
 def test_a_scorer_that_fails_is_said_and_the_pictures_stay(
@@ -188,7 +241,7 @@ def test_the_run_list_holds_every_run_and_the_table_fills_as_they_are_scored(
     assert len(lines) == len(MODELS) * len(ACCELERATORS) * len(SUITES) + 1
     assert lines[0] == (
         'stagevar eval geneval -m infinity-2b -a none --protocol infinity --prompts "$GENEVAL" '
-        '--rewritten "$REWRITTEN" -o infinity-2b/none/geneval ${OPTIONS:-} '
+        '--rewritten "$REWRITTEN" -o "$HERE"/infinity-2b/none/geneval ${OPTIONS:-} '
         '${GENEVAL_SCORER:+--scorer "$GENEVAL_SCORER"}'
     )
     table = (tmp_path / "runs" / "table.md").read_text()
@@ -201,6 +254,34 @@ def test_the_run_list_holds_every_run_and_the_table_fills_as_they_are_scored(
     table = (tmp_path / "runs" / "table.md").read_text()
     assert "| infinity-2b | `none` | 0.73 | 0.25 | 83.12 | - | 2.2 |" in table
     assert "* infinity-2b, none, geneval: protocol infinity: 4 pictures per prompt, prompts rewritten" in table
+
+
+def test_the_run_list_takes_paths_of_the_folder_that_it_is_called_from(command: Run, tmp_path: Path) -> None:
+    assert command("eval", "--reproduce", "stagevar", "-o", "my runs")[0] == 0
+    (stand_in := tmp_path / "bin" / "stagevar").parent.mkdir()
+    stand_in.write_text('#!/bin/sh\nprintf "%s|" "$PWD" "$@"\necho\n')
+    stand_in.chmod(0o755)
+    names = {
+        "GENEVAL": "my metadata.jsonl",
+        "REWRITTEN": "cache.json",
+        "DPG": "dpg/prompts",
+        "DPG_SCORER": "./score {x}",
+    }
+    own = {**os.environ, **names, "PATH": f"{stand_in.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "my runs/run.sh"], capture_output=True, text=True, env=own, check=True)
+    lines = [line.split("|")[:-1] for line in done.stdout.splitlines()]
+    assert {line[0] for line in lines} == {str(tmp_path)}
+    assert lines[0][-6:] == ["--prompts", "my metadata.jsonl", "--rewritten", "cache.json", "-o", f"my runs/{RUN}"]
+    assert lines[1][-2:] == ["--scorer", "./score {x}"] and lines[-1][-2:] == ["-o", "my runs"]
+
+
+@pytest.mark.parametrize("name", ["run.sh", "table.md"])
+def test_a_run_list_replaces_no_file_of_others(command: Run, tmp_path: Path, name: str) -> None:
+    (other := tmp_path / "runs" / name).parent.mkdir()
+    other.write_text("# mine\n")
+    code, _, error = command("eval", "--reproduce", "stagevar", "-o", "runs")
+    assert code == 2 and f"{name} is there already and is not of a run list" in error
+    assert list(other.parent.iterdir()) == [other] and other.read_text() == "# mine\n"
 
 
 def test_every_run_of_the_list_is_of_a_known_model_protocol_and_accelerator() -> None:

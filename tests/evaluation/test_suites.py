@@ -169,6 +169,29 @@ def test_a_layout_is_renewed_and_files_of_others_stay(tmp_path: Path) -> None:
     assert "another" in (run.folder / "pictures" / "00001" / "metadata.jsonl").read_text()
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["../other.txt", "pictures/../../other.txt", "/{tmp}/other.txt", "report.json", "drawn/00000_0.png", "pictures"],
+)
+def test_a_layout_removes_nothing_but_what_a_layout_writes(tmp_path: Path, file: str) -> None:
+    run = drawn(find("geneval"), tmp_path)
+    kept = {write(path, "mine") for path in (tmp_path / "other.txt", run.folder / "report.json")}
+    write(run.folder / "layout.json", ["layout.json", file.replace("/{tmp}", str(tmp_path))])
+    with pytest.raises(OptionError, match=r"layout\.json lists '.*', which is no file of its layout"):
+        lay_out(run)
+    assert all(path.read_text() == "mine" for path in kept) and len(list(run.drawn.glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "7", '{"scales": [{"scale": "a"}]}', '{"scales": [7]}', "{", None])
+def test_a_damaged_record_of_a_picture_is_named(tmp_path: Path, text: str | None) -> None:
+    run = drawn(find("geneval"), tmp_path)
+    (path := run.drawn / "00000_1.json").unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(OptionError, match=r"00000_1\.json is no record of 00000_1\.png; remove both"):
+        lay_out(run)
+
+
 def test_pictures_pass_jpeg_where_the_protocol_says_so(tmp_path: Path) -> None:
     run = drawn(find("geneval"), tmp_path, "infinity")
     for path in run.drawn.glob("*.png"):

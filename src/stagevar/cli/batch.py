@@ -61,8 +61,9 @@ def batch(
 ) -> None:
     """Draw the rows of a file, one picture per id; run it again and it goes on.
 
-    A row has a prompt and may have id, seed, accelerator, negative_prompt, height, width, aspect_ratio, guidance_scale,
-    temperature, top_k and top_p. Rows that cannot be drawn go to job/bad.jsonl with the reason, and the exit code is 1.
+    A row has a prompt and may have id, seed, accelerator, negative_prompt, height, width, aspect_ratio, strict,
+    guidance_scale, temperature, top_k, top_p, smooth and unconditional. Rows that cannot be drawn go to job/bad.jsonl
+    with the reason, and the exit code is 1.
     """
     from stagevar.cli import show
     from stagevar.jobs.job import Job

@@ -108,7 +108,8 @@ def evaluate(
         show.suites(SUITES.values())
         return
     benchmark, folder = find(suite), read_place(output, folder=True)
-    measures = Measures(None if scorer is None else Scorer(scorer), results, real, features, against)
+    given = (each and each.expanduser() for each in (results, real, features, against))
+    measures = Measures(None if scorer is None else Scorer(scorer), *given)
     if prompts is None and not measures.wanted:
         raise OptionError(f"give --prompts, {benchmark.prompts} of {benchmark.title}, or what is to be measured")
     if prompts is not None:
@@ -122,9 +123,12 @@ def evaluate(
         run = Run(benchmark, how, benchmark.items(prompts), folder, texts)
         place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
         hands = Workers(ray, ray_address, workers)
+        measures.check(benchmark)
         report = _draw(run, place, accelerator, seed, batch_size, hands, prompts, rewritten, quiet=quiet)
     else:
         report = Report.of(benchmark, folder)
+        Report.require_place(benchmark, folder)
+        measures.check(benchmark)
     report = measures.taken(report, benchmark, folder)
     show.report(report, folder, as_json=as_json, quiet=quiet)
     if not report.laid.whole:
@@ -144,7 +148,7 @@ def _draw(
     quiet: bool,
 ) -> Report:
     """Draw what a run lacks, lay out what is there, and write its report."""
-    from stagevar.evaluation.layout import lay_out
+    from stagevar.evaluation.layout import lay_out, own_files
     from stagevar.evaluation.report import Report
     from stagevar.jobs.job import Job
     from stagevar.jobs.store import Store
@@ -152,6 +156,8 @@ def _draw(
     from stagevar.registry import parse
 
     before = Report.of(run.suite, run.folder) if Report.exists(run.folder) else None
+    Report.require_place(run.suite, run.folder)
+    own_files(run)
     accelerator, rows = str(parse(accelerator)), run.rows()
     meant, place = place.checked([replace(rows[0].row, accelerator=accelerator).request(seed)])
     settings = settings_of(place, accelerator, seed)

@@ -14,6 +14,7 @@ from stagevar.evaluation.report import PAGE, Report
 from stagevar.evaluation.reproduce import SCRIPT, TABLE
 from stagevar.evaluation.run import DRAWN, PICTURES
 from stagevar.evaluation.suite import Suite
+from stagevar.jobs.job import BAD, BESIDE
 
 
 def suites(all_: Iterable[Suite]) -> None:
@@ -46,5 +47,6 @@ def report(found: Report, folder: Path, *, as_json: bool, quiet: bool) -> None:
         line(f"{found.laid.files} files for the scorer in {folder / PICTURES}; {folder / PAGE} is the report")
     if not found.laid.whole:
         missing = f"{found.laid.asked - found.laid.drawn} of {found.laid.asked} pictures are missing"
-        said = f"{missing}; {folder / DRAWN / 'job' / 'bad.jsonl'} says why"
+        bad = folder / DRAWN / BESIDE / BAD
+        said = f"{missing}; {f'{bad} says why' if bad.exists() else 'give --prompts to draw them'}"
         Console(stderr=True).print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)

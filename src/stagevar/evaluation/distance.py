@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,22 @@ from stagevar.record import read_record
 
 TORCHSCRIPT = "inception-2015-12-05.pt"
 """Name of the weights that clean-fid reads; torch-fidelity has others."""
+
+
+def require_measure(photographs: Path, features: Path) -> None:
+    """Raise unless the Frechet distance to photographs can be measured.
+
+    Raises:
+        MissingFileError: the folder or the weights are not there.
+        MissingExtraError: the package is not installed.
+    """
+    if not photographs.is_dir():
+        raise MissingFileError(f"there is no folder {photographs}")
+    if not features.is_file():
+        raise MissingFileError(f"there is no file {features}")
+    clean = features.name == TORCHSCRIPT
+    if find_spec("cleanfid" if clean else "torch_fidelity") is None:
+        raise MissingExtraError("clean-fid" if clean else "torch-fidelity", "fid")
 
 
 def frechet(pictures: Path, photographs: Path, features: Path) -> tuple[Scores, str]:

@@ -9,15 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from operator import index
 from pathlib import Path
 
 from PIL import Image
 
-from stagevar.errors import OptionError
-from stagevar.evaluation.reading import read_json
+from stagevar.errors import MissingFileError, OptionError, quoted
+from stagevar.evaluation.reading import read_json, text_of
 from stagevar.evaluation.run import PICTURES, Run, row_ids
 from stagevar.evaluation.suite import Item
-from stagevar.files import renewing
+from stagevar.files import one_name, renewing
 
 FILES = "layout.json"
 """Lists the files that a layout wrote, so that the next one renews those and no others."""
@@ -50,12 +51,13 @@ def lay_out(run: Run) -> Laid:
 
     Raises:
         OutputError: a file cannot be written, or one that this did not write is in its place.
+        OptionError: as in ``own_files``; a picture's record is not there, or damaged.
     """
     names = {item.key: row_ids(item, run.protocol) for item in run.items}
     there = {key: [run.drawn / f"{name}.png" for name in found] for key, found in names.items()}
     drawn = [path for paths in there.values() for path in paths if path.exists()]
     whole = {key: paths for key, paths in there.items() if all(path.exists() for path in paths)}
-    with renewing(run.folder, _own(run.folder)) as temporary:
+    with renewing(run.folder, own_files(run)) as temporary:
         files: dict[str, list[Path]] = {}
         for item in run.items:
             if item.key in whole:
@@ -71,13 +73,22 @@ def lay_out(run: Run) -> Laid:
     return Laid(asked, len(drawn), sum(map(len, files.values())), scales, made)
 
 
-def _own(folder: Path) -> list[str]:
-    """The files of the layout before; none if there is none that this wrote."""
-    if not (folder / FILES).exists():
+def own_files(run: Run) -> list[str]:
+    """The files of the layout before, by their paths in the folder of the run; none if there is none.
+
+    Raises:
+        OptionError: the file that lists them is of another program, or lists what no layout of the benchmark writes.
+    """
+    path, notes = run.folder / FILES, run.suite.notes([], {})
+    if not path.exists():
         return []
-    found = read_json(folder / FILES)
+    found = read_json(path)
     if not isinstance(found, list) or found[:1] != [FILES] or not all(isinstance(each, str) for each in found):
-        raise OptionError(f"{folder / FILES} lists no files of a layout; give another folder")
+        raise OptionError(f"{path} lists no files of a layout; give another folder")
+    for file in found[1:]:
+        parts = file.split("/")
+        if file not in notes and not (parts[0] == PICTURES and len(parts) > 1 and all(map(one_name, parts))):
+            raise OptionError(f"{path} lists {quoted(file)}, which is no file of its layout; give another folder")
     return found
 
 
@@ -137,12 +148,21 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _records(drawn: Sequence[Path]) -> tuple[dict[str, int], dict[str, str]]:
-    """Per scale how many pictures ran it, and the dtypes and versions that drew them, from the records beside them."""
+    """Per scale how many pictures ran it, and the dtypes and versions that drew them, from the records beside them.
+
+    Raises:
+        OptionError: a record is not there, or damaged.
+    """
     ran, made = Counter[int](), {name: set[str]() for name in ("dtype", "stagevar", "torch")}
-    for path in drawn:
-        record = read_json(path.with_suffix(".json"))
-        ran.update({each["scale"] for each in record["scales"]})
-        for name, found in made.items():
-            found.add(record[name])
+    for picture in drawn:
+        path = picture.with_suffix(".json")
+        try:
+            record = read_json(path)
+            ran.update({index(each["scale"]) for each in record["scales"]})
+            for name, found in made.items():
+                found.add(text_of(record, name, path))
+        except (MissingFileError, OptionError, KeyError, TypeError):
+            said = f"{path} is no record of {picture.name}"
+            raise OptionError(f"{said}; remove both and run again with --prompts, which draws it again") from None
     scales = {str(scale): ran[scale] for scale in sorted(ran)}
     return scales, {name: " and ".join(sorted(found)) for name, found in made.items()}

@@ -24,7 +24,6 @@ class Measures:
         against: another run of the same prompts and seeds, for the self-distance.
 
     Raises:
-        MissingFileError: a file or folder is not there.
         OptionError: photographs without weights, weights without photographs, or both scorer and results.
     """
 
@@ -39,10 +38,27 @@ class Measures:
             raise OptionError("--real and --features belong together: photographs, and the weights that see them")
         if self.scorer and self.results:
             raise OptionError("--scorer makes results, --results has them; give one")
-        others = self.against and self.against / DRAWN
-        for path in (self.results, self.real, self.features, others):
-            if path is not None and not path.expanduser().exists():
-                raise MissingFileError(f"there is no {path}")
+
+    def check(self, suite: Suite) -> None:
+        """Find out what cannot be measured, before anything is drawn or scored.
+
+        Raises:
+            MissingFileError: a file, folder or command is not there.
+            MissingExtraError: the package of the Frechet distance is not installed.
+            OptionError: results of another form, or another run that is of another benchmark.
+        """
+        if self.scorer:
+            self.scorer.check()
+        if self.results:
+            suite.scores(self.results)
+        if self.real and self.features:
+            from stagevar.evaluation.distance import require_measure
+
+            require_measure(self.real, self.features)
+        if self.against:
+            Report.of(suite, self.against)
+            if not (self.against / DRAWN).is_dir():
+                raise MissingFileError(f"there is no folder {self.against / DRAWN}")
 
     @property
     def wanted(self) -> bool:
@@ -57,12 +73,12 @@ class Measures:
         """
         if results := self.results or (self.scorer and self.scorer.run(suite, folder, report.prompts)):
             by = f"`{self.scorer.command}`" if self.scorer else results.name
-            report = report.with_scores(suite.name, suite.scores(results.expanduser()), by, digest(results))
+            report = report.with_scores(suite.name, suite.scores(results), by, digest(results))
             report.write(folder)
         if self.real and self.features:
             from stagevar.evaluation.distance import frechet
 
-            scores, by = frechet(folder / PICTURES, self.real.expanduser(), self.features.expanduser())
+            scores, by = frechet(folder / PICTURES, self.real, self.features)
             report = report.with_scores("frechet", scores, by, digest(self.features))
             report.write(folder)
         if self.against:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ def number_of(value: Any, where: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise OptionError(f"{where} is no number")
     return float(value)
+
+
+def free(path: Path, start: str) -> bool:
+    """Whether a text may be written to a path: nothing is there, or a file with the same start, from a run before."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        with path.open("rb") as opened:
+            return opened.read(len(start.encode())) == start.encode()
+    except OSError:
+        return False
 
 
 def digest(path: Path) -> str:

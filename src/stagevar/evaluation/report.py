@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stagevar.errors import MissingFileError, OptionError
+from stagevar.errors import MissingFileError, OptionError, OutputError
 from stagevar.evaluation.layout import Laid
 from stagevar.evaluation.protocol import Protocol
-from stagevar.evaluation.reading import digest, read_json
+from stagevar.evaluation.reading import digest, free, read_json
 from stagevar.evaluation.run import Run
 from stagevar.evaluation.suite import Scores, Suite
 from stagevar.files import replacing
@@ -84,6 +84,16 @@ class Report:
         suite, rewriting = run.suite, (str(rewritten), digest(rewritten)) if rewritten else ("", "")
         known = suite.name, suite.title, suite.source
         return cls(*known, protocol, settings | laid.made, str(prompts), digest(prompts), *rewriting, laid)
+
+    @staticmethod
+    def require_place(suite: Suite, folder: Path) -> None:
+        """Raise if a file of others is where the page goes.
+
+        Raises:
+            OutputError
+        """
+        if not free(folder / PAGE, f"# {suite.title}\n\n* protocol "):
+            raise OutputError(f"{folder / PAGE} was not written by stagevar and is kept; give another folder")
 
     @staticmethod
     def exists(folder: Path) -> bool:

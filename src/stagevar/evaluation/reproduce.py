@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stagevar.errors import OptionError, quoted
+from stagevar.evaluation.reading import free
 from stagevar.evaluation.report import Report
 from stagevar.files import replacing
 
@@ -20,6 +21,9 @@ ACCELERATORS = "none", "stagevar_released", "stagevar_paper", "stagevar"
 """The plain run, the method as released and as its paper describes it, and ours."""
 
 SUITES = "geneval", "dpg"
+
+SAME = 30
+"""Characters by which a script or table of before is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ HEAD = """#!/bin/sh
 # lines (docs/evaluation.md). OPTIONS go to every run, such as --ray.
 set -eu
 : "${GENEVAL:?}" "${REWRITTEN:?}" "${DPG:?}"
-cd "$(dirname "$0")"
+HERE=$(dirname "$0")
 """
 
 
@@ -76,7 +80,7 @@ class Planned:
         line = f'{shlex.join(words)} --prompts "${name}"'
         if self.suite == "geneval" and protocol == "infinity":
             line += ' --rewritten "$REWRITTEN"'
-        return f'{line} -o {self.folder} ${{OPTIONS:-}} ${{{name}_SCORER:+--scorer "${name}_SCORER"}}'
+        return f'{line} -o "$HERE"/{self.folder} ${{OPTIONS:-}} ${{{name}_SCORER:+--scorer "${name}_SCORER"}}'
 
 
 def planned() -> Iterator[Planned]:
@@ -91,17 +95,18 @@ def write(paper: str, folder: Path) -> None:
     """Write the script of all runs, and the paper's table with what the runs in the folder found so far.
 
     Raises:
-        OptionError: there is no run list of this paper, or a file of that name that is not of this program.
+        OptionError: there is no run list of this paper, or a file in the place of one that is not of this program.
         OutputError
     """
     if paper != "stagevar":
         raise OptionError(f"there is no run list of {quoted(paper)}; there is stagevar")
-    script = folder / SCRIPT
-    if script.exists() and not script.read_text(encoding="utf-8", errors="replace").startswith(HEAD[:60]):
-        raise OptionError(f"{script} is there already and is no run list; give another folder")
     lines = [f"{run.command()}\n" for run in planned()]
-    end = "stagevar eval --reproduce stagevar -o .\n"
-    for path, text in ((script, HEAD + "".join(lines) + end), (folder / TABLE, table(folder))):
+    end = 'stagevar eval --reproduce stagevar -o "$HERE"\n'
+    files = {folder / SCRIPT: HEAD + "".join(lines) + end, folder / TABLE: table(folder)}
+    for path, text in files.items():
+        if not free(path, text[:SAME]):
+            raise OptionError(f"{path} is there already and is not of a run list; give another folder")
+    for path, text in files.items():
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -45,6 +46,16 @@ class Scorer:
         if not words:
             raise OptionError("the scorer's command line is empty")
         return words
+
+    def check(self) -> None:
+        """Raise if there is no such command; one that lies in the run's folder is not looked for.
+
+        Raises:
+            MissingFileError
+        """
+        command = self._words()[0]
+        if "{" not in command and shutil.which(command) is None:
+            raise MissingFileError(f"cannot run the scorer {command}: there is no such command")
 
     def run(self, suite: Suite, folder: Path, prompts: str) -> Path:
         """Run it; what it writes to standard error is shown.

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -18,8 +18,8 @@ from stagevar.jobs.ledger import Ledger
 from stagevar.jobs.rows import Bad, Numbered, Row, windows
 from stagevar.jobs.store import SHARD_BYTES, Store
 
-BESIDE = "job"
-"""Folder beside the pictures that holds the ledger and the bad rows."""
+BESIDE, BAD = "job", "bad.jsonl"
+"""Folder beside the pictures that holds the ledger, and its file of the rows that cannot be drawn."""
 
 AHEAD = 8
 """Batches that are read at once, so that rows of one size find each other."""
@@ -77,7 +77,7 @@ class Job:
     @property
     def bad_rows(self) -> Path:
         """File of the rows that cannot be drawn, as JSON lines with their reasons; made anew by every run."""
-        return self.store.folder / BESIDE / "bad.jsonl"
+        return self.store.folder / BESIDE / BAD
 
     def open(self) -> Ledger:
         """The job's record, once it is clear that this job may write to its folder.
@@ -112,21 +112,18 @@ class Job:
         """
         self._look(ledger)
         progress, began, under_way = Progress(total), time.perf_counter(), dict[str, bytes]()
-        try:
-            with self.bad_rows.open("w", encoding="utf-8") as bad:
-                for found in draw(self._unfinished(ledger, progress, bad, under_way)):
-                    if isinstance(found, Bad):
-                        _note(bad, found, progress)
-                    else:
-                        self._keep(ledger, found)
-                        progress.drawn += len(found)
-                    for each in [found] if isinstance(found, Bad) else found:
-                        under_way.pop(each.id, None)
-                    progress.seconds = time.perf_counter() - began
-                    if told is not None:
-                        told(progress)
-        except OSError as error:
-            raise unwritable(self.bad_rows, error) from error
+        with self._listed() as bad:
+            for found in draw(self._unfinished(ledger, progress, bad, under_way)):
+                if isinstance(found, Bad):
+                    _note(bad, found, progress)
+                else:
+                    self._keep(ledger, found)
+                    progress.drawn += len(found)
+                for each in [found] if isinstance(found, Bad) else found:
+                    under_way.pop(each.id, None)
+                progress.seconds = time.perf_counter() - began
+                if told is not None:
+                    told(progress)
         self._shelve(ledger, least=1)
         if not progress.bad:
             with suppress(OSError):
@@ -134,12 +131,28 @@ class Job:
         progress.seconds = time.perf_counter() - began
         return progress
 
+    @contextmanager
+    def _listed(self) -> Iterator[IO[str]]:
+        """The file of bad rows, empty."""
+        try:
+            file = self.bad_rows.open("w", encoding="utf-8")
+        except OSError as error:
+            raise unwritable(self.bad_rows, error) from error
+        try:
+            yield file
+        finally:
+            try:
+                file.close()
+            except OSError as error:
+                raise unwritable(self.bad_rows, error) from error
+
     def _unfinished(
         self, ledger: Ledger, progress: Progress, bad: IO[str], under_way: dict[str, bytes]
     ) -> Iterator[list[Numbered]]:
         """Windows of rows that are still to be drawn; their digests go into ``under_way``."""
         for window in windows(self.rows, AHEAD * self.batch_size):
-            known = ledger.finished([each.row.id for each in window if isinstance(each, Numbered)])
+            ids = [each.row.id for each in window if isinstance(each, Numbered)]
+            known, begun = ledger.finished(ids), ledger.begun(ids)
             wanted = []
             for each in window:
                 if isinstance(each, Bad):
@@ -152,7 +165,7 @@ class Job:
                 elif before is not None:
                     reason = f"another row has the id {name}, or the row has changed since it was drawn"
                     _note(bad, Bad(each.number, name, reason), progress)
-                elif reason := _refused(each.row) or self.store.refuses(name):
+                elif reason := _refused(each.row) or self.store.refuses(name, begun=name in begun):
                     _note(bad, Bad(each.number, name, reason), progress)
                 else:
                     under_way[name] = digest
@@ -162,6 +175,7 @@ class Job:
 
     def _keep(self, ledger: Ledger, drawn: list[Drawn]) -> None:
         if not self.store.shards:
+            ledger.begin(each.id for each in drawn)
             self.store.write(drawn)
         ledger.finish(drawn, waiting=self.store.shards)
         self._shelve(ledger, least=self.store.shard_size)
@@ -182,15 +196,17 @@ class Job:
             OutputError
         """
         path = self.store.shard(ledger.shard)
-        if self.store.shards and os.path.lexists(path) and not ledger.begun:
+        if self.store.shards and os.path.lexists(path) and not ledger.shard_begun:
             raise OutputError(f"{path} is there already, and not from this job; move it and run again")
 
     def _look(self, ledger: Ledger) -> None:
-        """Have the rows of shards that were removed drawn again.
+        """Have the rows of pictures and shards that were removed drawn again.
 
         Raises:
             OutputError: a shard has another size than when it was written, or the next one's place is taken.
         """
+        if not self.store.shards:
+            ledger.keep(self.store.names())
         for number, size in ledger.shards.items():
             path = self.store.shard(number)
             if not path.exists():
@@ -211,6 +227,9 @@ def _refused(row: Row) -> str:
 
 
 def _note(file: IO[str], bad: Bad, progress: Progress) -> None:
-    file.write(json.dumps(asdict(bad)) + "\n")
-    file.flush()
+    try:
+        file.write(json.dumps(asdict(bad)) + "\n")
+        file.flush()
+    except OSError as error:
+        raise unwritable(Path(file.name), error) from error
     progress.bad += 1

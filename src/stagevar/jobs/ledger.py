@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from stagevar.jobs.drawn import Drawn
 TABLES = """
 CREATE TABLE IF NOT EXISTS job (settings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS finished (id TEXT PRIMARY KEY, digest BLOB NOT NULL, shard INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS begun (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, id TEXT, png BLOB, record TEXT);
 CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 """
@@ -50,8 +51,10 @@ class Ledger:
             raise
 
     def _begin(self, settings: Mapping[str, Any]) -> None:
-        """Take the file, and compare the settings with those that it holds."""
+        """Take the file, if it is no other program's, and compare the settings with those that it holds."""
         with self._told():
+            if self._db.execute("SELECT name FROM sqlite_master").fetchone():
+                self._db.execute("SELECT settings FROM job")
             for name, value in (("locking_mode", "EXCLUSIVE"), ("journal_mode", "WAL"), ("synchronous", "NORMAL")):
                 self._db.execute(f"PRAGMA {name}={value}")
             self._db.executescript(TABLES)
@@ -59,10 +62,16 @@ class Ledger:
                 known = self._db.execute("SELECT settings FROM job").fetchone()
                 if known is None:
                     self._db.execute("INSERT INTO job VALUES (?)", (json.dumps(dict(settings)),))
-        for name, value in json.loads(known[0]).items() if known else ():
+        for name, value in self._settings(known[0]).items() if known else ():
             if settings.get(name) != value:
                 said = f"{self.path.parent.parent} holds a job with {name} {quoted(value)}, not"
                 raise OptionError(f"{said} {quoted(settings.get(name))}; give the same to go on, or another folder")
+
+    def _settings(self, text: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            raise OutputError(f"{self.path} is damaged: its settings are no JSON; give another folder") from None
 
     def __enter__(self) -> Self:
         return self
@@ -78,17 +87,36 @@ class Ledger:
 
     def finished(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Those of the given rows that are finished, and the digest of each."""
-        found: dict[str, bytes] = {}
+        return dict(self._chosen("id, digest FROM finished", ids))
+
+    def begun(self, ids: Sequence[str]) -> set[str]:
+        """Those of the given rows whose files this job has written to, and which are not finished."""
+        return {name for (name,) in self._chosen("id FROM begun", ids)}
+
+    def _chosen(self, what: str, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         with self._told():
             for start in range(0, len(ids), AT_ONCE):
                 part = ids[start : start + AT_ONCE]
-                marks = ",".join("?" * len(part))
-                found |= dict(self._db.execute(f"SELECT id, digest FROM finished WHERE id IN ({marks})", part))
-        return found
+                yield from self._db.execute(f"SELECT {what} WHERE id IN ({','.join('?' * len(part))})", part)
+
+    def begin(self, ids: Iterable[str]) -> None:
+        """Note that files of rows are being written."""
+        with self._told(), self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO begun VALUES (?)", ((each,) for each in ids))
+
+    def keep(self, there: Iterable[str]) -> None:
+        """Note which pictures are there as files. The others are no longer finished, so that they are drawn again."""
+        with self._told(), self._transaction():
+            self._db.execute("CREATE TEMP TABLE there (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._db.executemany("INSERT INTO there VALUES (?)", ((each,) for each in there))
+            self._db.execute("INSERT INTO begun SELECT id FROM finished WHERE id NOT IN there")
+            self._db.execute("DELETE FROM finished WHERE id NOT IN there")
+            self._db.execute("DROP TABLE there")
 
     def finish(self, drawn: Sequence[Drawn], *, waiting: bool) -> None:
         """Note rows as finished; with ``waiting`` their pictures are kept here until ``shelve``."""
         with self._told(), self._transaction():
+            self._db.executemany("DELETE FROM begun WHERE id = ?", [(each.id,) for each in drawn])
             noted = [(each.id, each.digest) for each in drawn]
             self._db.executemany("INSERT INTO finished (id, digest) VALUES (?, ?)", noted)
             if waiting:
@@ -110,7 +138,7 @@ class Ledger:
             return int(found[0])
 
     @property
-    def begun(self) -> bool:
+    def shard_begun(self) -> bool:
         """Whether this job has begun to write the next shard."""
         number = self.shard
         with self._told():
@@ -168,6 +196,11 @@ class Ledger:
             if "locked" in str(error):
                 said = f"another process works on {self.path.parent.parent}; wait for it, or stop it"
                 raise OptionError(said) from None
+            if "no such" in str(error):
+                raise self._damaged(error) from None
             raise OutputError(f"cannot write {self.path}: {error}") from None
         except sqlite3.DatabaseError as error:
-            raise OutputError(f"{self.path} is damaged or no record of a job: {error}; give another folder") from None
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> OutputError:
+        return OutputError(f"{self.path} is damaged or no record of a job: {error}; give another folder")

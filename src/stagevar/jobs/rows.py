@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import category
 
-from stagevar.errors import MissingExtraError, MissingFileError, OptionError, quoted
+from stagevar.calling import ELSEWHERE, LOAD, Drawing
+from stagevar.editing.edit import Editing
+from stagevar.errors import MissingFileError, OptionError, quoted
 from stagevar.files import one_name
+from stagevar.jobs.columns import (
+    Found,
+    count_lines,
+    csv_rows,
+    folder_rows,
+    json_rows,
+    parquet_file,
+    parquet_rows,
+    pyarrow,
+    text_rows,
+    texts,
+)
 from stagevar.request import Request
-
-LONGEST_LINE = 2**20
-"""Characters of a line; a longer one is no row."""
-UNREADABLE = f"the line is no UTF-8 or longer than {LONGEST_LINE} characters"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One picture to draw.
+    """One picture to draw: an id, and what of a request is plain data. None leaves a setting open.
 
     Attributes:
         id: the name of its files, unique within the job.
         prompt: the text; for class models the name or number of a class.
         seed: None takes one that follows from the job's seed and the id alone.
         accelerator: None leaves it to the job.
-        negative_prompt, height, width, aspect_ratio, guidance_scale, temperature, top_k, top_p: as in ``Request``.
+        negative_prompt, height, width, aspect_ratio, strict, guidance_scale, temperature, top_k, top_p, smooth,
+            unconditional: as in ``Request``.
     """
 
     id: str
@@ -42,14 +53,20 @@ class Row:
     height: int | None = None
     width: int | None = None
     aspect_ratio: float | str | None = None
+    strict: bool | None = None
     guidance_scale: float | tuple[float, ...] | None = None
     temperature: float | tuple[float, ...] | None = None
     top_k: int | tuple[int, ...] | None = None
     top_p: float | tuple[float, ...] | None = None
+    smooth: bool | None = None
+    unconditional: bool | None = None
+
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in zip(SETTINGS, _settings(self), strict=True) if value is not None}
 
     def digest(self) -> bytes:
         """16 bytes that are equal for rows that say the same."""
-        return hashlib.sha256(repr(_settings(self)).encode(errors="surrogatepass")).digest()[:16]
+        return hashlib.sha256(repr(self._given()).encode(errors="surrogatepass")).digest()[:16]
 
     def request(self, job_seed: int) -> Request:
         """The row as a request.
@@ -57,15 +74,24 @@ class Row:
         Raises:
             PromptError, OptionError
         """
-        settings = {name: getattr(self, name) for name in SETTINGS if name != "id"}
-        if self.seed is None:
-            drawn = hashlib.sha256(f"{job_seed}/{self.id}".encode()).digest()
-            settings["seed"] = int.from_bytes(drawn[:4], "big")
-        return Request(**settings)
+        settings = self._given()
+        drawn = hashlib.sha256(f"{job_seed}/{settings.pop('id')}".encode()).digest()
+        return Request(**{"seed": int.from_bytes(drawn[:4], "big"), **settings})
 
 
 SETTINGS = tuple(f.name for f in fields(Row))
 _settings = attrgetter(*SETTINGS)
+
+KINDS = {f.name: str(f.type).split(" ")[0] for f in fields(Row)}
+PER_SCALE = {f.name for f in fields(Row) if "tuple" in str(f.type)}
+
+NOT_OF_ROWS = {
+    **dict.fromkeys(Drawing.__annotations__, "only calls in Python take it"),
+    **dict.fromkeys(LOAD, "it is one of the whole job"),
+    **dict.fromkeys(Editing.__annotations__, "stagevar edit begins with a picture, a job does not"),
+    "num_images_per_prompt": "give a row per picture",
+}
+"""Settings of other doors, and why a row does not have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +118,14 @@ class Numbered:
 
 
 Kind = Literal["jsonl", "csv", "parquet", "text", "folder"]
-KINDS: dict[str, Kind] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-NUMBERS = {f.name: kind for f in fields(Row) for kind in ("int", "float") if str(f.type).split(" ")[0] == kind} | {
-    "aspect_ratio": "float"
+KIND_OF: dict[str, Kind] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+READERS: dict[Kind, Callable[[Path], Iterator[Found]]] = {
+    "jsonl": json_rows,
+    "csv": csv_rows,
+    "parquet": parquet_rows,
+    "text": text_rows,
+    "folder": folder_rows,
 }
-"""Columns of CSV files that hold numbers."""
 
 
 @dataclass(frozen=True)
@@ -117,99 +146,48 @@ class Source:
 
         Raises:
             MissingFileError: there is no such file or folder, or it cannot be read.
-            OptionError: a file of another kind.
+            OptionError: a file of another kind, one without a row, or one that names a column twice.
             MissingExtraError: a Parquet file, and pyarrow is not installed.
         """
         path = path.expanduser()
-        if path.is_dir():
-            return cls(path, "folder")
-        kind = KINDS.get(path.suffix.lower())
+        kind = "folder" if path.is_dir() else KIND_OF.get(path.suffix.lower())
         if kind is None:
-            raise OptionError(f"{path} is no folder of text files, and no file that ends in {', '.join(KINDS)}")
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise MissingFileError(f"cannot read {path}: {error.strerror}") from None
+            raise OptionError(f"{path} is no folder of text files, and no file that ends in {', '.join(KIND_OF)}")
         if kind == "parquet":
             pyarrow()
-        return cls(path, kind)
+        source = cls(path, kind)
+        if next(iter(source), None) is None:
+            raise OptionError(f"{path} holds no row; write one per picture")
+        return source
 
     def count(self) -> int:
         """Rows, those that turn out bad included; for CSV files the lines, which a quoted line end adds to."""
         if self.kind == "folder":
-            return sum(1 for _ in self._texts())
+            return sum(1 for _ in texts(self.path))
         if self.kind == "parquet":
-            return int(self._table().metadata.num_rows)
-        with self.path.open("rb") as opened:
-            lines = sum(block.count(b"\n") for block in iter(lambda: opened.read(2**20), b""))
-            if opened.tell():
-                opened.seek(-1, 2)
-                lines += opened.read(1) != b"\n"
-        return max(0, lines - (self.kind == "csv"))
+            return int(parquet_file(self.path).metadata.num_rows)
+        return max(0, count_lines(self.path) - (self.kind == "csv"))
 
     def __iter__(self) -> Iterator[Numbered | Bad]:
-        """All rows, in order. Blank lines are none."""
-        for number, found in enumerate(self._found(), 1):
-            if isinstance(found, str):
-                yield Bad(number, "", found)
-            elif found is not None:
-                yield read_row(number, found)
+        """All rows, in order. Blank lines are none.
 
-    def _found(self) -> Iterator[Mapping[Any, Any] | str | None]:
-        """Per row its columns; text says why there are none, and None that the line is blank."""
-        if self.kind == "folder":
-            for path in self._texts():
-                try:
-                    yield {"id": path.stem, "prompt": path.read_text(encoding="utf-8").strip()}
-                except (OSError, ValueError) as error:
-                    yield f"{path.name} cannot be read: {error}"
-        elif self.kind == "parquet":
-            for batch in self._table().iter_batches(1024):
-                yield from batch.to_pylist()
-        elif self.kind == "csv":
-            yield from self._csv()
-        else:
-            yield from map(_json if self.kind == "jsonl" else _text, self._lines())
-
-    def _texts(self) -> Iterator[Path]:
-        return (path for path in sorted(self.path.iterdir()) if path.suffix.lower() == ".txt" and path.is_file())
-
-    def _lines(self) -> Iterator[str | None]:
-        """The lines of the file; None for one that is too long or no UTF-8."""
-        with self.path.open("rb") as opened:
-            while raw := opened.readline(LONGEST_LINE):
-                if not raw.endswith(b"\n") and len(raw) == LONGEST_LINE:
-                    while raw and not raw.endswith(b"\n"):
-                        raw = opened.readline(LONGEST_LINE)
-                    yield None
-                    continue
-                try:
-                    yield raw.decode("utf-8-sig").strip()
-                except UnicodeDecodeError:
-                    yield None
-
-    def _csv(self) -> Iterator[Mapping[Any, Any] | str]:
+        Raises:
+            MissingFileError: the file is damaged, or cannot be read any further.
+            OptionError: as in ``read``.
+        """
         try:
-            with self.path.open(encoding="utf-8-sig", newline="") as opened:
-                for columns in csv.DictReader(opened, strict=True):
-                    if None in columns or None in columns.values():
-                        yield "the row has other columns than the first line names"
-                    else:
-                        yield {name: _number(name, text) for name, text in columns.items() if text != ""}
-        except (csv.Error, UnicodeDecodeError) as error:
-            yield f"no CSV from here on: {error}"
-
-    def _table(self) -> Any:
-        """The opened Parquet file."""
-        try:
-            return pyarrow()[1].ParquetFile(self.path)
-        except Exception as error:
-            raise MissingFileError(f"cannot read {self.path}: {error}") from None
+            for number, found in enumerate(READERS[self.kind](self.path), 1):
+                if isinstance(found, str):
+                    yield Bad(number, "", found)
+                elif found is not None:
+                    yield read_row(number, _typed(found) if self.kind == "csv" else found)
+        except OSError as error:
+            raise MissingFileError(f"cannot read {self.path}: {error.strerror or error}") from None
 
 
 def read_row(number: int, columns: Any) -> Numbered | Bad:
-    """A row from plain data, whose values are not looked at yet. Columns that are no setting are ignored, but not ones
-    that look like a setting misspelt.
+    """A row from plain data, whose values are not looked at yet. Null and NaN are no values. Columns that are no
+    setting are ignored, but not ones that are a setting elsewhere, or look like one misspelt.
 
     Args:
         number: its line or position, from 1, which is its id too if it has none.
@@ -217,19 +195,19 @@ def read_row(number: int, columns: Any) -> Numbered | Bad:
     """
     if not isinstance(columns, Mapping):
         return Bad(number, "", f"a row is an object of settings, not {quoted(columns)}")
-    name = str(columns.get("id", f"{number:07d}"))
-    if not one_name(name) or name.startswith(".") or len(name.encode()) > 200:
+    given = {name: value for name, value in columns.items() if value is not None and value == value}
+    name = _text(given.get("id", f"{number:07d}"))
+    if not isinstance(name, str) or not _names_files(name):
         return Bad(number, "", f"the id {quoted(name)} is no file name")
-    for column in columns:
-        if column not in SETTINGS and (close := get_close_matches(str(column), SETTINGS, 1, 0.7)):
-            return Bad(number, name, f"there is no setting {quoted(column)}; did you mean {close[0]}?")
-    values = {key: value for key, value in columns.items() if value is not None and key in SETTINGS}
+    for column in given.keys() - KINDS.keys():
+        if reason := _misplaced(str(column)):
+            return Bad(number, name, reason)
+    values = {key: _plain(key, value) for key, value in given.items() if key in KINDS}
+    if values.get("unconditional") is True:
+        values.setdefault("prompt", "")
     if "prompt" not in values:
         return Bad(number, name, "the row has no prompt")
-    if type(values["prompt"]) is int:
-        values["prompt"] = str(values["prompt"])
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Numbered(number, Row(**values | {"id": name}))
+    return Numbered(number, Row(**values | {"id": name, "prompt": _text(values["prompt"])}))
 
 
 def balanced(pictures: int, classes: int) -> Iterable[Numbered]:
@@ -246,41 +224,58 @@ def windows(rows: Iterable[Numbered | Bad], size: int) -> Iterator[list[Numbered
         yield window
 
 
-def _json(line: str | None) -> Mapping[Any, Any] | str | None:
-    if line is None:
-        return UNREADABLE
-    if not line:
-        return None
+def _names_files(name: str) -> bool:
+    """Whether an id can name files: no folder, no hidden file, no line end or other character that steers a terminal,
+    no half of a surrogate pair."""
+    steers = not name.isprintable() and any(category(each) in ("Cc", "Cs", "Zl", "Zp") for each in name)
+    return not steers and one_name(name) and not name.startswith(".") and len(name.encode()) <= 200
+
+
+@lru_cache(256)
+def _misplaced(column: str) -> str:
+    """Why a column that is no setting of a row cannot be ignored, or ""."""
+    meant = ELSEWHERE.get(column, column)
+    if meant in NOT_OF_ROWS and meant not in SETTINGS:
+        return f"a row has no {column}: {NOT_OF_ROWS[meant]}; leave the column out"
+    if column in ELSEWHERE:
+        return f"a row has no {column}; use {meant}"
+    close = get_close_matches(column, SETTINGS, 1, 0.7)
+    return f"there is no setting {quoted(column)}; did you mean {close[0]}?" if close else ""
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as ``Row`` has it: lists as tuples, and whole numbers also where tables with gaps store 7 as 7.0."""
+    if isinstance(value, list):
+        return tuple(_plain(name, each) for each in value)
+    return int(value) if KINDS[name] == "int" and isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: Any) -> Any:
+    """The number of a class or a row as text, anything else as it is."""
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if whole else value
+
+
+def _typed(cells: Mapping[str, str]) -> dict[str, Any]:
+    """The values of the cells of a CSV file; an empty one has none."""
+    return {name: _value(name, text) for name, text in cells.items() if text != ""}
+
+
+def _value(name: str, text: str) -> Any:
+    """The value of a cell: true or false, a number, or one per scale separated by commas. What has another form stays
+    text, which the request then refuses."""
+    kind = KINDS.get(name, "str")
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"no JSON: {error}"
-    return found if isinstance(found, dict) else f"a row is an object of settings, not {quoted(found)}"
-
-
-def _text(line: str | None) -> Mapping[Any, Any] | str | None:
-    if line is None:
-        return UNREADABLE
-    return {"prompt": line} if line else None
-
-
-def _number(name: str, text: str) -> Any:
-    """The value of a CSV column; a text that is no number stays text, which the request then refuses."""
-    try:
-        return {"int": int, "float": float}[NUMBERS[name]](text) if name in NUMBERS else text
-    except ValueError:
+        if kind == "bool":
+            return {"true": True, "false": False}[text.strip().lower()]
+        if kind == "str":
+            return text
+        if name in PER_SCALE and "," in text:
+            return [_number(kind, part) for part in text.split(",")]
+        return _number(kind, text)
+    except (KeyError, ValueError):
         return text
 
 
-def pyarrow() -> tuple[Any, Any]:
-    """pyarrow and its Parquet module.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import pyarrow as arrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "batch") from None
-    return arrow, parquet
+def _number(kind: str, text: str) -> int | float:
+    return int(text) if kind == "int" and text.strip().lstrip("+-").isdecimal() else float(text)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 from stagevar.errors import OptionError
-from stagevar.files import replacing
+from stagevar.files import replacing, unwritable
+from stagevar.jobs.columns import pyarrow
 from stagevar.jobs.drawn import Drawn
-from stagevar.jobs.rows import pyarrow
 
 Format = Literal["files", "webdataset", "parquet"]
 FORMATS: tuple[Format, ...] = ("files", "webdataset", "parquet")
@@ -53,11 +53,31 @@ class Store:
     def shards(self) -> bool:
         return self.format != "files"
 
-    def refuses(self, name: str) -> str:
-        """Why no picture of this id can be written, or ""."""
+    def names(self) -> Iterator[str]:
+        """The ids of the pictures that lie in the folder as files, from one listing.
+
+        Raises:
+            OutputError: the folder cannot be read.
+        """
+        try:
+            with os.scandir(self.folder) as found:
+                for each in found:
+                    if each.name.endswith(".png") and not any("\ud800" <= letter <= "\udfff" for letter in each.name):
+                        yield each.name.removesuffix(".png")
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def refuses(self, name: str, *, begun: bool) -> str:
+        """Why no picture of this id can be written, or "".
+
+        Args:
+            name: the id.
+            begun: whether this job has written to the files of this id before, and they are not noted as finished.
+        """
         if self.format == "webdataset" and "." in name:
             return f"the id {name} has a dot, behind which WebDataset reads the kind of a member"
-        if not self.shards and (found := [p for p in self._files(name) if os.path.lexists(p) and not _ours(p, name)]):
+        found = [] if self.shards else [path for path in self._files(name) if os.path.lexists(path)]
+        if found and not (begun and _describes(self._files(name)[1], name)):
             return f"{found[0]} is there already, and not from this job"
         return ""
 
@@ -93,11 +113,10 @@ class Store:
         return self.folder / f"{name}.png", self.folder / f"{name}.json"
 
 
-def _ours(path: Path, name: str) -> bool:
-    """Whether a file is of a picture that this job had begun to write when it was stopped."""
-    beside = path.with_name(f"{name}.json")
+def _describes(path: Path, name: str) -> bool:
+    """Whether a file is the record of the picture of an id; it is written before the picture is."""
     try:
-        record = json.loads(beside.read_bytes())
+        record = json.loads(path.read_bytes())
         return bool(record["id"] == name and {"stagevar", "seed", "scales"} <= record.keys())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
