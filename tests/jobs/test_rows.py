@@ -62,9 +62,8 @@ def test_a_blank_line_is_no_row_and_a_long_or_broken_one_a_bad_row(tmp_path: Pat
         ({"id": "a\x1b[2J", "prompt": "a"}, "no file name"),
         ({"id": True, "prompt": "a"}, "no file name"),
         ({"id": [1], "prompt": "a"}, "no file name"),
-        ({"prompt": "a", "image": "photo.png"}, "has no image: stagevar edit begins with a picture"),
-        ({"prompt": "a", "num_images": 4}, "has no num_images: give a row per picture"),
-        ({"prompt": "a", "dtype": "float16"}, "has no dtype: it is one of the whole job"),
+        ({"prompt": "a", "strength": 0.5}, "has no strength: a job begins with no picture"),
+        ({"prompt": "a", "num_images_per_prompt": 4}, "has no num_images_per_prompt: give a row per picture"),
         ({"prompt": "a", "plan": []}, "has no plan: only calls in Python take it"),
         ({"prompt": "a", "cfg": 3}, "use guidance_scale"),
         ({"prompt": "a", "\ud800image\n": 3, "sead": 3}, "did you mean seed"),
@@ -80,7 +79,8 @@ def test_what_is_no_row_is_refused(columns: object, said: str) -> None:
 
 
 def test_other_columns_are_ignored_and_lists_are_numbers_per_scale() -> None:
-    found = read_row(1, {"prompt": 207, "category": "counting", "guidance_scale": [1, 2]})
+    others = {"category": "counting", "image": "photo.png", "size": 3, "token": "x"}
+    found = read_row(1, {"prompt": 207, **others, "guidance_scale": [1, 2]})
     assert isinstance(found, Numbered) and found.row == Row("0000001", "207", guidance_scale=(1, 2))
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unicodedata import category
 
-from stagevar.calling import ELSEWHERE, LOAD, Drawing
-from stagevar.editing.edit import Editing
+from stagevar.calling import ELSEWHERE, Drawing
 from stagevar.errors import MissingFileError, OptionError, quoted
 from stagevar.files import one_name
 from stagevar.jobs.columns import (
@@ -87,11 +86,11 @@ PER_SCALE = {f.name for f in fields(Row) if "tuple" in str(f.type)}
 
 NOT_OF_ROWS = {
     **dict.fromkeys(Drawing.__annotations__, "only calls in Python take it"),
-    **dict.fromkeys(LOAD, "it is one of the whole job"),
-    **dict.fromkeys(Editing.__annotations__, "stagevar edit begins with a picture, a job does not"),
+    **dict.fromkeys(("strength", "soft_edge", "expand", "upscale"), "a job begins with no picture, as stagevar edit does"),
     "num_images_per_prompt": "give a row per picture",
 }
-"""Settings of other doors, and why a row does not have them."""
+"""Settings of other doors that say what is drawn, and why a row does not have them. Names that tables of captions use
+for themselves, such as image, size or token, are not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +233,10 @@ def _names_files(name: str) -> bool:
 @lru_cache(256)
 def _misplaced(column: str) -> str:
     """Why a column that is no setting of a row cannot be ignored, or ""."""
-    meant = ELSEWHERE.get(column, column)
-    if meant in NOT_OF_ROWS and meant not in SETTINGS:
-        return f"a row has no {column}: {NOT_OF_ROWS[meant]}; leave the column out"
-    if column in ELSEWHERE:
-        return f"a row has no {column}; use {meant}"
+    if column in NOT_OF_ROWS:
+        return f"a row has no {column}: {NOT_OF_ROWS[column]}; leave the column out"
+    if ELSEWHERE.get(column) in SETTINGS:
+        return f"a row has no {column}; use {ELSEWHERE[column]}"
     close = get_close_matches(column, SETTINGS, 1, 0.7)
     return f"there is no setting {quoted(column)}; did you mean {close[0]}?" if close else ""
 
