@@ -60,7 +60,7 @@ def search(
     """
     from stagevar.cli.progress import best_so_far
     from stagevar.cli.show_search import found as show
-    from stagevar.measure.search.report import JOURNAL, write
+    from stagevar.measure.search.report import JOURNAL, require_folder, write
     from stagevar.measure.search.search import Search
     from stagevar.measure.search.search import search as searched
     from stagevar.measure.study.plots import available
@@ -69,6 +69,7 @@ def search(
     available()
     weight, sides = read_numbers(guidance, "--guidance"), read_size(size, None, None, None, strict=False)
     lines, output = read_prompts(prompts), read_place(output, folder=True)
+    require_folder(output)
     wanted = Search(
         budgets=tuple(budgets or (4.0,)),
         captions=captions,
