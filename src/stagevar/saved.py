@@ -77,7 +77,7 @@ def kind_of(path: Path) -> str:
     return found[1].decode() if found else ""
 
 
-def require_own(paths: Sequence[Path], kind: str) -> None:
+def require_results(paths: Sequence[Path], kind: str) -> None:
     """Raise unless every file in the place of a result was written by an earlier run, as the first of them says.
 
     Args:

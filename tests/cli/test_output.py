@@ -46,8 +46,7 @@ def test_a_named_file_is_written(command: Run, model: Path, monkeypatch: pytest.
 
 
 def test_a_link_stays_a_link(command: Run, model: Path) -> None:
-    Path("far").mkdir()
-    Path("far/real.png").touch()
+    assert command("generate", "a ring", "-m", model, "-o", "far/real.png", "-q")[0] == 0
     Path("link.png").symlink_to("far/real.png")
     assert command("generate", "a star", "-m", model, "-o", "link.png", "-q")[0] == 0
     assert Path("link.png").is_symlink() and picture("far/real.png").size == (16, 16)

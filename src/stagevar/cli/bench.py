@@ -179,7 +179,7 @@ def compare(
     from stagevar.measure.bench.table import write
     from stagevar.measure.study.plots import available
     from stagevar.request import Request
-    from stagevar.saved import require_own
+    from stagevar.saved import require_results
 
     if parts and quantize:
         raise OptionError("--parts measures one set of weights; leave out --quantize")
@@ -189,7 +189,7 @@ def compare(
         available()
         output = read_place(output, folder=True)
         names = "compare.json", "compare.md", *(f"compare-{quality}.png" for quality in QUALITIES)
-        require_own([output / name for name in names], "stagevar comparison")
+        require_results([output / name for name in names], "stagevar comparison")
     place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     asked = [Request("any", accelerator=text, guidance_scale=weight, **sides) for text in accelerators]
     pipe = place.ready(asked, prompts=lines)

@@ -33,6 +33,7 @@ from stagevar.cli.options import (
     WeightsOption,
     WidthOption,
     app,
+    read_file,
     read_numbers,
     read_place,
     read_prompts,
@@ -182,6 +183,7 @@ def calibrate(
     from stagevar.cli import show
     from stagevar.measure.bench.dial import QUALITIES, measure_dial
     from stagevar.request import Request
+    from stagevar.saved import kind_of
 
     if ssim is not None and not dial_prompts:
         raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
@@ -189,7 +191,9 @@ def calibrate(
     if fittable is not None and ssim is not None:
         raise OptionError("--ssim is for the dial of a profile; leave it out with --accelerator")
     name = "profile" if fittable is None else fittable.name
-    lines, output = read_prompts(prompts, captions), read_place(output or Path(f"{name}.json"))
+    kind = "stagevar profile" if fittable is None else "stagevar fit"
+    output = read_file(output or Path(f"{name}.json"), lambda path: kind_of(path) == kind)
+    lines = read_prompts(prompts, captions)
     weight, sides = read_numbers(guidance, "--guidance"), read_size(size, None, None, None, strict=False)
     asked = Request("any", guidance_scale=weight, **sides)
     place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)

@@ -13,7 +13,7 @@ from stagevar.measure.bench.page import page
 from stagevar.measure.bench.shown import Shown
 from stagevar.measure.bench.table import COLUMNS, caption, cells
 from stagevar.measure.markdown import table
-from stagevar.saved import require_own
+from stagevar.saved import require_results
 
 FILES = (REPORT, "bench.md", "report.html")
 
@@ -24,7 +24,7 @@ def require_folder(folder: Path) -> None:
     Raises:
         OutputError
     """
-    require_own([folder / name for name in FILES], "stagevar bench report")
+    require_results([folder / name for name in FILES], "stagevar bench report")
 
 
 def write(

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
+import torch
+
 from stagevar.accelerators.base import Accelerator
+from stagevar.drawing import condition
+from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.plan.tokens import Tokens
 from stagevar.errors import MissingFileError
@@ -96,3 +100,18 @@ def text_rows(model: ScaleModel, prompts: Sequence[str]) -> int:
         return max(len(states) for states in model.encode_text(prompts).features)
     except MissingFileError:
         return TEXT_LENGTH
+
+
+def attended(model: ScaleModel, request: Request) -> int:
+    """Text tokens that the rows of a request attend to: its prompt's, or those of the model's null text without one."""
+    if request.prompt:
+        return text_rows(model, [request.prompt])
+    with torch.inference_mode():
+        return text_lengths(condition(model, [request]))[-1]
+
+
+def text_lengths(condition: Condition) -> list[int]:
+    """Text tokens that each row of a condition attends to."""
+    if condition.text_mask is not None:
+        return [int(length) for length in condition.text_mask.sum(1)]
+    return [condition.text_kv[0][0].shape[2] if condition.text_kv else 0] * condition.rows

@@ -11,7 +11,7 @@ from stagevar.files import replacing
 from stagevar.measure.markdown import table
 from stagevar.measure.search.search import Outcome
 from stagevar.measure.study.plots import COLOURS, available
-from stagevar.saved import require_own
+from stagevar.saved import require_results
 
 JOURNAL, PLANS = "search.jsonl", "plans.json"
 FILES = (PLANS, "search.json", "search.md", "search.png")
@@ -24,7 +24,7 @@ def require_folder(folder: Path) -> None:
     Raises:
         OutputError
     """
-    require_own([folder / name for name in FILES], "stagevar plans")
+    require_results([folder / name for name in FILES], "stagevar plans")
 
 
 def write(folder: Path, outcome: Outcome) -> list[Path]:
