@@ -216,7 +216,9 @@ def test_the_command_searches_and_refuses_before_it_loads(command: Run, tmp_path
     options = ("-m", "model", "--captions", 4, "--held-out", 2, "--evaluations", 4, "-o", "s")
     code, out, _ = command("search", *options, "--budget", 2, "--json")
     assert code == 0 and json.loads(out)["budgets"][0]["budget"] == 2 and Path("s/plans.json").is_file()
+    pipe, use = Pipeline.from_pretrained("model"), json.loads(out)["use"]
+    assert pipe.prepare(Request("a star", accelerator=use)).plan != pipe.prepare(Request("a star")).plan
     code, out, _ = command("search", *options, "--budget", 2)
-    assert code == 0 and "held out" in out
+    assert code == 0 and "held out" in out and out.endswith(f"{use}\n")
     code, _, line = command("search", *options, "--budget", 900)
     assert code == 2 and "no plan of the genome" in line

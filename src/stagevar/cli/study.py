@@ -182,6 +182,7 @@ def calibrate(
 
     from stagevar.cli import show
     from stagevar.measure.bench.dial import QUALITIES, measure_dial
+    from stagevar.measure.study.fitting import require_enough
     from stagevar.request import Request
     from stagevar.saved import kind_of
 
@@ -194,6 +195,8 @@ def calibrate(
     kind = "stagevar profile" if fittable is None else "stagevar fit"
     output = read_file(output or Path(f"{name}.json"), lambda path: kind_of(path) == kind)
     lines = read_prompts(prompts, captions)
+    if fittable is not None:
+        require_enough(len(lines) or captions)
     weight, sides = read_numbers(guidance, "--guidance"), read_size(size, None, None, None, strict=False)
     asked = Request("any", guidance_scale=weight, **sides)
     place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)

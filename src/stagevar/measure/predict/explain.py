@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
 
-from stagevar.accelerators.base import Accelerator
+from stagevar.accelerators.base import Accelerator, Nothing
 from stagevar.drawing import condition
 from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Scale
+from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.tokens import Tokens
 from stagevar.errors import MissingFileError
 from stagevar.measure.predict.flops import condition_flops, plan_flops
-from stagevar.measure.predict.rehearse import rehearse
+from stagevar.measure.predict.rehearse import rehearse, signals_at
 from stagevar.memory.predict import TEXT_LENGTH
-from stagevar.prepared import prepare
+from stagevar.prepared import Prepared, prepare
 from stagevar.request import Request
 
 NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"
@@ -81,8 +83,20 @@ def explain(
         "plain_gflop": reference / 1e9,
         "condition_gflop": condition_flops(model, length) / 1e9,
         "flop_ratio": reference / total,
-        "note": f"{ONLINE}; {NOTE}" if chosen.online else NOTE,
+        "note": "; ".join([*_unchanged(prepared, plain, plan), *([ONLINE] if chosen.online else []), NOTE]),
     }
+
+
+def _unchanged(prepared: Prepared, plain: Prepared, plan: Plan) -> Iterator[str]:
+    """That an accelerator takes the plain run, if it does, and the numbers that it was held against."""
+    chosen, at = prepared.accelerator, Scale(prepared.schedule, 0)
+    if plan != plain.plan or isinstance(chosen, Nothing):
+        return
+    reasons = chosen.reasons(prepared.plan, at, signals_at(at.share, both=True)) if chosen.online else ()
+    held = [
+        f"{each.about} is {each.value:.3f}, held against {each.bound:g}" for each in reasons if each.bound is not None
+    ]
+    yield ": ".join([f"{chosen} takes the plain run here", *([", ".join(held)] if held else [])])
 
 
 def brief(tokens: Tokens | None) -> str:
