@@ -28,14 +28,15 @@ def read_lines(path: Path, starts: Sequence[str]) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise unwritable(path, error) from error
-    found = []
+    found = list[dict[str, Any]]()
     for number, line in enumerate(whole, 1):
         try:
-            found.append(json.loads(line) if _begins(line, starts) else None)
+            each = json.loads(line) if _begins(line, starts) else None
         except (ValueError, RecursionError):
-            found.append(None)
-        if not isinstance(found[-1], dict):
+            each = None
+        if not isinstance(each, dict):
             raise strange(path, number)
+        found.append(each)
     if not _begins(last, starts):
         raise strange(path, len(whole) + 1)
     return found
