@@ -1,7 +1,8 @@
 """The world of shapes over stationary texture: the same captions and oracle, backgrounds of 1/f noise.
 
 Benchmarks draw it with ``models/texture``, weights that go on from the shipped model's: ``python recipes/train.py
---world texture --from scenes``. Detail is everywhere alike there, so a rule that looks for it finds nothing to choose by.
+--world texture --from scenes``. Detail is everywhere alike there, so a rule that looks for it finds nothing to choose
+by.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -44,6 +44,23 @@ def require_place(path: Path, *, folder: bool) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     raise OutputError(f"cannot write {path}: {above} is no place that can be written to")
+
+
+def require_own(path: Path, own: Callable[[Path], bool]) -> None:
+    """Raise if a file that an earlier run did not write is where a file is to go; an empty one holds nothing to lose,
+    and a device, a pipe and standard output are written into.
+
+    Args:
+        own: whether a file was written by an earlier run.
+
+    Raises:
+        OutputError
+    """
+    try:
+        if path.is_file() and path.stat().st_size and not is_stdout(path) and not own(path):
+            raise OutputError(f"{path} was not written by this command and is kept; choose another name")
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 @contextmanager

@@ -125,6 +125,8 @@ class Fit:
 
     @classmethod
     def _of(cls, data: dict[str, Any]) -> Fit:
+        if not data["schedule"]:
+            raise ValueError("it has no schedule")
         return cls(
             accelerator=str(data["accelerator"]),
             model=str(data["model"]),

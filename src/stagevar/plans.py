@@ -7,8 +7,10 @@ every schedule.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.parts import Layers, PartRows
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
-from stagevar.errors import OptionError
+from stagevar.errors import OptionError, quoted
 from stagevar.files import replacing
 from stagevar.saved import read_saved
 
@@ -61,6 +63,8 @@ class LateScale:
             raise OptionError(
                 f"a late scale has a share in (0, 1], 0 to {LEVELS} rows and a share of the blocks filled, not {self}"
             )
+        if not all(0 <= low < high <= 1 for low, high in self.left_out):
+            raise OptionError(f"blocks that are left out are from one share of the depth to a higher one, not {self}")
 
 
 Late = tuple[LateScale, ...]
@@ -125,6 +129,10 @@ class FoundPlan:
     ssim: float
     error: float
 
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.fewer, self.ssim, self.error))) or self.fewer <= 0:
+            raise OptionError(f"a plan has operations, an SSIM and its error that are numbers, not {self}")
+
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
@@ -175,6 +183,18 @@ class FoundPlans:
     plans: tuple[FoundPlan, ...]
     chooser: Chooser | None = None
 
+    def require(self, model: str) -> None:
+        """Refuse to be drawn by another model, whose pictures the figures do not hold for.
+
+        Raises:
+            OptionError: names both, and the command that searches.
+        """
+        if self.model != model:
+            raise OptionError(
+                f"the plans are for model {quoted(self.model)}, not for {quoted(model)}; find some with "
+                f"`stagevar search --model {model}`"
+            )
+
     def save(self, path: Path) -> None:
         """Write them as JSON, whole or not at all.
 
@@ -199,10 +219,13 @@ class FoundPlans:
         plans = tuple(map(_plan, data["plans"]))
         if not plans:
             raise ValueError("it has no plan")
+        schedule = tuple((int(h), int(w)) for h, w in data["schedule"])
+        if not schedule or min(map(min, schedule)) < 1:
+            raise ValueError("it has no schedule")
         return cls(
             model=str(data["model"]),
             versions=dict(data["versions"]),
-            schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
+            schedule=schedule,
             genome=str(data["genome"]),
             captions=int(data["captions"]),
             held_out=int(data["held_out"]),
@@ -238,6 +261,12 @@ def _chooser(data: Mapping[str, Any], plans: int) -> Chooser:
     sound = (
         len(lists["spread"]) == numbers and all(len(row) == numbers + 1 for row in weights) and min(lists["spread"]) > 0
     )
-    if not sound or len(weights) != plans or len(lists["margins"]) != plans:
+    every = (data["share"], *chain(*lists.values(), *weights))
+    if (
+        not sound
+        or not all(math.isfinite(each) for each in every)
+        or len(weights) != plans
+        or len(lists["margins"]) != plans
+    ):
         raise ValueError("its chooser does not fit its plans")
     return Chooser(float(data["share"]), lists["center"], lists["spread"], weights, lists["margins"])

@@ -147,7 +147,8 @@ def _at_rest(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:
 def facts(model: ScaleModel, fit: Fitted | None = None) -> Facts:
     """What accelerators may know of a model, and of the picture that an image begins with."""
     seen = None if fit is None else detail(fit.picture[None])[0, 0]
-    return Facts(model.depth, model.groups, model.causal, model.shared_codes, model.name, model.folder, seen)
+    own = model.depth, model.groups, model.causal, model.shared_codes, model.name, model.folder
+    return Facts(*own, detail=seen, restores=model.restores)
 
 
 def plain_plan(model: ScaleModel, schedule: Schedule, request: Request) -> Plan:

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from stagevar import __version__
 from stagevar.calling import MAX_IMAGES
 from stagevar.engine.loop.trace import Trace
-from stagevar.errors import ForeignCheckpointError, MissingFileError
+from stagevar.errors import CheckpointError, ForeignCheckpointError, MissingFileError
 
 RECORD = "stagevar"
 """Text field of a picture that holds the record, as JSON."""
@@ -48,7 +48,7 @@ def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
     try:
         with Image.open(path.expanduser()) as opened:
             image, text = opened.convert("RGB"), str(opened.info.get(RECORD, ""))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of a damaged file, Pillow raises whatever its readers do
         why = getattr(error, "strerror", None) or "it is no picture"
         raise MissingFileError(f"cannot read picture {path}: {why}") from None
     with suppress(ValueError, RecursionError):
@@ -56,6 +56,15 @@ def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
         if isinstance(record, dict) and _repeats(record):
             return image, record
     raise ForeignCheckpointError(f"{path} does not say how it was made; pictures of `stagevar generate` do")
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is a picture of this package, whose place another one may take."""
+    try:
+        read_record(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _repeats(record: Mapping[str, Any]) -> bool:

@@ -1,17 +1,23 @@
-"""Reading the files of numbers that the program writes for itself: fits, found plans and stage profiles."""
+"""Reading the files that the program writes for itself: fits, found plans and stage profiles; and telling its results
+from files of others, which are never replaced."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stagevar.errors import MissingFileError, OptionError, quoted
+from stagevar.errors import MissingFileError, OptionError, OutputError, quoted
 
 LARGEST = 2**20
 """Most bytes of a file."""
+
+FIRST = re.compile(rb'\{\s*"format": "([a-z ]+) [0-9]+"')
+"""How the JSON files of the program begin: with what they are, and its version."""
 
 T = TypeVar("T")
 
@@ -59,3 +65,29 @@ def read_once(load: Callable[[Path], T], path: Path) -> T:
 @lru_cache(maxsize=32)
 def _read(load: Callable[[Path], T], path: Path, changed: int) -> T:
     return load(path)
+
+
+def kind_of(path: Path) -> str:
+    """What a JSON file of the program is, such as ``stagevar fit``, of any version; "" for anything else."""
+    try:
+        with path.open("rb") as file:
+            found = FIRST.match(file.read(200))
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
+
+
+def require_results(paths: Sequence[Path], kind: str) -> None:
+    """Raise unless every file in the place of a result was written by an earlier run, as the first of them says.
+
+    Args:
+        paths: of the results of a run, first its JSON file, which is written first.
+        kind: what ``kind_of`` says of that one.
+
+    Raises:
+        OutputError: a file, folder or link that no run of this kind has written is in the place of one.
+    """
+    own = kind_of(paths[0]) == kind
+    for path in paths:
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or not own):
+            raise OutputError(f"{path} was not written by a run of this command and is kept; choose another folder")

@@ -37,7 +37,7 @@ HALF = halfway(SCHEDULE, "fills")
 
 @pytest.fixture(scope="module")
 def fitted() -> Fit:
-    return fit(PIPE, StageVAR(), PROMPTS, batch_size=3)
+    return fit(PIPE, StageVAR(), PROMPTS * 2, batch_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_fit_has_the_leading_third_of_the_blocks_at_every_scale_beyond_half(fi
 def test_pictures_of_a_batch_are_filled_as_they_are_alone(family: str, tmp_path: Path) -> None:
     pipe = Pipeline(tiny(family))
     prompts = ["volcano", "3"] if family == "var" else PROMPTS[:3]
-    fit(pipe, StageVAR(), prompts, batch_size=2).save(tmp_path / "fit.json")
+    fit(pipe, StageVAR(), (prompts * 4)[:8], batch_size=4).save(tmp_path / "fit.json")
     accelerator = StageVAR(0.0, fit=str(tmp_path / "fit.json"))
     together = drawn(accelerator, prompts, pipe)
     for text, picture in zip(prompts, together, strict=True):
@@ -199,8 +199,13 @@ def test_a_fit_in_the_folder_of_the_model_is_read_by_itself(fitted: Fit, file: s
     fitted.save(tmp_path / "stagevar.json")
     plan = bare.prepare(request).plan
     assert plan == PIPE.prepare(replace(request, accelerator=f"stagevar(target=0.9, fit={file!r})")).plan
-    replace(fitted, model="other").save(tmp_path / "stagevar.json")
+    replace(fitted, schedule=SCHEDULE[:-1]).save(tmp_path / "stagevar.json")
     assert not any(scale.parts for scale in bare.prepare(replace(request, accelerator="stagevar")).plan)
+    with pytest.raises(OptionError, match=r"stagevar\.json is for other grids"):
+        bare.prepare(request)
+    replace(fitted, model="other").save(tmp_path / "stagevar.json")
+    with pytest.raises(OptionError, match=r"stagevar\.json: .*the fit is for model 'other', not for 'scenes-tiny'"):
+        bare.prepare(replace(request, accelerator="stagevar"))
 
 
 @pytest.mark.parametrize("numbers", [{}, {"fills": [{}]}, {"fills": [{"scale": 7, "gains": [[1.0]], "biases": []}]}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.signals import CHANGING, SETTLED
 from stagevar.errors import MissingFileError, OptionError
 from stagevar.families.tiny import tiny
+from stagevar.measure.predict.explain import explain
 from stagevar.pipeline import Pipeline
 from stagevar.plans import Chooser, FoundPlan, FoundPlans, Late, LateScale, applied
 from stagevar.prepared import facts
@@ -83,6 +85,21 @@ def test_the_fastest_plan_that_reaches_the_target_is_drawn(file: str, target: fl
     assert plan == (applied(late, PLAIN, SCHEDULE) if late else PLAIN)
 
 
+def test_plans_of_another_model_are_refused(tmp_path: Path) -> None:
+    found(model="scenes").save(tmp_path / "plans.json")
+    with pytest.raises(OptionError, match=r"for model 'scenes', not for 'scenes-tiny'.*search --model scenes-tiny"):
+        SCENES.prepare(Request("a star", accelerator=f"planned(file={str(tmp_path / 'plans.json')!r}, target=0.0)"))
+
+
+def test_it_is_said_why_the_plain_run_is_taken(file: str) -> None:
+    accelerator = Planned(file, 0.96)
+    reasons = accelerator.reasons(PLAIN, Scale(SCHEDULE, 0), CHANGING)
+    assert [(reason.value, reason.bound) for reason in reasons] == [(0.95, 0.96), (0.85, 0.96)]
+    note = explain(SCENES.model, accelerator)["note"]
+    assert "takes the plain run here: SSIM by operations / 2.00 is 0.950, held against 0.96" in note
+    assert "plain run here" not in explain(SCENES.model, Planned(file, 0.9))["note"]
+
+
 def test_a_picture_chooses_behind_the_last_scale_before_the_plans_part(file: str) -> None:
     accelerator = Planned(file, 0.9, each=True)
     assert accelerator.plan(PLAIN, SCHEDULE, facts(SCENES.model)) == PLAIN
@@ -114,6 +131,11 @@ def test_files_hold_what_was_saved(file: str) -> None:
         {"chooser": {**asdict(CHOOSER), "margins": [0.1]}},
         {"chooser": {**asdict(CHOOSER), "spread": [0.0] * COUNT}},
         {"schedule": 3},
+        {"schedule": []},
+        {"plans": [{**asdict(found().plans[0]), "ssim": math.nan}]},
+        {"plans": [{**asdict(found().plans[0]), "late": [asdict(LateScale(1.0)) | {"left_out": [[5, 9]]}]}]},
+        {"plans": [{**asdict(found().plans[0]), "late": [asdict(LateScale(1.0)) | {"left_out": [[0, math.nan]]}]}]},
+        {"chooser": {**asdict(CHOOSER), "margins": [0.1, math.nan]}},
     ],
     ids=str,
 )

@@ -277,11 +277,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
 
 
 def test_the_command_writes_a_fit_that_draws(command: Run, small: Pipeline) -> None:
-    Path("captions.txt").write_text("\n".join(PROMPTS))
+    Path("captions.txt").write_text("\n".join(PROMPTS * 3))
     wanted = ["--accelerator", "skipvar", "--prompts", "captions.txt"]
     assert command("calibrate", *wanted, "-q") == (0, "skipvar(fit='skipvar.json')\n", "")
     found = Fit.load(Path("skipvar.json"))
-    assert (found.model, found.prompts, found.schedule) == ("infinity-tiny", 3, small.model.schedule())
+    assert (found.model, found.prompts, found.schedule) == ("infinity-tiny", 9, small.model.schedule())
     assert small("a star", seed=1, accelerator="skipvar(fit='skipvar.json')").images
     code, out, _ = command("calibrate", *wanted, "--size", "54x18", "-o", "wide.json", "--json")
     assert code == 0 and json.loads(out)["use"] == "skipvar(fit='wide.json')"
@@ -298,6 +298,7 @@ def test_the_command_writes_a_fit_that_draws(command: Run, small: Pipeline) -> N
         (["-a", "skipvar", "--ssim", 0.9], "leave it out with --accelerator"),
         (["-a", "skipper"], "no accelerator 'skipper'"),
         (["-a", "skipvar", "-o", "."], "cannot write"),
+        (["-a", "stagevar", "--captions", 1], "a fit needs 8 pictures or more"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_before_the_model_is_loaded(
@@ -311,5 +312,5 @@ def test_what_cannot_be_fitted_is_said_before_the_model_is_loaded(
 def test_a_fit_needs_prompts_and_an_accelerator_with_numbers() -> None:
     accelerator = parse("skipvar")
     assert isinstance(accelerator, Fittable) and not isinstance(parse("drop_last"), Fittable)
-    with pytest.raises(OptionError, match="at least one prompt"):
-        fit(Pipeline(tiny("scenes")), accelerator, [])
+    with pytest.raises(OptionError, match=r"a fit needs 8 pictures or more, .*not 7"):
+        fit(Pipeline(tiny("scenes")), accelerator, ["a star"] * 7)

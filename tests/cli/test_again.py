@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from stagevar.cli.repeat import REPEATED
 from stagevar.pipeline import Pipeline
 from stagevar.record import png_fields, records
+from stagevar.request import Request
 
 from .cli_parts import Run, failure, picture
+
+
+@pytest.fixture(scope="module")
+def drawn(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture with its record."""
+    trace = (found := Pipeline.from_pretrained(model)("a star", seed=1)).trace
+    path = tmp_path_factory.mktemp("drawn") / "star.png"
+    found.images[0].save(path, pnginfo=png_fields(records(trace)[0]))
+    return path
 
 
 def test_a_picture_is_drawn_again_from_its_file(command: Run, model: Path) -> None:
@@ -62,6 +74,51 @@ def test_a_record_that_was_altered_is_refused(command: Run, model: Path, change:
     fields.add_itxt("stagevar", json.dumps(json.loads(image.info["stagevar"]) | change))
     image.save("altered.png", pnginfo=fields)
     assert "does not say how it was made" in failure(command("again", "altered.png"), 4)
+
+
+@pytest.mark.parametrize("door", ["again", "why"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image": "photo.png"}, "it holds image, which no record does"),
+        ({"num_images_per_prompt": 3, "generator": 1}, "it holds generator, num_images_per_prompt"),
+        ({"forced": 5}, "forced is 5, no list of scales"),
+        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"prompt": 5}, "the prompt must be text"),
+    ],
+    ids=str,
+)
+def test_a_damaged_record_says_what_is_wrong(
+    command: Run, drawn: Path, door: str, change: dict[str, object], said: str
+) -> None:
+    image, fields = picture(drawn), PngInfo()
+    fields.add_itxt("stagevar", json.dumps(json.loads(image.info["stagevar"]) | change))
+    image.save("altered.png", pnginfo=fields)
+    line = failure(command(door, "altered.png"), 2)
+    assert "the record of altered.png is damaged" in line and said in line
+
+
+def test_a_record_of_no_given_codes_is_repeated(command: Run, drawn: Path) -> None:
+    image, fields = picture(drawn), PngInfo()
+    fields.add_itxt("stagevar", json.dumps(json.loads(image.info["stagevar"]) | {"forced": []}))
+    image.save("altered.png", pnginfo=fields)
+    assert "the same picture" in command("again", "altered.png")[1]
+
+
+def test_what_is_repeated_is_what_a_record_holds(drawn: Path) -> None:
+    held = Pipeline.from_pretrained("scenes").prepare(Request("a star")).settings
+    assert held.keys() - {"edit", "forced", "plan"} == REPEATED
+
+
+@pytest.mark.parametrize("error", [IndexError, RuntimeError, TypeError, struct.error])
+def test_whatever_a_reader_of_pictures_raises_the_picture_cannot_be_read(
+    command: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def opened(*_: object) -> None:
+        raise error("broken")
+
+    monkeypatch.setattr("PIL.Image.open", opened)
+    assert "cannot read picture crash.bin" in failure(command("again", "crash.bin"), 4)
 
 
 def test_a_picture_that_does_not_say_how_it_was_made_is_named(command: Run) -> None:

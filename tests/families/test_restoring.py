@@ -22,6 +22,7 @@ from stagevar.families.tiny import randomize, tiny
 from stagevar.listing import shipped
 from stagevar.loading.save import save_model
 from stagevar.measure.predict.flops import SOLVING, condition_flops, plan_flops
+from stagevar.measure.study.study import study
 from stagevar.memory.predict import run_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
@@ -195,6 +196,14 @@ def test_other_models_want_words_and_it_has_no_likelihood() -> None:
         Pipeline(tiny("scenes", **GRIDS))(image=PICTURES[0])
     with pytest.raises(OptionError, match="sees the picture"):
         PIPE.log_likelihood(PICTURES[0], "a star")
+
+
+@pytest.mark.parametrize("accelerator", ["skipvar", "stagevar(target=0.9)", "stagevar(fit='fit.json')"])
+def test_no_numbers_are_fitted_to_it(accelerator: str) -> None:
+    with pytest.raises(OptionError, match="no numbers can be fitted to such a model"):
+        PIPE.stream("", image=PICTURES[0], accelerator=accelerator)
+    with pytest.raises(OptionError, match="restores a picture; give it one"):
+        study(PIPE, ["a star"])
 
 
 def test_a_folder_holds_it(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def test_a_yaml_file_has_the_settings(tmp_path: Path) -> None:
         ("guidance: strong", "guidance must be a number"),
         ("- none", "must hold keys and values"),
         ("a: [", "is no YAML"),
+        ("captions: 2001-99-99", "is no YAML: month must be"),
+        (f"captions: {'9' * 5000}", "is no YAML: Exceeds the limit"),
+        ("captions: !!int ''", "is no YAML"),
     ],
 )
 def test_a_bad_setting_is_named(text: str, said: str, tmp_path: Path) -> None:
@@ -136,6 +139,11 @@ def test_a_journal_of_something_else_is_kept_and_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"bench\.jsonl, line 1"):
         bench(Matrix(shown=0), lambda name: SCENES, tmp_path)
     assert (tmp_path / "bench.jsonl").read_text() == '{"format": "other"}\n'
+
+
+def test_no_more_captions_are_shown_than_are_measured(tmp_path: Path) -> None:
+    _, [shown] = bench(Matrix(models=("tiny",), captions=2, shown=5), lambda name: SCENES, tmp_path)
+    assert len(shown) == 2
 
 
 # --- warnings ----------------------------------------------------------------
@@ -211,7 +219,7 @@ def test_files_hold_the_report(measured: tuple[dict[str, Any], Any], tmp_path: P
     report, pictures = measured
     files = write(tmp_path, report, pictures)
     assert [file.name for file in files] == ["bench.json", "bench.md", "report.html"]
-    assert read_report(tmp_path) == report and "## " in files[1].read_text()
+    assert read_report(tmp_path, MATRIX) == report and "## " in files[1].read_text()
     assert markdown(report).count("self-Frechet") >= 2
 
 
@@ -240,7 +248,7 @@ def test_a_report_of_another_schema_is_named(text: str | None, said: str, tmp_pa
     if text is not None:
         (tmp_path / "bench.json").write_text(text)
     with pytest.raises(OptionError, match=said):
-        read_report(tmp_path)
+        read_report(tmp_path, MATRIX)
 
 
 # --- the command -------------------------------------------------------------
@@ -270,3 +278,11 @@ def test_nothing_is_drawn_if_one_combination_cannot_run(command: Run, model: Pat
     assert code == 2 and "drop_last" in line and str(model) in line and not Path("b").exists()
     assert command("bench", "-m", model, "--against", "nowhere", "-o", "b")[0] == 2
     assert not Path("b").exists()
+
+
+def test_an_earlier_report_is_checked_before_anything_is_drawn(
+    command: Run, model: Path, measured: tuple[dict[str, Any], Any]
+) -> None:
+    write(Path(), *measured)
+    code, _, line = command("bench", "-m", model, "--against", ".", "-o", "b")
+    assert code == 2 and "no cell in common with this run" in line and not Path("b").exists()

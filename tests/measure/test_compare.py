@@ -223,6 +223,15 @@ def test_compare_prints_json_alone(command: Run, folder: Path):
     answer = json.loads(out)
     assert code == 0 and answer["model"] == "small" and len(answer["rows"]) == 2
     assert json.loads(Path("o/compare.json").read_text()) == answer
+    assert command("compare", "none", "-m", folder, "--captions", 1, "-q", "-o", "o")[0] == 0  # its own files
+
+
+@pytest.mark.parametrize("name", ["compare.json", "compare.md", "compare-ssim.png"])
+def test_files_of_others_are_kept(command: Run, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("stagevar.loaded.load", lambda *_, **__: pytest.fail("loaded"))
+    Path(name).write_text("{}")
+    code, _, line = command("compare", "none", "-o", ".")
+    assert code == 6 and name in line and Path(name).read_text() == "{}"
 
 
 def test_compare_prints_a_table_for_people(command: Run, folder: Path):

@@ -168,11 +168,28 @@ def test_a_search_writes_plans_that_can_be_drawn_and_goes_on_where_it_was(tmp_pa
         search(SCENES, Search(captions=4, held_out=3, evaluations=10, seed=1), journal=journal)
 
 
-def test_a_journal_of_something_else_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "search.jsonl").write_text("nothing\n")
-    with pytest.raises(OptionError, match="no journal of a search"):
+@pytest.mark.parametrize("text", ["nothing\n", "nothing", "\xff", '{"format": "stagevar search 1"}\n{"genes": [1]}\n'])
+def test_a_journal_of_something_else_is_kept(text: str, tmp_path: Path) -> None:
+    (tmp_path / "search.jsonl").write_text(text, encoding="latin-1")
+    with pytest.raises(OptionError, match=r"search\.jsonl, line [12]: no line of this program"):
         Journal(tmp_path / "search.jsonl", {})
-    assert (tmp_path / "search.jsonl").read_text() == "nothing\n"
+    assert (tmp_path / "search.jsonl").read_text(encoding="latin-1") == text
+
+
+def test_a_search_that_was_killed_at_its_first_line_begins_anew(tmp_path: Path) -> None:
+    Journal(tmp_path / "whole.jsonl", {"seed": 1})
+    whole = (tmp_path / "whole.jsonl").read_text()
+    (tmp_path / "cut.jsonl").write_text(whole[:20])
+    Journal(tmp_path / "cut.jsonl", {"seed": 1})
+    assert (tmp_path / "cut.jsonl").read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["plans.json", "search.json", "search.md", "search.png"])
+def test_files_of_others_are_kept(command: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stagevar.loaded.load", lambda *_, **__: pytest.fail("loaded"))
+    Path(name).write_text("mine")
+    code, _, line = command("search", "-o", ".")
+    assert code == 6 and name in line and Path(name).read_text() == "mine" and not Path("search.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +216,9 @@ def test_the_command_searches_and_refuses_before_it_loads(command: Run, tmp_path
     options = ("-m", "model", "--captions", 4, "--held-out", 2, "--evaluations", 4, "-o", "s")
     code, out, _ = command("search", *options, "--budget", 2, "--json")
     assert code == 0 and json.loads(out)["budgets"][0]["budget"] == 2 and Path("s/plans.json").is_file()
+    pipe, use = Pipeline.from_pretrained("model"), json.loads(out)["use"]
+    assert pipe.prepare(Request("a star", accelerator=use)).plan != pipe.prepare(Request("a star")).plan
     code, out, _ = command("search", *options, "--budget", 2)
-    assert code == 0 and "held out" in out
+    assert code == 0 and "held out" in out and out.endswith(f"{use}\n")
     code, _, line = command("search", *options, "--budget", 900)
     assert code == 2 and "no plan of the genome" in line

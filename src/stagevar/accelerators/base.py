@@ -35,6 +35,7 @@ class Facts:
         model: its name, which says whether fitted numbers are for it.
         folder: where it lies, if in a folder of its own, in which fitted numbers may lie too.
         detail: (h, w) where the picture that the image begins with has contrast, if there is one.
+        restores: whether it draws no picture but the one that it is given.
     """
 
     depth: int
@@ -44,6 +45,7 @@ class Facts:
     model: str = ""
     folder: Path | None = None
     detail: Tensor | None = field(default=None, repr=False, compare=False)
+    restores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +208,10 @@ def last_executed(plan: Plan, count: int, who: object) -> tuple[int, ...]:
     Raises:
         OptionError: fewer run, or none would be left before them.
     """
-    if not 0 <= count < len(plan.executed):
-        raise OptionError(
-            f"{who}: the plan runs {len(plan.executed)} scales, so 0 to {len(plan.executed) - 1} can be named"
-        )
-    return plan.executed[len(plan.executed) - count :]
+    runs = len(plan.executed)
+    if not 0 <= count < runs:
+        raise OptionError(f"{who}: the plan runs {runs} scales, so 0 to {runs - 1} can be named")
+    return plan.executed[runs - count :]
 
 
 def single_branch(plan: Plan, first: int, branch: Branch) -> Plan:

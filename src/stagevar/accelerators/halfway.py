@@ -43,28 +43,54 @@ def fit_for(name: str, text: str, file: str, shipped: Path, schedule: Schedule, 
         MissingFileError: there is no such file.
         OptionError: there is none, or the file is no fit, or one of another accelerator, model, schedule or version.
     """
+    if facts.restores:
+        raise takes_none(text, facts)
     fit = fit_if_any(name, file, shipped, schedule, facts)
     if fit is None:
+        own = _in_folder(name, facts)
+        there = f" ({own} is for other grids)" if own else ""
         raise OptionError(
             f"{text}: no fit for model {facts.model!r} at a final grid of {schedule[-1][0]}x{schedule[-1][1]} is "
-            f"shipped; make one with `{command(text, str(facts.folder or facts.model))}`, then pass fit='{name}.json'"
+            f"shipped{there}; make one with `{command(text, str(facts.folder or facts.model))}`, then pass "
+            f"fit='{name}.json'"
         )
     return fit
 
 
 def fit_if_any(name: str, file: str, shipped: Path, schedule: Schedule, facts: Facts) -> Fit | None:
-    """The same, but None if the user names no file and the others are not for this model and schedule.
+    """The same, but None if the user names no file, and that in the model's folder is for other grids, or there is none
+    and the shipped one is not for this model and schedule.
 
     Raises:
         as ``fit_for``.
     """
-    own = facts.folder and facts.folder / f"{name}.json"
-    path = Path(file) if file else own if own and own.exists() else shipped
-    fit = read_once(Fit.load, path)
-    if not file and (fit.model, fit.schedule) != (facts.model, schedule):
+    if facts.restores:
+        if file:
+            raise takes_none(f"{name}(fit={file!r})", facts)
         return None
-    fit.require(name, facts.model, schedule)
+    own = _in_folder(name, facts)
+    fit = read_once(Fit.load, Path(file) if file else own or shipped)
+    if not file and (fit.schedule != schedule or (own is None and fit.model != facts.model)):
+        return None
+    try:
+        fit.require(name, facts.model, schedule)
+    except OptionError as error:
+        raise OptionError(f"{file or own or shipped}: {error}") from None
     return fit
+
+
+def takes_none(text: str, facts: Facts) -> OptionError:
+    """The error of an accelerator with fitted numbers on a model that restores pictures."""
+    return OptionError(
+        f"{text}: model {facts.model!r} restores pictures, and no numbers can be fitted to such a model; choose "
+        "another accelerator"
+    )
+
+
+def _in_folder(name: str, facts: Facts) -> Path | None:
+    """The fit of an accelerator that lies in the model's folder, if one does."""
+    own = facts.folder and facts.folder / f"{name}.json"
+    return own if own and own.exists() else None
 
 
 def watched(signals: Signals, kind: type[W]) -> W | None:

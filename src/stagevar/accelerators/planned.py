@@ -5,8 +5,9 @@ ratio, as Diff-ES does for the stages of diffusion models. A search writes a few
 The cheapest that reaches the wanted SSIM is drawn; with a choice per picture the signals of the last scale before the
 plans part say for which plan that holds.
 
-Limits: plans and choice hold for the model and the kind of captions that were searched on. Scales are addressed by
-their relative side, so that a file can be used with another model or size; then the wanted SSIM is a wish.
+Limits: plans and choice hold for the model and the kind of captions that were searched on, and a file is refused by
+other models. Scales are addressed by their relative side, so that it can be used at another size, and the shipped plan
+by another model; then the wanted SSIM is a wish.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class Planned(Accelerator):
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         found = self._found()
+        if self.file:
+            found.require(facts.model)
         if self.each and found.chooser is None:
             raise OptionError(
                 f"{self}: the file has one plan and no choice; search for several budgets, or leave out each"
@@ -68,17 +71,21 @@ class Planned(Accelerator):
         return plan if self.each else self._applied([each.ssim for each in found.plans], plan, schedule)
 
     def revise(self, plan: Plan, at: Scale, signals: Signals) -> Plan:
-        expected = self.reasons(plan, at, signals)
+        expected = self.reasons(plan, at, signals) if self.each else ()
         return self._applied([each.value for each in expected], plan, at.schedule) if expected else plan
 
     def reasons(self, plan: Plan, at: Scale, signals: Signals) -> tuple[Reason, ...]:
-        """The SSIM that each plan is expected to reach, behind the scale that decides."""
-        if not self.each or at.k != self._decides(at.schedule):
+        """The SSIM that each plan is expected to reach, behind the scale that decides; without a choice, behind the
+        first scale, the mean that each has reached."""
+        if at.k != (self._decides(at.schedule) if self.each else 0):
             return ()
         found = self._found()
-        assert found.chooser is not None
-        expected = zip(found.plans, found.chooser.expected(numbers(signals)), strict=True)
-        return tuple(Reason(f"SSIM by operations / {each.fewer:.2f}", value, self.target) for each, value in expected)
+        expected = [each.ssim for each in found.plans]
+        if self.each:
+            assert found.chooser is not None
+            expected = found.chooser.expected(numbers(signals))
+        plans = zip(found.plans, expected, strict=True)
+        return tuple(Reason(f"SSIM by operations / {each.fewer:.2f}", value, self.target) for each, value in plans)
 
     def _found(self) -> FoundPlans:
         return read_once(FoundPlans.load, Path(self.file).expanduser() if self.file else SHIPPED)

@@ -38,6 +38,8 @@ from stagevar.cli.options import (
 )
 from stagevar.errors import OptionError, RequestError
 
+COMPARISON = "stagevar comparison 1"
+
 
 @app.command()
 def bench(
@@ -81,7 +83,7 @@ def bench(
     from stagevar.measure.bench.bench import bench as measure
     from stagevar.measure.bench.bench import read_report
     from stagevar.measure.bench.matrix import Matrix
-    from stagevar.measure.bench.report import write
+    from stagevar.measure.bench.report import require_folder, write
     from stagevar.measure.likeness.perceptual import lpips as read_lpips
     from stagevar.measure.study.plots import available
     from stagevar.request import Request
@@ -94,7 +96,8 @@ def bench(
     settings = {name: value for name, value in given.items() if value is not None}
     matrix = replace(Matrix.read(config), **settings) if config else Matrix(**settings)
     lines = read_prompts(Path(matrix.prompts), matrix.captions) if matrix.prompts else []
-    output, before = read_place(output, folder=True), None if against is None else read_report(against)
+    output, before = read_place(output, folder=True), None if against is None else read_report(against, matrix)
+    require_folder(output)
     places = {name: Place(name, device=matrix.device, dtype=matrix.dtype) for name in matrix.models}
     scorers = {"lpips": read_lpips([Path(file).expanduser() for file in matrix.lpips])} if matrix.lpips else {}
     for name, place in places.items():
@@ -172,9 +175,11 @@ def compare(
     from stagevar.cli import show
     from stagevar.cli.progress import counter
     from stagevar.measure.bench.compare import compare as measure
+    from stagevar.measure.bench.front import QUALITIES
     from stagevar.measure.bench.table import write
     from stagevar.measure.study.plots import available
     from stagevar.request import Request
+    from stagevar.saved import require_results
 
     if parts and quantize:
         raise OptionError("--parts measures one set of weights; leave out --quantize")
@@ -183,13 +188,15 @@ def compare(
     if output is not None:
         available()
         output = read_place(output, folder=True)
+        names = "compare.json", "compare.md", *(f"compare-{quality}.png" for quality in QUALITIES)
+        require_results([output / name for name in names], "stagevar comparison")
     place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     asked = [Request("any", accelerator=text, guidance_scale=weight, **sides) for text in accelerators]
     pipe = place.ready(asked, prompts=lines)
     reference = replace(place, quantize=None, max_memory=None).load() if quantize else None
     count = len(lines) or captions
     with counter("captions", count, quiet=quiet) as advance:
-        comparison = measure(
+        comparison = {"format": COMPARISON} | measure(
             pipe,
             accelerators,
             captions=count,

@@ -20,7 +20,7 @@ from stagevar.errors import Cancelled, MissingFileError, OptionError, SizeError,
 from stagevar.parallel.team import team
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stagevar.loading.source import Source
     from stagevar.pipeline import Pipeline
@@ -229,6 +229,22 @@ def read_place(path: Path, *, folder: bool = False) -> Path:
 
     place = Path("/dev/stdout") if str(path) == "-" and not folder else path.expanduser()
     require_place(place, folder=folder)
+    return place
+
+
+def read_file(path: Path, own: Callable[[Path], bool]) -> Path:
+    """Where a file is to go; - is standard output.
+
+    Args:
+        own: whether a file that is there already was written by an earlier run, and is replaced.
+
+    Raises:
+        OutputError: it cannot be written to, or holds something else.
+    """
+    from stagevar.files import require_own
+
+    place = read_place(path)
+    require_own(place, own)
     return place
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stagevar.errors import OptionError
-from stagevar.files import is_stdout, numbered, replacing, require_place, reserving, unwritable
-from stagevar.record import png_fields
+from stagevar.files import is_stdout, numbered, replacing, require_own, require_place, reserving, unwritable
+from stagevar.record import is_own, png_fields
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +36,7 @@ class Target:
 
         Raises:
             OptionError: several pictures for one file.
-            OutputError: the place cannot be written to.
+            OutputError: the place cannot be written to, or a file that is no picture of ours is there.
         """
         path = text.expanduser()
         try:
@@ -52,6 +52,8 @@ class Target:
             raise OptionError(f"{count} pictures do not go into one file; let -o name a folder")
         if target.kind != "stream":
             require_place(path, folder=target.kind == "folder")
+        if target.kind == "file":
+            require_own(path, is_own)
         return target
 
     def numbers(self, requests: Sequence[Request]) -> list[int]:

@@ -56,11 +56,13 @@ def search(
     """Find plans of late scales for a budget of operations.
 
     Evolution tries plans on a few captions, the better ones on more; the figures are of other captions. A search that
-    was stopped goes on where it was. The plans are used with -a "planned(file='search/plans.json')".
+    was stopped goes on where it was. -a "planned(file='search/plans.json', target=0)" draws by the fastest plan;
+    another target is the SSIM that a plan has to reach, and the plain run is drawn where none does.
     """
+    from stagevar.accelerators.planned import Planned
     from stagevar.cli.progress import best_so_far
     from stagevar.cli.show_search import found as show
-    from stagevar.measure.search.report import JOURNAL, write
+    from stagevar.measure.search.report import JOURNAL, require_folder, write
     from stagevar.measure.search.search import Search
     from stagevar.measure.search.search import search as searched
     from stagevar.measure.study.plots import available
@@ -69,6 +71,7 @@ def search(
     available()
     weight, sides = read_numbers(guidance, "--guidance"), read_size(size, None, None, None, strict=False)
     lines, output = read_prompts(prompts), read_place(output, folder=True)
+    require_folder(output)
     wanted = Search(
         budgets=tuple(budgets or (4.0,)),
         captions=captions,
@@ -84,9 +87,11 @@ def search(
     with best_so_far(evaluations, quiet=quiet) as told:
         outcome = searched(pipe, wanted, prompts=lines, journal=output / JOURNAL, told=told, **sides)
     files = write(output, outcome)
+    use = str(Planned(str(files[0]), target=0.0))
     if as_json:
-        typer.echo(json.dumps(outcome.report))
+        typer.echo(json.dumps(outcome.report | {"use": use}))
     elif not quiet:
         show(outcome.report)
         for file in files:
             typer.echo(file)
+        typer.echo(use)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stagevar.cli.fitting import fit, fittable
 from stagevar.cli.options import (
     AspectOption,
     BatchOption,
@@ -33,6 +34,7 @@ from stagevar.cli.options import (
     WeightsOption,
     WidthOption,
     app,
+    read_file,
     read_numbers,
     read_place,
     read_prompts,
@@ -44,7 +46,6 @@ from stagevar.errors import OptionError
 if TYPE_CHECKING:
     import torch
 
-    from stagevar.fit import Fittable
     from stagevar.measure.likeness.scorer import Scorer
     from stagevar.measure.study.curves import Study
     from stagevar.pipeline import Pipeline
@@ -181,23 +182,29 @@ def calibrate(
 
     from stagevar.cli import show
     from stagevar.measure.bench.dial import QUALITIES, measure_dial
+    from stagevar.measure.study.fitting import require_enough
     from stagevar.request import Request
+    from stagevar.saved import kind_of
 
     if ssim is not None and not dial_prompts:
         raise OptionError("--ssim needs a measured dial; leave out --dial-prompts 0")
-    fittable = None if accelerator is None else _fittable(accelerator)
-    if fittable is not None and ssim is not None:
+    fits = None if accelerator is None else fittable(accelerator)
+    if fits is not None and ssim is not None:
         raise OptionError("--ssim is for the dial of a profile; leave it out with --accelerator")
-    name = "profile" if fittable is None else fittable.name
-    lines, output = read_prompts(prompts, captions), read_place(output or Path(f"{name}.json"))
+    name = "profile" if fits is None else fits.name
+    kind = "stagevar profile" if fits is None else "stagevar fit"
+    output = read_file(output or Path(f"{name}.json"), lambda path: kind_of(path) == kind)
+    lines = read_prompts(prompts, captions)
+    if fits is not None:
+        require_enough(len(lines) or captions)
     weight, sides = read_numbers(guidance, "--guidance"), read_size(size, None, None, None, strict=False)
     asked = Request("any", guidance_scale=weight, **sides)
     place = Place(model, weights, device, dtype, revision, local_files_only, offload, quantize, max_memory)
     pipe = place.ready([asked], prompts=lines)
     texts = _texts(pipe, lines, captions)
     options: dict[str, Any] = {"seed": seed, "guidance": weight, "batch_size": batch_size}
-    if fittable is not None:
-        _fit(pipe, fittable, texts, output, options | sides, as_json=as_json, quiet=quiet)
+    if fits is not None:
+        fit(pipe, fits, texts, output, options | sides, as_json=as_json, quiet=quiet)
         return
     _, profile = _measured(
         pipe, texts, sides=sides, rank_prompts=rank_prompts, reaches=(semantic, structure), quiet=quiet, **options
@@ -216,44 +223,6 @@ def calibrate(
         typer.echo(output)
     if text is not None and not as_json:
         typer.echo(text)
-
-
-def _fittable(text: str) -> Fittable:
-    """The accelerator whose numbers are to be fitted.
-
-    Raises:
-        OptionError: it has none.
-    """
-    from stagevar.fit import Fittable
-    from stagevar.registry import known, parse
-
-    found = parse(text)
-    if not isinstance(found, Fittable):
-        names = ", ".join(name for name, cls in known().items() if hasattr(cls, "fitted"))
-        raise OptionError(f"{found} has no numbers to fit; give --accelerator one of {names}")
-    return found
-
-
-def _fit(
-    pipe: Pipeline,
-    accelerator: Fittable,
-    texts: list[str],
-    output: Path,
-    options: dict[str, Any],
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Fit, write and say how the file is used."""
-    from dataclasses import replace
-
-    from stagevar.measure.study.fitting import fit
-
-    with counter("pictures", len(texts), quiet=quiet) as advance:
-        found = fit(pipe, accelerator, texts, progress=advance, **options)
-    found.save(output)
-    use = str(replace(cast("Any", accelerator), fit=str(output)))
-    typer.echo(json.dumps(found.to_dict() | {"use": use}) if as_json else use)
 
 
 def _texts(pipe: Pipeline, lines: list[str], count: int) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stagevar.cli.options import DeviceOption, JsonOption, OfflineOption, QuietOption, app, read_place
+from stagevar.cli.options import DeviceOption, JsonOption, OfflineOption, QuietOption, app, read_file
 
 
 @app.command()
@@ -29,23 +31,34 @@ def why(
     """
     from stagevar.cli.repeat import repeated
     from stagevar.cli.show_why import why as show
+    from stagevar.files import reserving
     from stagevar.measure.study.plots import available
     from stagevar.measure.why.comparison import Comparison
-    from stagevar.measure.why.sheet import write_sheet
+    from stagevar.measure.why.sheet import is_sheet, write_sheet
     from stagevar.measure.why.why import answer
 
     available()
     image, _, request, place = repeated(picture, device, local_files_only=local_files_only)
-    target = read_place(output or picture.with_name(f"{picture.stem}-why.png"))
-    pipe = place.ready([request], prompts=[request.prompt] * (not request.unconditional))
-    comparison = Comparison(pipe, request)
-    for _ in comparison.draw():
-        pass
-    found = answer(comparison)
-    same = comparison.accelerated.previews[-1].tobytes() == image.tobytes()
-    write_sheet(target, comparison, found)
-    found |= {"same": same, "file": str(target)}
+    target = None if output is None else read_file(output, is_sheet)
+    with named(target) if target else reserving(picture.expanduser().parent, f"{picture.stem}-why", ".png") as sheet:
+        pipe = place.ready([request], prompts=[request.prompt] * (not request.unconditional))
+        comparison = Comparison(pipe, request)
+        for _ in comparison.draw():
+            pass
+        found = answer(comparison)
+        same = comparison.accelerated.previews[-1].tobytes() == image.tobytes()
+        write_sheet(sheet[1], comparison, found)
+    found |= {"same": same, "file": str(sheet[0])}
     if as_json:
         typer.echo(json.dumps(found))
     elif not quiet:
         show(found)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[tuple[Path, Path]]:
+    """A path and a temporary file that takes its place, as ``files.reserving`` has them."""
+    from stagevar.files import replacing
+
+    with replacing(path) as temporary:
+        yield path, temporary

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.cli import show
-from stagevar.cli.options import Place, read_place
+from stagevar.cli.options import Place, read_file
 from stagevar.cli.pictures import Target
 from stagevar.cli.progress import pictures
 from stagevar.cli.show import Done
 from stagevar.drawing import read_prompts
-from stagevar.engine.loop.trace import ScaleRecord, Trace
+from stagevar.engine.loop.trace import ScaleRecord, Trace, is_trace
 from stagevar.engine.loop.trace import write as write_traces
 from stagevar.errors import OptionError
 from stagevar.failure import explain
@@ -120,7 +120,7 @@ def produce(
     requests = [replace(request, seed=own) for request, own in zip(requests, seeds, strict=True)]
     _, replicas = us.ranks.replicas(place.tensor_parallel)
     target = Target.read(output, len(requests))
-    record = None if trace is None else read_place(trace)
+    record = None if trace is None else read_file(trace, is_trace)
     if target.kind == "stream" and as_json:
         raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
     if us.ranks.world > 1:  # one process downloads; alone, ``ready`` checks and loads

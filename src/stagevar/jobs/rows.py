@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unicodedata import category
 
-from stagevar.calling import ELSEWHERE, Drawing
+from stagevar.calling import ELSEWHERE
 from stagevar.errors import MissingFileError, OptionError, quoted
 from stagevar.files import one_name
 from stagevar.jobs.columns import (
@@ -85,8 +85,8 @@ KINDS = {f.name: str(f.type).split(" ")[0] for f in fields(Row)}
 PER_SCALE = {f.name for f in fields(Row) if "tuple" in str(f.type)}
 
 NOT_OF_ROWS = {
-    **dict.fromkeys(Drawing.__annotations__, "only calls in Python take it"),
-    **dict.fromkeys(("strength", "soft_edge", "expand", "upscale"), "a job begins with no picture, as stagevar edit does"),
+    **dict.fromkeys(("plan", "forced", "generator"), "only calls in Python take it"),
+    **dict.fromkeys(("strength", "soft_edge", "expand", "upscale"), "a job begins with no picture; use stagevar edit"),
     "num_images_per_prompt": "give a row per picture",
 }
 """Settings of other doors that say what is drawn, and why a row does not have them. Names that tables of captions use

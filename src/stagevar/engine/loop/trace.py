@@ -144,6 +144,13 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
         )
 
 
+def is_trace(path: Path) -> bool:
+    """Whether a file begins as ``write`` begins one."""
+    start = json.dumps({"kind": "call"})[:-1].encode()
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
+
+
 def _lines(trace: Trace) -> Iterator[dict[str, Any]]:
     fields = asdict(trace)
     records = fields.pop("records")

@@ -10,9 +10,8 @@ from subprocess import run
 from typing import Any
 
 import stagevar
-from stagevar.errors import OptionError
-from stagevar.files import unwritable
 from stagevar.measure.bench.taken import Taken
+from stagevar.measure.lines import append, mend, read_lines, strange
 
 FORMAT = "stagevar bench 1"
 
@@ -29,28 +28,19 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lines = path, list[dict[str, Any]]()
-        try:
-            text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise unwritable(path, OSError(str(error))) from None
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # a run that was killed while it wrote
-            path.write_text(whole, encoding="utf-8")
-        for number, line in enumerate(whole.splitlines(), 1):
+        self.path, self.batches = path, list[tuple[Any, tuple[str, int], Taken]]()
+        for number, line in enumerate(read_lines(path, [json.dumps({"format": FORMAT})[:-1]]), 1):
             try:
-                found = json.loads(line)
-            except ValueError:
-                found = None
-            if not isinstance(found, dict) or found.get("format") != FORMAT:
-                raise OptionError(f"{path}, line {number}: no line of this version ({FORMAT!r}); choose another folder")
-            self.lines.append(found)
+                batch = str(line["accelerator"]), int(line["start"])
+                self.batches.append((line["conditions"], batch, Taken(**line["taken"])))
+            except (KeyError, TypeError, ValueError):
+                raise strange(path, number) from None
+        mend(path)
 
     def known(self, conditions: Mapping[str, Any]) -> dict[tuple[str, int], Taken]:
         """The batches that were measured under these conditions, by accelerator and first picture."""
         alike = json.loads(json.dumps(conditions))
-        found = (line for line in self.lines if line["conditions"] == alike)
-        return {(line["accelerator"], line["start"]): Taken(**line["taken"]) for line in found}
+        return {batch: taken for own, batch, taken in self.batches if own == alike}
 
     def add(self, conditions: Mapping[str, Any], accelerator: str, start: int, taken: Taken) -> None:
         """Append a batch, with the date and the commit of the code.
@@ -59,13 +49,7 @@ class Journal:
             OutputError: it cannot be written.
         """
         line: dict[str, Any] = {"format": FORMAT, **stamp(), "conditions": dict(conditions)}
-        line |= {"accelerator": accelerator, "start": start, "taken": taken.to_dict()}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        append(self.path, [line | {"accelerator": accelerator, "start": start, "taken": taken.to_dict()}])
 
 
 def stamp() -> dict[str, str]:

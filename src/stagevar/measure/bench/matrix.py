@@ -45,7 +45,7 @@ class Matrix:
         seed: of the first picture.
         device, dtype: as in ``Pipeline.from_pretrained``.
         lpips: file of LPIPS weights, or two (trunk, then its head); none leaves LPIPS out.
-        shown: captions whose pictures are in the report.
+        shown: captions whose pictures are in the report, at most all of them.
 
     Raises:
         OptionError: a setting of another kind, or out of range.
@@ -91,7 +91,7 @@ class Matrix:
             found = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
         except OSError as error:
             raise MissingFileError(f"cannot read {path}: {error.strerror or error}") from None
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except Exception as error:  # of a value that is not what its tag says, YAML raises whatever Python does
             raise OptionError(f"{path} is no YAML: {first_line(error)}") from None
         if not isinstance(found, dict):
             raise OptionError(f"{path} must hold keys and values, such as 'captions: 60'")
@@ -111,11 +111,11 @@ class Matrix:
                 for batch in self.batches:
                     yield Cell(model, size, batch)
 
-    @property
-    def conditions(self) -> Mapping[str, Any]:
-        """What the figures of a cell depend on besides, as JSON has it."""
+    def asked(self, cell: Cell) -> dict[str, Any]:
+        """What is asked of a cell, as JSON has it: two reports are compared where this is the same."""
         names = ("captions", "seeds", "prompts", "guidance", "seed")
-        return {**{name: getattr(self, name) for name in names}, "lpips": list(self.lpips)}
+        own = {"model": cell.model, "size": cell.size, "batch": cell.batch}
+        return own | {name: getattr(self, name) for name in names} | {"lpips": list(self.lpips)}
 
 
 LISTS: Mapping[str, type] = {"models": str, "accelerators": str, "sizes": str, "lpips": str, "batches": int}

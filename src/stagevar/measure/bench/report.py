@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.files import replacing
+from stagevar.measure.bench.bench import REPORT
 from stagevar.measure.bench.page import page
 from stagevar.measure.bench.shown import Shown
 from stagevar.measure.bench.table import COLUMNS, caption, cells
 from stagevar.measure.markdown import table
+from stagevar.saved import require_results
+
+FILES = (REPORT, "bench.md", "report.html")
+
+
+def require_folder(folder: Path) -> None:
+    """Raise if files of others are in the place of the report.
+
+    Raises:
+        OutputError
+    """
+    require_results([folder / name for name in FILES], "stagevar bench report")
 
 
 def write(
@@ -20,17 +33,15 @@ def write(
     """Write ``bench.json``, ``bench.md`` and ``report.html``; the files' paths.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or one of others is in its place.
     """
-    texts = {
-        "bench.json": json.dumps(report, indent=1) + "\n",
-        "bench.md": markdown(report, against),
-        "report.html": page(report, pictures, against),
-    }
-    for name, text in texts.items():
-        with replacing(folder / name) as temporary:
+    require_folder(folder)
+    texts = json.dumps(report, indent=1) + "\n", markdown(report, against), page(report, pictures, against)
+    files = [folder / name for name in FILES]
+    for file, text in zip(files, texts, strict=True):
+        with replacing(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return files
 
 
 def markdown(report: Mapping[str, Any], against: str = "") -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
-from stagevar.accelerators.base import Accelerator
+import torch
+
+from stagevar.accelerators.base import Accelerator, Nothing
+from stagevar.drawing import condition
+from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.grid import Scale
+from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.tokens import Tokens
 from stagevar.errors import MissingFileError
 from stagevar.measure.predict.flops import condition_flops, plan_flops
-from stagevar.measure.predict.rehearse import rehearse
+from stagevar.measure.predict.rehearse import rehearse, signals_at
 from stagevar.memory.predict import TEXT_LENGTH
-from stagevar.prepared import prepare
+from stagevar.prepared import Prepared, prepare
 from stagevar.request import Request
 
 NOTE = "predicted from operations of the network; memory traffic, launches, sampling, text and decoding are not in it"
@@ -77,8 +83,20 @@ def explain(
         "plain_gflop": reference / 1e9,
         "condition_gflop": condition_flops(model, length) / 1e9,
         "flop_ratio": reference / total,
-        "note": f"{ONLINE}; {NOTE}" if chosen.online else NOTE,
+        "note": "; ".join([*_unchanged(prepared, plain, plan), *([ONLINE] if chosen.online else []), NOTE]),
     }
+
+
+def _unchanged(prepared: Prepared, plain: Prepared, plan: Plan) -> Iterator[str]:
+    """That an accelerator takes the plain run, if it does, and the numbers that it was held against."""
+    chosen, at = prepared.accelerator, Scale(prepared.schedule, 0)
+    if plan != plain.plan or isinstance(chosen, Nothing):
+        return
+    reasons = chosen.reasons(prepared.plan, at, signals_at(at.share, both=True)) if chosen.online else ()
+    held = [
+        f"{each.about} is {each.value:.3f}, held against {each.bound:g}" for each in reasons if each.bound is not None
+    ]
+    yield ": ".join([f"{chosen} takes the plain run here", *([", ".join(held)] if held else [])])
 
 
 def brief(tokens: Tokens | None) -> str:
@@ -96,3 +114,18 @@ def text_rows(model: ScaleModel, prompts: Sequence[str]) -> int:
         return max(len(states) for states in model.encode_text(prompts).features)
     except MissingFileError:
         return TEXT_LENGTH
+
+
+def attended(model: ScaleModel, request: Request) -> int:
+    """Text tokens that the rows of a request attend to: its prompt's, or those of the model's null text without one."""
+    if request.prompt:
+        return text_rows(model, [request.prompt])
+    with torch.inference_mode():
+        return text_lengths(condition(model, [request]))[-1]
+
+
+def text_lengths(condition: Condition) -> list[int]:
+    """Text tokens that each row of a condition attends to."""
+    if condition.text_mask is not None:
+        return [int(length) for length in condition.text_mask.sum(1)]
+    return [condition.text_kv[0][0].shape[2] if condition.text_kv else 0] * condition.rows

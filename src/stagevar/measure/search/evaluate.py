@@ -14,10 +14,10 @@ from torch import Tensor
 
 from stagevar.accelerators.base import Nothing
 from stagevar.engine.plan.signals import Signals
-from stagevar.errors import OptionError
-from stagevar.files import unwritable
+from stagevar.errors import OptionError, quoted
 from stagevar.measure.bench.draw import draw
 from stagevar.measure.likeness.fidelity import ssim
+from stagevar.measure.lines import append, mend, read_lines, strange
 from stagevar.measure.search.genome import Genes, Genome
 from stagevar.measure.why.notes import Noting
 from stagevar.pipeline import Pipeline
@@ -43,41 +43,30 @@ class Journal:
         head = json.loads(json.dumps({"format": FORMAT, **settings}))
         if path is None:
             return
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-            whole = [line for line in lines if line.endswith("\n")]
-            if whole != lines:  # a run that was killed while it wrote
-                path.write_text("".join(whole), encoding="utf-8")
-            if not whole:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(head) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(path, error) from error
-        self._read(whole, head)
+        starts = json.dumps({"format": FORMAT})[:-1], '{"genes": ['
+        lines = read_lines(path, starts)
+        self._read(path, lines, head)
+        mend(path)
+        if not lines:
+            append(path, [head])
 
-    def _read(self, lines: Sequence[str], head: Mapping[str, Any]) -> None:
-        try:
-            found, *entries = map(json.loads, lines or [json.dumps(head)])
-            other = [name for name in head if found.get(name) != head[name]]
-            self.known = {(tuple(each["genes"]), int(each["caption"])): float(each["ssim"]) for each in entries}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise OptionError(f"{self.path} is no journal of a search: {error}; choose another folder") from None
-        if other:
-            said = ", ".join(f"{name} {found.get(name)!r} there, {head[name]!r} here" for name in other)
-            raise OptionError(f"{self.path} is of a search with other settings ({said}); choose another folder")
+    def _read(self, path: Path, lines: Sequence[Mapping[str, Any]], head: Mapping[str, Any]) -> None:
+        for number, each in enumerate(lines[1:], 2):
+            try:
+                self.known[tuple(map(int, each["genes"])), int(each["caption"])] = float(each["ssim"])
+            except (KeyError, TypeError, ValueError):
+                raise strange(path, number) from None
+        found = lines[0] if lines else head
+        if other := [name for name in head if found.get(name) != head[name]]:
+            said = ", ".join(f"{name} {quoted(found.get(name))} there, {quoted(head[name])} here" for name in other)
+            raise OptionError(f"{path} is of a search with other settings ({said}); choose another folder")
 
     def add(self, genes: Genes, captions: Sequence[int], values: Sequence[float]) -> None:
         """Note figures of one plan."""
-        self.known |= {(genes, caption): value for caption, value in zip(captions, values, strict=True)}
-        if self.path is None:
-            return
-        pairs = zip(captions, values, strict=True)
-        lines = [json.dumps({"genes": genes, "caption": caption, "ssim": value}) + "\n" for caption, value in pairs]
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        found = dict(zip(captions, values, strict=True))
+        self.known |= {(genes, caption): value for caption, value in found.items()}
+        if self.path is not None:
+            append(self.path, [{"genes": genes, "caption": caption, "ssim": value} for caption, value in found.items()])
 
 
 @dataclass

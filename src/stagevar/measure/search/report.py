@@ -11,9 +11,20 @@ from stagevar.files import replacing
 from stagevar.measure.markdown import table
 from stagevar.measure.search.search import Outcome
 from stagevar.measure.study.plots import COLOURS, available
+from stagevar.saved import require_results
 
 JOURNAL, PLANS = "search.jsonl", "plans.json"
+FILES = (PLANS, "search.json", "search.md", "search.png")
 COLUMNS = ("budget", "plan", "operations", "SSIM, searched", "SSIM, held out", "found is ahead by")
+
+
+def require_folder(folder: Path) -> None:
+    """Raise if files of others are in the place of what a search writes.
+
+    Raises:
+        OutputError
+    """
+    require_results([folder / name for name in FILES], "stagevar plans")
 
 
 def write(folder: Path, outcome: Outcome) -> list[Path]:
@@ -21,17 +32,18 @@ def write(folder: Path, outcome: Outcome) -> list[Path]:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or one of others is in its place.
     """
     available()
-    outcome.plans.save(folder / PLANS)
-    texts = {"search.json": json.dumps(outcome.report, indent=1) + "\n", "search.md": markdown(outcome.report)}
-    for name, text in texts.items():
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    with replacing(folder / "search.png") as temporary:
+    require_folder(folder)
+    plans, figures, text, front = files = [folder / name for name in FILES]
+    outcome.plans.save(plans)
+    for file, said in ((figures, json.dumps(outcome.report, indent=1) + "\n"), (text, markdown(outcome.report))):
+        with replacing(file) as temporary:
+            temporary.write_text(said, encoding="utf-8")
+    with replacing(front) as temporary:
         plot(temporary, outcome.report)
-    return [folder / name for name in (PLANS, *texts, "search.png")]
+    return files
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:

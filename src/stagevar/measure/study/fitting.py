@@ -26,6 +26,9 @@ from stagevar.measure.likeness.fidelity import ssim
 from stagevar.pipeline import Pipeline
 from stagevar.request import PerScale, Request
 
+LEAST = 8
+"""Fewest pictures of a fit: of fewer, the margin that nine in ten pictures keep to is that of the worst one."""
+
 
 def fit(
     pipeline: Pipeline,
@@ -50,11 +53,12 @@ def fit(
         settings: other fields of ``Request``, such as height and width.
 
     Raises:
-        OptionError: no prompts, a batch below 1, or a schedule that the accelerator cannot be fitted to.
+        OptionError: too few prompts, a batch below 1, or a schedule that the accelerator cannot be fitted to.
         RequestError and its kinds, NumericError.
     """
-    if not prompts or batch_size < 1:
-        raise OptionError("a fit needs at least one prompt and a batch of 1 or more")
+    require_enough(len(prompts))
+    if batch_size < 1:
+        raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
     seeds = range(seed, seed + len(prompts))
     requests = expand(list(prompts), seed=seeds, guidance_scale=guidance, accelerator=PLAIN, **settings)
     prepared = pipeline.prepare(requests[0])
@@ -90,6 +94,16 @@ def fit(
             seen.append(numbers)
             alike.append(torch.stack([ssim(draw(pipeline, batch, trial).pictures, plain) for trial in trials]))
     return replace(found, numbers={**found.numbers, **accelerator.fitted(torch.cat(seen), torch.cat(alike, 1))})
+
+
+def require_enough(prompts: int) -> None:
+    """Raise unless there are enough pictures for a fit to hold for others.
+
+    Raises:
+        OptionError
+    """
+    if prompts < LEAST:
+        raise OptionError(f"a fit needs {LEAST} pictures or more, and better dozens, not {prompts}; give more captions")
 
 
 def _counted(batches: Sequence[list[Request]], progress: Callable[[int], None] | None) -> Iterator[list[Request]]:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from stagevar.calling import expand
 from stagevar.drawing import condition, to_pil
-from stagevar.engine.contract.block import Condition
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Scale
 from stagevar.engine.loop.run import run
@@ -33,12 +32,13 @@ from stagevar.measure.likeness.fidelity import (
     ssim,
 )
 from stagevar.measure.likeness.scorer import Scorer
+from stagevar.measure.predict.explain import text_lengths
 from stagevar.measure.predict.flops import plan_flops
 from stagevar.measure.study.curves import Curve, CurveKind, Study
 from stagevar.measure.study.spectrum import spectrum
 from stagevar.measure.suites.known import suite_of
 from stagevar.pipeline import MAX_BATCH, Pipeline
-from stagevar.prepared import Prepared
+from stagevar.prepared import Prepared, require_picture
 from stagevar.request import PerScale
 
 BANDS = 5
@@ -111,7 +111,7 @@ def study(
         settings: other fields of ``Request``, such as height and width.
 
     Raises:
-        OptionError: no prompts to decompose, or a scorer's name that is taken.
+        OptionError: no prompts to decompose, a scorer's name that is taken, or a model that restores pictures.
         RequestError and its kinds, NumericError.
     """
     if rank_prompts < 1:
@@ -123,6 +123,8 @@ def study(
         raise OptionError(f"a scorer cannot be named {taken[0]!r}, which is a curve of every study")
     seeds = range(seed, seed + len(prompts))
     requests = expand(list(prompts), seed=seeds, guidance_scale=guidance, **settings)
+    for request in requests:
+        require_picture(pipeline.model, request)
     model, prepared = pipeline.model, [pipeline.prepare(request) for request in requests]
     schedule, suite = prepared[0].schedule, suite_of(pipeline.model)
     questions = suite.parse(prompts) if suite else ()
@@ -193,7 +195,7 @@ def _scales(model: ScaleModel, batch: Sequence[Prepared], watched: int) -> Itera
         given = condition(model, [each.request for each in batch])
         before = model.empty_latent(n, schedule)
     plans, seeds = [each.plan for each in batch], [each.request.seed for each in batch]
-    lengths = _text_lengths(given)[:n]
+    lengths = text_lengths(given)[:n]
     flops = [plan_flops(model, schedule, plan, length) for plan, length in zip(plans, lengths, strict=True)]
     for step in run(model, given, schedule, plans, seeds, tap=tap):
         with torch.inference_mode():
@@ -214,13 +216,6 @@ def _scales(model: ScaleModel, batch: Sequence[Prepared], watched: int) -> Itera
             pictures = model.decode(step.latent).float().cpu()
         yield _Scale(pictures, figures, groups)
         before = step.latent
-
-
-def _text_lengths(condition: Condition) -> list[int]:
-    """Text tokens that each row attends to."""
-    if condition.text_mask is not None:
-        return [int(length) for length in condition.text_mask.sum(1)]
-    return [condition.text_kv[0][0].shape[2] if condition.text_kv else 0] * condition.rows
 
 
 def _guidance(cond_nMV: Tensor, null_nMV: Tensor, guided_nMV: Tensor) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.call import Tap
 from stagevar.engine.loop.trace import Trace
 from stagevar.engine.plan.plan import Plan
-from stagevar.measure.predict.explain import text_rows
+from stagevar.measure.predict.explain import attended
 from stagevar.measure.predict.flops import operations
 from stagevar.measure.why.notes import Note, Noting
 from stagevar.measure.why.ran import RowsRan
@@ -95,7 +95,7 @@ class Comparison:
         yield from self._draw(self.accelerated, self.request, noted, "accelerated", watch)
         for k in self.notes.keys() - set(self.accelerated.trace.executed(0)):
             del self.notes[k]  # of a made-up picture, at a scale that this one did not run
-        count = operations(model, self.schedule, text_rows(model, [self.request.prompt]))
+        count = operations(model, self.schedule, attended(model, self.request))
         assert self.plain.plan is not None and self.accelerated.plan is not None
         self.fewer_operations = count(self.plain.plan) / count(self.accelerated.plan)
 

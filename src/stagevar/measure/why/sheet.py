@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stagevar.files import replacing
+from PIL import Image
+
 from stagevar.measure.study.plots import COLOURS, DASHES, MARKERS, available
 from stagevar.measure.why.comparison import Comparison
 from stagevar.measure.why.maps import difference, mean_share, shaded
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
+MARK = "stagevar why"
+"""Text field of a PNG file that is a sheet."""
+
 PLAIN, OWN = "#999999", COLOURS[0]
 
 
@@ -22,12 +26,13 @@ def write_sheet(path: Path, comparison: Comparison, answer: Mapping[str, Any]) -
     """Pictures, where rows ran at each scale, what each scale cost, and what decided.
 
     Args:
+        path: of the PNG; the caller sees to it that nothing of others is there.
         comparison: drawn to its end.
         answer: as ``why.answer`` has it.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        OutputError: the file cannot be written.
+        OSError: the file cannot be written.
     """
     available()
     from matplotlib.figure import Figure
@@ -44,8 +49,16 @@ def write_sheet(path: Path, comparison: Comparison, answer: Mapping[str, Any]) -
     _costs(charts[0], answer["scales"])
     if decided:
         _reasons(charts[1], answer["scales"])
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    figure.savefig(path, format="png", dpi=110, metadata={MARK: f"{answer['accelerator']} on {answer['model']}"})
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is what ``write_sheet`` writes."""
+    try:
+        with Image.open(path) as opened:
+            return MARK in opened.info
+    except Exception:  # of a damaged file, Pillow raises whatever its readers do
+        return False
 
 
 def _pictures(figure: SubFigure, comparison: Comparison, answer: Mapping[str, Any]) -> None:

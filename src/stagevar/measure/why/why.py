@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from stagevar.measure.likeness.fidelity import band_ratio, psnr, ssim
-from stagevar.measure.predict.explain import brief, text_rows
+from stagevar.measure.predict.explain import attended, brief
 from stagevar.measure.predict.flops import plan_flops
 from stagevar.measure.why.comparison import Comparison, Run
 from stagevar.measure.why.words import stages, stretches
@@ -89,7 +89,7 @@ def _gflop(comparison: Comparison, run: Run) -> list[float]:
     """Operations of each scale of the plan that ran, in billions."""
     assert run.plan is not None
     model = comparison.pipeline.model
-    length = text_rows(model, [comparison.request.prompt])
+    length = attended(model, comparison.request)
     return [row.total / 1e9 for row in plan_flops(model, comparison.schedule, run.plan, length)]
 
 
