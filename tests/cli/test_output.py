@@ -184,7 +184,7 @@ def test_what_was_finished_is_reported_after_a_failure(
 
 def test_a_termination_leaves_no_temporary_file(model: Path, tmp_path: Path) -> None:
     process = spawn("generate", "a star", "-m", model, "-n", 1000, "--batch-size", 1, cwd=tmp_path)
-    while not any((tmp_path / "out").glob("[!.]*.png")) and process.poll() is None:
+    while not any(path.stat().st_size for path in (tmp_path / "out").glob("[!.]*.png")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
