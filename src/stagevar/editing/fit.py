@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from stagevar.editing.edit import Edit, Sides
@@ -48,12 +48,7 @@ def fitted(edit: Edit, size: Grid) -> Fitted:
     how = "" if alike or edit.fit == "stretch" else {"crop": "cropped", "pad": "padded"}[edit.fit]
     crop, whole = how == "cropped", _expanded(image, sides)
     detail = (min if crop else max)(whole[0] / size[1], whole[1] / size[0])
-    drawn: Pixels | None
-    if any(sides):
-        picture, drawn = _framed(edit, sides, size, crop)
-    else:
-        picture = np.asarray(_resized(image, size, crop, Image.Resampling.LANCZOS))
-        drawn = None if edit.mask is None else np.asarray(_resized(edit.mask, size, crop, Image.Resampling.BOX))
+    picture, drawn = _shown(edit, sides, size, crop)
     said = f"{image.width}x{image.height} {how or 'resized'} to {size[1]}x{size[0]}"
     same = (image.height, image.width) == tuple(size)
     return Fitted(
@@ -75,9 +70,9 @@ def _padded(image: Image.Image, sides: Sides, wanted: float) -> Sides:
     return left + wider // 2, top + higher // 2, right + wider - wider // 2, bottom + higher - higher // 2
 
 
-def _framed(edit: Edit, sides: Sides, size: Grid, crop: bool) -> tuple[Pixels, Pixels]:
+def _shown(edit: Edit, sides: Sides, size: Grid, crop: bool) -> tuple[Pixels, Pixels | None]:
     """The image amid what is drawn around it, where its outermost pixels go on, and the mask: all around, and the
-    image's own. Only what is shown is resized, and the frame is made at the size that is drawn."""
+    image's own; None without both. Only what is shown is resized, and the frame is made at the size that is drawn."""
     whole, left, top = _expanded(edit.image, sides), sides[0], sides[1]
     shown: tuple[float, float] = whole
     if crop:
@@ -89,10 +84,13 @@ def _framed(edit: Edit, sides: Sides, size: Grid, crop: bool) -> tuple[Pixels, P
     inner = across.end - across.begin, down.end - down.begin
     around = (down.begin, size[0] - down.end), (across.begin, size[1] - across.end)
     picture = np.asarray(edit.image.resize(inner, Image.Resampling.LANCZOS, box))
+    picture = np.pad(picture, (*around, (0, 0)), mode="edge")
+    if edit.mask is None and not any(sides):
+        return picture, None
     mask = np.zeros(inner[::-1], np.uint8)
     if edit.mask is not None:
         mask = np.asarray(edit.mask.resize(inner, Image.Resampling.BOX, box))
-    return np.pad(picture, (*around, (0, 0)), mode="edge"), np.pad(mask, around, constant_values=255)
+    return picture, np.pad(mask, around, constant_values=255)
 
 
 class _Span(NamedTuple):
@@ -107,15 +105,12 @@ class _Span(NamedTuple):
 def _span(length: int, start: float, shown: float, pixels: int) -> _Span:
     """Where an image lies that begins ``start`` of its pixels behind the edge of what is shown as ``pixels``; one that
     is too small or lies outside has a pixel nevertheless."""
-    first = min(max(-start, 0.0), length - 1.0)
-    last = min(max(shown - start, first + 1.0), float(length))
+    first, last = max(-start, 0.0), min(shown - start, float(length))
+    if first >= last:
+        first = min(first, length - 1.0)
+        last = first + 1
     begin = min(max(round((first + start) * pixels / shown), 0), pixels - 1)
     return _Span(first, last, begin, min(max(round((last + start) * pixels / shown), begin + 1), pixels))
-
-
-def _resized(image: Image.Image, size: Grid, crop: bool, how: Image.Resampling) -> Image.Image:
-    target = size[1], size[0]
-    return ImageOps.fit(image, target, how) if crop else image.resize(target, how)
 
 
 def _tensor(pixels: Pixels) -> Tensor:

@@ -147,10 +147,10 @@ def _deep(image: Image, what: str) -> Image:
     import numpy as np
     from PIL import Image
 
-    numbers, whole = np.asarray(image, dtype=np.float64), image.mode != "F"
-    most = 65535 if image.mode.startswith("I;16") or (whole and numbers.max() > 255) else 255 if whole else 1
-    if not whole and numbers.max() > 1:
-        most = 255
+    numbers = np.asarray(image, dtype=np.float64)
+    least, most = (1, 255) if image.mode == "F" else (255, 65535)
+    if not image.mode.startswith("I;16") and numbers.max() <= least:
+        most = least
     if not 0 <= numbers.min() <= numbers.max() <= most:
         raise OptionError(f"the {what} has numbers outside of 0 to {most}; give it with 8 bits per channel")
     return Image.fromarray(np.round(numbers * (255 / most)).astype(np.uint8))
