@@ -57,12 +57,13 @@ def require_cluster(ray: Any) -> None:
         raise ServiceError(f"{said}; what was finished is safe, and the same command goes on when it is back") from None
 
 
-def shares(ray: Any, count: int) -> tuple[int, dict[str, int]]:
+def shares(ray: Any, count: int, most: int = 0) -> tuple[int, dict[str, int]]:
     """How many workers there are, and what Ray reserves for each: a GPU where the cluster has any, else CPUs.
 
     Args:
         ray: as connected.
         count: workers that are wanted; 0 takes one per GPU, or one per two CPUs.
+        most: workers that there may be later, which have the CPUs of the cluster to share.
 
     Raises:
         OptionError: the cluster has fewer devices.
@@ -72,4 +73,4 @@ def shares(ray: Any, count: int) -> tuple[int, dict[str, int]]:
     count = count or gpus or max(1, cpus // 2)
     if count > (gpus or cpus):
         raise OptionError(f"{count} workers need a device each; the cluster has {gpus} GPUs and {cpus} CPUs")
-    return count, {"num_gpus": 1} if gpus else {"num_cpus": cpus // count}
+    return count, {"num_gpus": 1} if gpus else {"num_cpus": max(1, cpus // max(count, most))}

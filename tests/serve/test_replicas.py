@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -63,3 +64,46 @@ def test_a_stop_lets_replicas_finish_what_they_have_accepted() -> None:
     assert [answer.status_code for answer in answers] == [200]
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(url)
+
+
+@pytest.mark.slow
+def test_more_replicas_start_while_those_there_are_busy() -> None:
+    serve = pytest.importorskip("ray.serve", exc_type=ImportError)
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas cannot import the tests
+    codes: list[int] = []
+    enough = threading.Event()
+    with replicas(Served(slow, batch=1), host="127.0.0.1", port=0, least=1, most=2) as (port, require_healthy):
+        url = f"http://127.0.0.1:{port}"
+
+        def ask() -> None:
+            while not enough.is_set():
+                body = {"prompt": "a red circle"}
+                codes.append(httpx2.post(f"{url}/v1/images/generations", json=body, timeout=120).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until, most = time.monotonic() + 150, 1
+        while most < 2 and time.monotonic() < until:
+            time.sleep(1)
+            require_healthy()
+            most = running(serve)
+        names = set()
+        while len(names) < 2 and time.monotonic() < until:
+            names |= set(re.findall(r'replica="([^"]+)"', httpx2.get(f"{url}/metrics", timeout=60).text))
+        enough.set()
+        for thread in threads:
+            thread.join()
+    assert most == 2 and len(names) == 2
+    assert set(codes) == {200}
+
+
+def running(serve: Any) -> int:
+    """How many replicas answer."""
+    return sum(
+        deployment.replica_states.get("RUNNING", 0)
+        for application in serve.status().applications.values()
+        for deployment in application.deployments.values()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,7 +87,11 @@ def _clean(pictures: str, photographs: str, features: Path) -> float:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = InceptionV3W(str(features.parent), download=False, resize_inside=False).to(device)
-    return float(fid.compute_fid(pictures, photographs, custom_feat_extractor=network, device=device, verbose=False))
+    readers = min(os.cpu_count() or 1, 8)
+    found = fid.compute_fid(
+        pictures, photographs, custom_feat_extractor=network, num_workers=readers, device=device, verbose=False
+    )
+    return float(found)
 
 
 def self_distance(drawn: Path, others: Path) -> tuple[Scores, int]:

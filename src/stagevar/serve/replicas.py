@@ -103,7 +103,7 @@ def replicas(
     serve = _serve()
     with connected(address) as ray:
         port = port if address else free_port(host, port)
-        needs, where = shares(ray, least)[1], "EveryNode" if address else "HeadOnly"
+        needs, where = shares(ray, least, most)[1], "EveryNode" if address else "HeadOnly"
         with _said(), suppress(TimeoutError):  # a front that is slow to start comes up all the same
             serve.start(http_options={"host": host, "port": port}, proxy_location=where)
         if NAME in serve.status().applications:
