@@ -18,7 +18,11 @@ from stagevar.accelerators.stepvar import StructureTexture
 from stagevar.engine.contract.model import ScaleModel
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan.channels import Channels
+from stagevar.engine.plan.evict import Recent, WindowVotes
+from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.merge import Merge
+from stagevar.engine.plan.parts import PartRows
 from stagevar.engine.plan.plan import Plan, ScalePlan
 from stagevar.engine.plan.select import Select
 from stagevar.engine.plan.tokens import Tokens
@@ -65,6 +69,25 @@ def random_tokens(rng: random.Random, model: ScaleModel) -> Tokens:
     return Select(keep, score, restore, scope, dense)
 
 
+def random_parts(rng: random.Random, model: ScaleModel) -> PartRows:
+    gain, bias = ([[rng.uniform(-0.3, 0.3)] * model.config.width for _ in range(model.depth)] for _ in range(2))
+    roles: Any = rng.choice((("attention",), ("cross", "feed_forward"), ("attention", "cross", "feed_forward")))
+    score: Any = rng.choice(("distance", "contrast", "change", "norm"))
+    fill: Any = rng.choice(("part", "part", "zero"))
+    return PartRows(
+        prune=rng.choice((0.0, 0.3, 0.55, 0.9, 1.0)),
+        roles=roles,
+        layers=rng.choice(((0.0, 1.0), (0.0, 0.4), (0.3, 1.0))),
+        score=score,
+        fill=fill,
+        channels=Channels.of([[1 + each for each in row] for row in gain], bias) if rng.random() < 0.5 else None,
+    )
+
+
+def random_cache(rng: random.Random, model: ScaleModel) -> Any:
+    return rng.choice(("all", "all", "all", "none", Recent(2, 2), WindowVotes((24,) * model.depth)))
+
+
 def random_plan(rng: random.Random, model: ScaleModel, schedule: Schedule) -> Plan:
     """A plan that is valid; most tries are not."""
     while True:
@@ -80,7 +103,9 @@ def random_plan(rng: random.Random, model: ScaleModel, schedule: Schedule) -> Pl
                         guidance_layer=layer,
                         carry=rng.choice((0.0, 0.7)) if k >= single and which == "cond" else 0.0,
                         tokens=random_tokens(rng, model) if rng.random() < 0.5 else None,
-                        cache=rng.choice(("all", "all", "none")),
+                        parts=(random_parts(rng, model),) if rng.random() < 0.2 else (),
+                        attend=(Local((1, 3, 3), 2, 8),) if rng.random() < 0.2 else (),
+                        cache=random_cache(rng, model),
                         group=k > 0 and rng.random() < 0.2,
                         temperature=rng.choice((0.0, 0.5, 1.0)),
                         top_k=rng.choice((0, 1, 5)),

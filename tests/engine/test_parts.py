@@ -1,5 +1,7 @@
 """Single parts of blocks on fewer rows: against a twin that runs all rows, and as an axis of random plans."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from stagevar.engine.contract.block import BlockContext
 from stagevar.engine.grids.grid import scales
 from stagevar.engine.grids.rows import resize_rows
 from stagevar.engine.loop.run import run
+from stagevar.engine.plan.channels import Channels
 from stagevar.engine.plan.parts import PartRows, blocks
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.select import Select
@@ -41,6 +44,13 @@ def generate(family, plans, seeds=(1, 2, 3), first=0, tap=None):
 
 def plan_with(*rules, at=(3, 4), **fields):
     return Plan.uniform(SCALES, guidance=2.0, temperature=0.8).replace(at, parts=rules, **fields)
+
+
+def with_channels(family, rule):
+    """The rule with other numbers for every block and channel of the model."""
+    model, draw = MODELS[family], torch.Generator().manual_seed(5)
+    numbers = torch.randn(2, model.depth, model.config.width, generator=draw).mul(0.2)
+    return replace(rule, channels=Channels.of((1 + numbers[0]).tolist(), numbers[1].tolist()))
 
 
 def chosen_ref(x, prune):
@@ -90,6 +100,8 @@ def twin(model, condition, plan, latents):
                     source = at.k - 1 if rule.source is None else rule.source
                     grid = model.schedule()[source]
                     map_ = resize_rows(maps[source, layer, role], grid, at.grid, rule.mode)
+                    if rule.channels is not None:
+                        map_ = map_ * rule.channels.gains[layer] + rule.channels.biases[layer]
                     filled = torch.cat([torch.zeros_like(y[:, :ahead]), map_ * (rule.fill == "part")], 1)
                     keep = torch.zeros(y.shape[:2], dtype=torch.bool).scatter(1, index, True)
                     keep[:, :ahead] = True
@@ -109,10 +121,11 @@ RULES = {
 
 
 @families
+@pytest.mark.parametrize("fitted", [False, True], ids=["as they were", "by channel"])
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
-def test_parts_on_fewer_rows_equal_their_twin(family, rules):
+def test_parts_on_fewer_rows_equal_their_twin(family, rules, fitted):
     model, seen = MODELS[family], {}
-    plan = plan_with(*rules)
+    plan = plan_with(*(with_channels(family, rule) if fitted else rule for rule in rules))
     generate(family, [plan], tap=lambda name, k, x: seen.__setitem__((name, k), x))
     latents = [seen["begin", k] for k in range(SCALES)]
     condition = condition_of(model, 3).take([0, 3])
@@ -199,9 +212,17 @@ tokens = st.sampled_from((None, None, Select(0.4, restore_by="zero_code"), Selec
 
 @families
 @settings(max_examples=6, deadline=None, derandomize=True)
-@given(first=st.lists(rules, max_size=2), second=st.lists(rules, max_size=2), kept=tokens, single=st.booleans())
-def test_pictures_do_not_depend_on_their_batch(family, first, second, kept, single):
+@given(
+    first=st.lists(rules, max_size=2),
+    second=st.lists(rules, max_size=2),
+    fitted=st.booleans(),
+    kept=tokens,
+    single=st.booleans(),
+)
+def test_pictures_do_not_depend_on_their_batch(family, first, second, fitted, kept, single):
     branch = {"branch": "cond"} if single else {}
+    if fitted:
+        first, second = ([with_channels(family, rule) for rule in each] for each in (first, second))
     plans = [plan_with(*first, at=(3,)).replace([4], parts=tuple(second), tokens=kept, **branch), plan_with()]
     together = generate(family, [*plans, plans[0]])[-1].latent
     for i in (0, 2):

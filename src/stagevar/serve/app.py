@@ -22,6 +22,7 @@ from stagevar.serve.forms import FORM, read_form
 from stagevar.serve.limits import EDITS, MODELS, PICTURES, Limits
 from stagevar.serve.metrics import Metrics
 from stagevar.serve.scheduler import Scheduler
+from stagevar.serve.trimming import trim_regularly
 from stagevar.serve.wire import Asked, Body, pipeline_of, read
 
 ERROR = {
@@ -59,7 +60,9 @@ def application(
     async def life(app: FastAPI) -> AsyncIterator[None]:
         thread = Thread(target=scheduler.run, name="drawing", daemon=True)
         thread.start()
+        trimming = asyncio.create_task(trim_regularly())
         yield
+        trimming.cancel()
         scheduler.close()
         await asyncio.to_thread(thread.join)
 
