@@ -46,12 +46,15 @@ def load(report: Row) -> str:
         [words, *(str(report[kind][name]) for name in names), *(f"{report[kind][name]:.2f}" for name in seconds)]
         for words, kind in kinds
     ]
-    quarters = ", ".join(f"{size / 2**20:.0f}" for size in report["resident_bytes"]["quarters"])
+    memory = report["resident_bytes"]
+    quarters, idle = (", ".join(f"{size / 2**20:.0f}" for size in memory[name]) for name in ("quarters", "idle"))
     what = "scenes and two small random models of other sizes, five accelerators, a tenth of the clients leave"
-    memory = "The server's memory in MiB, highest of each quarter of the time"
+    said = (
+        f"The server's memory in MiB without requests, before and after: {idle} ({memory['growth']:+.1%}); the highest"
+    )
     return (
         f"{what}; {report['minutes']:g} minutes, {place(report)}.\n\n{table(head, rows)}\n\n"
-        f"{memory}: {quarters} ({report['resident_bytes']['growth']:+.1%})."
+        f"{said} of each quarter of the time, which follows the largest batch: {quarters}."
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from stagevar.families.tiny import tiny
 from stagevar.loading.save import save_model
 from stagevar.machine import machine
 from stagevar.pipeline import Pipeline
+from stagevar.serve.trimming import PAUSE
 
 ACCELERATORS = "none", "stagevar", "drop_last(1)", "guidance_off(2)", "stagevar(quality=0.0)"
 LEAVING = 0.1
@@ -38,16 +40,19 @@ def main() -> None:
         pipes = {Path(model).name: Pipeline.from_pretrained(model, device=options.device) for model in models}
         twins = Twins.drawn(pipes, ACCELERATORS, 60)
         with served(models, options.device, "--deadline", "600") as server:
-            closed(server.url, twins, options.clients, min(30.0, half / 4))
+            closed(server.url, twins, options.clients, min(60.0, half / 2))
+            idle = [quiet(server)]
             memory = Memory(server)
             first = closed(server.url, twins, options.clients, half, LEAVING)
             rate = options.load * (len(first.seconds) + first.left) / half
             second = opened(server.url, twins, rate, half, LEAVING)
-            grown = memory.stop()
+            highest = memory.stop()
+            idle.append(quiet(server))
     report: dict[str, Any] = {**machine(pipes["scenes"].model), "cores": cores(), "minutes": options.minutes}
     report |= {"clients": options.clients, "rate": rate, "closed": told(first), "open": told(second)}
-    print(report | {"resident_bytes": grown})
-    append("load", options.device, report | {"resident_bytes": grown}, options.out)
+    report["resident_bytes"] = {"quarters": highest, "idle": idle, "growth": idle[1] / idle[0] - 1}
+    print(report)
+    append("load", options.device, report, options.out)
 
 
 def saved(family: str, folder: Path) -> str:
@@ -59,6 +64,12 @@ def saved(family: str, folder: Path) -> str:
 def told(tally: Tally) -> dict[str, Any]:
     counted = {"pictures": len(tally.seconds), "wrong": tally.wrong, "lost": tally.lost}
     return {**counted, "refused": tally.refused, "left": tally.left, **percentiles(tally.seconds)}
+
+
+def quiet(server: Served) -> int:
+    """The server's memory in bytes, once it had the time to give back what it freed."""
+    time.sleep(PAUSE + 5)
+    return server.resident()
 
 
 class Memory:
@@ -74,12 +85,12 @@ class Memory:
         while not self._stop.wait(1.0):
             self.seen.append(self._server.resident())
 
-    def stop(self) -> dict[str, Any]:
+    def stop(self) -> list[int]:
         """Highest figure of each quarter of the time."""
         self._stop.set()
         self._thread.join()
         parts = [self.seen[i * len(self.seen) // 4 : (i + 1) * len(self.seen) // 4] or self.seen for i in range(4)]
-        return {"quarters": [max(part) for part in parts], "growth": max(parts[3]) / max(parts[0]) - 1}
+        return [max(part) for part in parts]
 
 
 if __name__ == "__main__":
