@@ -125,6 +125,17 @@ def check_settings(given: Iterable[str], known: Collection[str]) -> None:
         raise OptionError(f"there is no option {quoted(name)}{hint}; options are {', '.join(known)}")
 
 
+def check_functions(**given: object) -> None:
+    """Raise if what is to be called is no function; None is not called.
+
+    Raises:
+        OptionError
+    """
+    for name, each in given.items():
+        if each is not None and not callable(each):
+            raise OptionError(f"{name} must be a function, not {quoted(each)}")
+
+
 def expand(
     prompt: Prompt | Sequence[Prompt],
     *,
@@ -167,7 +178,7 @@ def expand(
     count = len(prompts) * num_images_per_prompt
     if count > MAX_IMAGES:
         raise OptionError(f"{count} images in one call; ask for at most {MAX_IMAGES}")
-    if isinstance(negative_prompt, Sequence) and not isinstance(negative_prompt, str):
+    if isinstance(negative_prompt, Sequence) and not isinstance(negative_prompt, str | bytes):
         negatives: list[Any] = [_class_text(each) for each in negative_prompt]
         if len(negatives) != len(prompts):
             raise OptionError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one each")

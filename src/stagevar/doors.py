@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from stagevar.calling import expand
-from stagevar.drawing import condition, encode, outputs
+from stagevar.drawing import check_output, condition, encode, outputs
 from stagevar.editing.edit import Edit, Fit
 from stagevar.editing.fit import fitted
 from stagevar.editing.given import Codes, check_encoder, check_given, check_maps, read_codes, stacked
 from stagevar.editing.opened import Picture
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.computing import computing
+from stagevar.engine.grids.computing import computing, usual
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.known import Known
 from stagevar.engine.loop.run import run
@@ -56,6 +56,7 @@ class Doors:
         """
         return encode(self.model, [Request(prompt).prompt])[0]
 
+    @usual()
     def tokenize(
         self, image: Picture, *, height: int | None = None, width: int | None = None, fit: Fit = "crop"
     ) -> Codes:
@@ -73,6 +74,7 @@ class Doors:
         schedule, picture = self._read(image, height, width, fit)
         return read_codes(self.model, picture, schedule)
 
+    @usual()
     def detokenize(self, codes: Sequence[Tensor | None], output_type: OutputType = "pil") -> Any:
         """The picture of codes as ``tokenize`` gives them; None or -1 adds nothing. HART's residual is not part of it.
 
@@ -81,8 +83,9 @@ class Doors:
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
 
         Raises:
-            OptionError: no codes; codes of no picture size of the model, or that it does not have.
+            OptionError: no codes; codes of no picture size of the model, or that it does not have; an unknown type.
         """
+        check_output(output_type)
         model, codes = self.model, check_maps(codes)
         schedule = self._schedule(codes)
         check_given(model, codes, schedule)
@@ -93,6 +96,7 @@ class Doors:
                 latent = model.add_codes(latent, added.values, schedule, k, None, added.gain)
         return outputs(model, latent, output_type)[0]
 
+    @usual()
     def log_likelihood(
         self,
         image: Picture,

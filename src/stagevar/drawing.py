@@ -30,7 +30,7 @@ from stagevar.errors import NumericError, OptionError, quoted
 from stagevar.machine import machine
 from stagevar.prepared import Prepared, revised
 from stagevar.request import EncodedPrompt, Request
-from stagevar.result import OutputType, Result, ScaleEvent
+from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
 
 
 def batches(prepared: Sequence[Prepared], size: int) -> list[tuple[int, ...]]:
@@ -126,12 +126,14 @@ def draw(
     images, codes = dict[int, Any](), dict[int, Codes]()
     trace = Trace(model.name, machine(model), dict(origin), [each.settings for each in prepared])
     began = time.perf_counter()
-    requests = read_prompts(model, [each.request for each in prepared], batch_size)
+    with computing():
+        requests = read_prompts(model, [each.request for each in prepared], batch_size)
     trace.text_milliseconds = (time.perf_counter() - began) * 1e3
     for indices in batches(prepared, batch_size):
         batch, began = [prepared[i] for i in indices], time.perf_counter()
         with computing():
             given = _seen(model, batch, condition(model, [requests[i] for i in indices]))
+            forced = stacked(model, _given_codes(model, batch), batch[0].schedule)
         trace.text_milliseconds += (time.perf_counter() - began) * 1e3
         schedule, plans = batch[0].schedule, [each.plan for each in batch]
         seeds, revise = [each.request.seed for each in batch], _revise([each.accelerator for each in batch])
@@ -145,7 +147,6 @@ def draw(
         }
         if wanted is not None:
             options["wanted"] = partial(_asked, wanted, indices)
-        forced = stacked(model, _given_codes(model, batch), schedule)
         for step in run(model, given, schedule, plans, seeds, forced=forced, **options):
             here = tuple(indices[i] for i in step.images)
             for image, found in zip(here, step.codes, strict=True):
@@ -205,6 +206,16 @@ def _revise(accelerators: Sequence[Accelerator]) -> Revise | None:
     if not any(accelerator.online for accelerator in accelerators):
         return None
     return lambda image, plan, at, signals: revised(accelerators[image], plan, at, signals)
+
+
+def check_output(output_type: object) -> None:
+    """Raise unless it is a form that pictures can have.
+
+    Raises:
+        OptionError
+    """
+    if output_type not in OUTPUT_TYPES:
+        raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
 
 
 def outputs(model: ScaleModel, latent_nDHW: Tensor, output_type: OutputType) -> list[Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.computing import usual
 from stagevar.errors import OptionError
 from stagevar.loading.sources import load, resolve
 from stagevar.memory.limit import offload_within
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from stagevar.parallel.group import Group
 
 
+@usual()
 def loaded(
     source: str | Path, limit: int | None, devices: int, **options: Any
 ) -> tuple[ScaleModel, dict[str, Any], Group | None]:

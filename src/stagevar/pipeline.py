@@ -13,11 +13,12 @@ import torch
 from tqdm import tqdm
 
 from stagevar.accelerators.base import Accelerator
-from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_settings, expand
+from stagevar.calling import CALL, LOAD, Drawing, Streaming, check_functions, check_settings, expand
 from stagevar.calling import Doors as DoorSettings
 from stagevar.doors import Doors
-from stagevar.drawing import draw
+from stagevar.drawing import check_output, draw
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.computing import usual
 from stagevar.engine.grids.grid import Schedule
 from stagevar.engine.loop.call import Tap
 from stagevar.engine.loop.graphs import Graphs
@@ -32,7 +33,7 @@ from stagevar.memory.limit import Fit, Held, fitted, held_by, read_amount
 from stagevar.prepared import Prepared, prepare, require_picture
 from stagevar.registry import parse
 from stagevar.request import PerScale, Prompt, Request, WholePerScale, whole
-from stagevar.result import OUTPUT_TYPES, OutputType, Result, ScaleEvent
+from stagevar.result import OutputType, Result, ScaleEvent
 
 if TYPE_CHECKING:
     from stagevar.parallel.group import Group
@@ -179,13 +180,13 @@ class Pipeline(Doors):
             RequestError and its kinds, NumericError, Cancelled; MissingFileError (no such picture).
         """
         check_settings(doors, CALL)
+        check_functions(callback_on_step_end=callback_on_step_end)
         settings: dict[str, Any] = {"height": height, "width": width, "aspect_ratio": aspect_ratio, "strict": strict}
         settings |= {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         settings |= {"smooth": smooth, "plan": plan, "accelerator": accelerator, "seed": seed, "generator": generator}
         settings |= {"num_images_per_prompt": num_images_per_prompt, "negative_prompt": negative_prompt}
         requests = expand(prompt, **settings, **doors)
-        options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "cancelled": cancelled}
-        events = self.events(requests, **options)
+        events = self.events(requests, batch_size=batch_size, output_type=output_type, cancelled=cancelled)
         with tqdm(total=None, unit="scale", disable=not progress) as bar:
             for index, event in enumerate(events):
                 bar.total = event.scales * -(-len(requests) // len(event.images))
@@ -210,6 +211,7 @@ class Pipeline(Doors):
         own: dict[str, Any] = {name: value for name, value in settings.items() if name not in drawing}
         return self.events(expand(prompt, **drawing), **own)
 
+    @usual()
     def events(
         self,
         requests: Iterable[Request],
@@ -242,8 +244,8 @@ class Pipeline(Doors):
             raise PromptError("there is no request; say what to draw")
         if whole("batch_size", batch_size) < 1:
             raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
-        if output_type not in OUTPUT_TYPES:
-            raise OptionError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {quoted(output_type)}")
+        check_output(output_type)
+        check_functions(cancelled=cancelled, wanted=wanted, tap=tap)
         if self.group is not None:
             if wanted is not None:
                 raise OptionError("pictures cannot leave a batch whose network several processes share")
@@ -254,9 +256,8 @@ class Pipeline(Doors):
             require_picture(self.model, request)
         prepared = [self.prepare(request) for request in given]
         if self.max_memory is not None:
-            asked = min(batch_size, len(prepared))
             alike = {(each.schedule, each.plan): each for each in prepared}
-            fits = {kind: self.fit(each, asked) for kind, each in alike.items()}
+            fits = {kind: self.fit(each, min(batch_size, len(prepared))) for kind, each in alike.items()}
             batch_size = min(fit.batch for fit in fits.values())
             prepared = [fits[each.schedule, each.plan].settled(self.model, each) for each in prepared]
         options: dict[str, Any] = {"batch_size": batch_size, "output_type": output_type, "origin": self.origin}

@@ -12,13 +12,14 @@ from stagevar.editing.fit import Fitted, fitted
 from stagevar.editing.given import check_encoder, check_given, check_maps
 from stagevar.editing.kept import Free, free
 from stagevar.engine.contract.model import ScaleModel
+from stagevar.engine.grids.computing import usual
 from stagevar.engine.grids.grid import Grid, Scale, Schedule, scales
 from stagevar.engine.grids.latent import detail
 from stagevar.engine.grids.rows import Branch
 from stagevar.engine.loop.run import check
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import CHANGING, SETTLED, Signals
-from stagevar.errors import Cancelled, OptionError, PromptError, StagevarError, first_line
+from stagevar.errors import Cancelled, OptionError, PromptError, StagevarError, first_line, quoted
 from stagevar.registry import parse
 from stagevar.request import Request
 from stagevar.sizes import native_size
@@ -69,6 +70,7 @@ class Prepared:
         }
 
 
+@usual()
 def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator = "none") -> Prepared:
     """Read a request: size, schedule, accelerator and plan.
 
@@ -80,8 +82,11 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     Raises:
         SizeError: the request is strict about a size that the model does not draw.
         PromptError: an empty prompt, of a model that does not restore.
-        OptionError: an accelerator or a plan that cannot run on the model, or a picture or codes that it cannot take.
+        OptionError: an accelerator or a plan that cannot run on the model, or a picture or codes that it cannot take;
+            or what is no request.
     """
+    if not isinstance(request, Request):
+        raise OptionError(f"prepare takes a stagevar.Request, not {quoted(request)}")
     request = _worded(model, request)
     size = native_size(model, request)
     schedule = model.schedule(*size)
@@ -89,9 +94,8 @@ def prepare(model: ScaleModel, request: Request, accelerator: str | Accelerator 
     fit, where = _picture(model, request, schedule)
     if where is not None and not any(bool(each.any()) for each in where):
         return Prepared(request, size, schedule, Nothing(), _at_rest(model, schedule, request), fit, where)
-    start = (
-        _checked(request.plan, len(schedule), "the request") if request.plan else plain_plan(model, schedule, request)
-    )
+    given = request.plan
+    start = plain_plan(model, schedule, request) if given is None else _checked(given, len(schedule), "the request")
     with _named(str(chosen)):
         planned = chosen.plan(start, schedule, facts(model, fit))
     plan = _checked(planned, len(schedule), str(chosen))

@@ -77,6 +77,17 @@ def kind_of(path: Path) -> str:
     return found[1].decode() if found else ""
 
 
+def marked(path: Path, mark: str) -> bool:
+    """Whether a file is a picture with a text field of that name, as only one command writes it."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            return mark in opened.info
+    except Exception:  # of a damaged file, Pillow raises whatever its readers do
+        return False
+
+
 def require_results(paths: Sequence[Path], kind: str) -> None:
     """Raise unless every file in the place of a result was written by an earlier run, as the first of them says.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .cli_parts import Run, failure, picture
+from .cli_parts import Run, failure, files, picture
 
 
 @pytest.fixture
@@ -36,6 +36,31 @@ def test_a_file_of_others_is_kept(command: Run, arguments: list[str]) -> None:
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert "is kept; choose another name" in failure(command(*arguments), 6)
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+@pytest.mark.usefixtures("loading_fails")
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["demo", "-o", "."], "demo-scenes.png"),
+        (["study", "-o", "."], "study.md"),
+        (["study", "-o", "."], "profile.json"),
+        (["study", "-o", "."], "cost.png"),
+        (["study", "-o", "."], "pictures.png"),
+    ],
+)
+def test_a_file_of_others_under_a_fixed_name_is_kept(command: Run, arguments: list[str], place: str) -> None:
+    Path(place).write_text("mine")
+    assert f"{place} was not written by" in failure(command(*arguments), 6)
+    assert files(Path()) == [place] and Path(place).read_text() == "mine"
+
+
+def test_a_study_and_a_demo_replace_their_own(command: Run, model: Path) -> None:
+    for _ in range(2):
+        assert command("demo", "-m", model, "-q")[0] == 0
+        few = ("--captions", 2, "--rank-prompts", 1)
+        assert command("study", "-m", model, *few, "-q")[0] == 0
+    assert files(Path("out")) == ["demo-small.png"]
 
 
 def test_pictures_traces_and_profiles_of_ours_are_replaced(command: Run, model: Path) -> None:

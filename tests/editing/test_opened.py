@@ -31,7 +31,16 @@ def test_a_picture_is_the_same_from_every_source(tmp_path: Path) -> None:
     image = Image.fromarray(PIXELS)
     (tmp_path / "a.png").write_bytes(png(image))
     tensor = torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255
-    for given in (image, PIXELS, PIXELS / 255, tensor, png(image), tmp_path / "a.png", str(tmp_path / "a.png")):
+    for given in (
+        image,
+        PIXELS,
+        PIXELS / 255,
+        tensor,
+        (255 * tensor).byte(),
+        png(image),
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+    ):
         assert np.array_equal(pixels(open_picture(given)), PIXELS)
 
 
@@ -47,6 +56,13 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert found.mode == "RGB" and found.size == (9, 6)
     if mode != "1":
         assert np.abs(pixels(found)[..., 0].astype(int) - PIXELS[..., 0]).max() <= 2
+
+
+def test_an_empty_picture_and_complex_numbers_are_refused() -> None:
+    with pytest.raises(SizeError, match="the picture is empty: it has 0x5 pixels"):
+        open_picture(Image.new("RGB", (0, 5)))
+    with pytest.raises(OptionError, match=r"numbers in \[0, 1\], or bytes, not torch.complex64"):
+        open_picture(torch.zeros(3, 6, 9, dtype=torch.complex64))
 
 
 def test_what_is_transparent_is_white_in_a_picture_and_drawn_in_a_mask() -> None:

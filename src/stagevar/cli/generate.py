@@ -178,21 +178,26 @@ def demo(
     from stagevar.cli import show
     from stagevar.cli.pictures import slug
     from stagevar.cli.progress import pictures
-    from stagevar.cli.sheet import contact_sheet
-    from stagevar.files import replacing
+    from stagevar.cli.sheet import contact_sheet, fields, is_demo
+    from stagevar.files import replacing, require_own
+    from stagevar.loading.sources import outline
+    from stagevar.request import Request
 
+    place = Place(model, weights, device, dtype, quantize=quantize, max_memory=max_memory)
     output = read_place(output, folder=True)
-    pipe = Place(model, weights, device, dtype, quantize=quantize, max_memory=max_memory).load()
-    prompts = pipe.model.samples[:4]
+    drawn = outline(place.resolve())
+    path, prompts = output / f"demo-{slug(drawn.name)}.png", drawn.samples[:4]
+    require_own(path, is_demo)
+    pipe = place.ready([Request(prompt, seed=seed) for prompt in prompts])
     columns: list[tuple[str, Callable[[], list[Image]]]] = []
     event: ScaleEvent | None = None
     with pictures(len(prompts), quiet=quiet) as watched:
         for event in watched(pipe.stream(prompts, seed=seed)):
             columns.append((f"{event.grid[0]}x{event.grid[1]}", event.start_previews()))
     assert event is not None and event.result is not None
-    path = output / f"demo-{slug(pipe.model.name)}.png"
+    sheet = contact_sheet(prompts, [(grid, previews()) for grid, previews in columns])
     with replacing(path) as temporary:
-        contact_sheet(prompts, [(grid, previews()) for grid, previews in columns]).save(temporary, format="png")
+        sheet.save(temporary, format="png", pnginfo=fields(pipe.model.name))
     if not quiet:
         show.scales(event.result.trace)
         show.times([event.result.trace])

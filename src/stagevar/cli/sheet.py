@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from stagevar.saved import marked
+
+MARK = "stagevar demo"
+"""Text field of a PNG file that is the sheet of `stagevar demo`."""
 
 MARGIN, LINE, LONGEST = 12, 22, 128
 PAPER, INK = "white", "black"
@@ -27,6 +34,18 @@ def contact_sheet(prompts: Sequence[str], columns: Sequence[tuple[str, Sequence[
     for y, prompt in enumerate(prompts):
         draw.text((MARGIN, MARGIN + LINE + y * step_y), prompt, INK, large)
     return sheet
+
+
+def fields(model: str) -> PngInfo:
+    """Text fields of the sheet of `stagevar demo`."""
+    found = PngInfo()
+    found.add_itxt(MARK, model)
+    return found
+
+
+def is_demo(path: Path) -> bool:
+    """Whether a file is a sheet that `stagevar demo` wrote."""
+    return marked(path, MARK)
 
 
 def _cell(size: tuple[int, int]) -> tuple[int, int]:

@@ -108,11 +108,12 @@ def study(
     from stagevar.cli.sheet import contact_sheet
     from stagevar.files import replacing
     from stagevar.measure.study.plots import available
-    from stagevar.measure.study.report import SHEET, write_report
+    from stagevar.measure.study.report import SHEET, require_folder, write_report
     from stagevar.request import Request
 
     available()
     lines, output = read_prompts(prompts, captions), read_place(output, folder=True)
+    require_folder(output)
     sides: dict[str, Any] = read_size(size, width, height, aspect_ratio, strict=strict)
     weight = read_numbers(guidance, "--guidance")
     asked = Request("any", guidance_scale=weight, **sides)

@@ -42,8 +42,8 @@ def read_codes(model: ScaleModel, picture: Tensor, schedule: Schedule) -> Codes:
 
 
 def as_map(codes: Tensor, grid: Grid) -> Tensor:
-    """Codes (M,) or (M, d) of one picture and scale as a map on the host."""
-    return codes.unflatten(0, grid).cpu()
+    """Codes (M,) or (M, d) of one picture and scale as a map on the host, which its owner may change."""
+    return codes.unflatten(0, grid).cpu().clone()
 
 
 def kept(codes: Codes, where: Free) -> Codes:

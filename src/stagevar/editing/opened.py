@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Picture: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any] | Tensor"
-"""A file's path or bytes; a PIL image; an array (height, width, 3), uint8 or in [0, 1]; a tensor (3, height, width) in
-[0, 1]. Of a mask arrays and tensors have two axes."""
+"""A file's path or bytes; a PIL image; an array (height, width, 3) or a tensor (3, height, width), uint8 or in [0, 1].
+Of a mask arrays and tensors have two axes."""
 
 MOST_PIXELS = 2**26
 """Pixels of a picture that is read."""
@@ -31,7 +31,7 @@ def open_picture(given: Picture) -> Image:
 
     Raises:
         MissingFileError: there is no such file.
-        SizeError: more than ``MOST_PIXELS``.
+        SizeError: more than ``MOST_PIXELS``, or none.
         OptionError: it is no picture, a broken one or one of several frames, or an array of another shape.
     """
     return _opened(given, "picture", _colours)
@@ -72,6 +72,8 @@ def _opened(given: Any, what: str, converted: Callable[[Image], Image]) -> Image
 
 
 def _check_size(width: int, height: int, what: str) -> None:
+    if not width * height:
+        raise SizeError(f"the {what} is empty: it has {width}x{height} pixels")
     if width * height > MOST_PIXELS:
         raise SizeError(f"the {what} has {width}x{height} pixels; at most {MOST_PIXELS} are read")
 
@@ -119,11 +121,13 @@ def _file(given: str | Path | bytes | bytearray, what: str) -> Image:
 def _array(given: Any, what: str) -> Image:
     """The image of an array or tensor."""
     import numpy as np
+    import torch
     from PIL import Image
-    from torch import Tensor
 
-    if isinstance(given, Tensor):
-        given = given.detach().cpu().float()
+    if isinstance(given, torch.Tensor):
+        if given.is_complex():
+            raise OptionError(f"a tensor as {what} has numbers in [0, 1], or bytes, not {given.dtype}")
+        given = given.detach().cpu() if given.dtype == torch.uint8 else given.detach().cpu().float()
         given = given.permute(1, 2, 0).numpy() if given.dim() == 3 else given.numpy()
     shapes = {"picture": "(height, width, 3)", "mask": "(height, width)"}
     axes = {"picture": 3, "mask": 2}[what]

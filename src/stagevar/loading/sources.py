@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.engine.grids.computing import float32_default
+from stagevar.engine.grids.computing import usual
 from stagevar.errors import (
     CheckpointError,
     ForeignCheckpointError,
@@ -197,11 +197,11 @@ def load(
         for origin, file, options in meant.places(text=placed.text_encoder):
             if meant.remote is not None and origin == meant.remote[0]:
                 locate(origin, file, **options)
-        with float32_default():
+        with usual():
             return load_folder(meant.folder, meant.family, meant.where, placed)
     assert meant.size is not None
     try:
-        with float32_default():
+        with usual():
             return load_published(meant.name, meant.family, meant.size, meant.where, placed)
     except (ForeignCheckpointError, ShapeError) as error:
         raise type(error)(f"{error}{_other_model(meant)}") from None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 CurveKind = Literal["semantic", "structural", "spectral", "guidance", "change", "cost", "rank"]
 KINDS: tuple[CurveKind, ...] = get_args(CurveKind)
 
+FORMAT = "stagevar study 1"
+
 LOW, HIGH = 0.1, 0.9
 """Quantiles over prompts that stand for the spread of a curve."""
 
@@ -142,6 +144,7 @@ class Study:
     def to_dict(self, *, values: bool = True) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return {
+            "format": FORMAT,
             "model": self.model,
             "family": self.family,
             "device": self.device,

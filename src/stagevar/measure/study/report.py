@@ -9,12 +9,25 @@ from stagevar.files import replacing
 from stagevar.measure.likeness.fidelity import MAX_PSNR
 from stagevar.measure.markdown import table
 from stagevar.measure.study.curves import Curve, Study
-from stagevar.measure.study.plots import LABELS, write_plots
+from stagevar.measure.study.plots import LABELS, PLOTS, available, write_plots
 from stagevar.measure.study.spectrum import rank_name
 from stagevar.profile import Boundary, StageProfile
+from stagevar.saved import require_results
 
 SHEET = "pictures"
 """Name of the sheet of intermediate pictures, without suffix."""
+
+TEXTS = ("study.json", "study.md", "profile.json")
+
+
+def require_folder(folder: Path) -> None:
+    """Raise if files of others are in the place of what a study writes.
+
+    Raises:
+        OutputError
+    """
+    pictures = (f"{name}.png" for name in (*PLOTS, SHEET))
+    require_results([folder / name for name in (*TEXTS, *pictures)], "stagevar study")
 
 
 def write_report(study: Study, profile: StageProfile, folder: Path) -> list[Path]:
@@ -22,15 +35,16 @@ def write_report(study: Study, profile: StageProfile, folder: Path) -> list[Path
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or a file of others is in the place of one.
     """
-    pictures = write_plots(study, profile, folder)
-    texts = {"study.json": json.dumps(study.to_dict()) + "\n", "study.md": markdown(study, profile)}
-    for name, text in texts.items():
-        with replacing(folder / name) as temporary:
+    available()
+    require_folder(folder)
+    data, page, stages = [folder / name for name in TEXTS]
+    for path, text in ((data, json.dumps(study.to_dict()) + "\n"), (page, markdown(study, profile))):
+        with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    profile.save(folder / "profile.json")
-    return [*(folder / name for name in texts), folder / "profile.json", *pictures]
+    profile.save(stages)
+    return [data, page, stages, *write_plots(study, profile, folder)]
 
 
 def markdown(study: Study, profile: StageProfile) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from stagevar.measure.study.plots import COLOURS, DASHES, MARKERS, available
 from stagevar.measure.why.comparison import Comparison
 from stagevar.measure.why.maps import difference, mean_share, shaded
+from stagevar.saved import marked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,11 +53,7 @@ def write_sheet(path: Path, comparison: Comparison, answer: Mapping[str, Any]) -
 
 def is_sheet(path: Path) -> bool:
     """Whether a file is what ``write_sheet`` writes."""
-    try:
-        with Image.open(path) as opened:
-            return MARK in opened.info
-    except Exception:  # of a damaged file, Pillow raises whatever its readers do
-        return False
+    return marked(path, MARK)
 
 
 def _pictures(figure: SubFigure, comparison: Comparison, answer: Mapping[str, Any]) -> None:
