@@ -58,6 +58,13 @@ def test_what_leads_elsewhere_is_no_name(name: str) -> None:
     assert not one_name(name)
 
 
+@pytest.mark.parametrize("name", [7, None, ["a"], "a/b", "a\nb", "a\x1b[31mb"])
+def test_a_model_has_a_name_that_can_be_shown(scenes: Path, name: object) -> None:
+    edit(scenes, name=name)
+    with pytest.raises(ForeignCheckpointError, match="no name of a model"):
+        skeleton(scenes)
+
+
 @pytest.mark.parametrize("shard", ["..", "../secret.bin", "/etc/passwd", "a/b.bin", ""])
 def test_shards_lie_beside_their_index(tmp_path: Path, shard: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))

@@ -51,7 +51,8 @@ def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
     weights = folder / WEIGHTS
     held = {"parameters": weights.stat().st_size} if weights.is_file() else {}  # a parameter has a byte or more
     try:
-        if not one_name(name := str(config["name"])):
+        name = config["name"]
+        if not (isinstance(name, str) and one_name(name) and name.isprintable()):
             raise ValueError(f"{quoted(name)} is no name of a model")
         shape, defaults = read_fields(family.config, config["config"]), read_fields(Defaults, config["defaults"])
         model = family.outline(shape, name, defaults, **held)
