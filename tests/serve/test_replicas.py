@@ -16,6 +16,7 @@ from stagevar.errors import StagevarError
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.result import ScaleEvent
+from stagevar.serve import replicas as module
 from stagevar.serve.replicas import Replica, Served, replicas
 
 from .conftest import load
@@ -35,7 +36,8 @@ def slow() -> dict[str, Pipeline]:
     return {"scenes": Slow(tiny("scenes"))}
 
 
-def test_a_replica_is_healthy_until_its_drawing_thread_has_ended() -> None:
+def test_a_replica_is_healthy_until_its_drawing_thread_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "write_log", lambda: None)  # its handler would outlive this test's standard error
     replica = Replica(Served(load))
     replica.check_health()
     replica._scheduler.failure = StagevarError("the device is gone")
