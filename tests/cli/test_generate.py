@@ -148,6 +148,19 @@ def test_an_interrupt_is_one_line(command: Run, model: Path, monkeypatch: pytest
     assert not Path("out").exists()
 
 
+def test_what_fails_on_the_way_out_of_an_interrupt_is_one(
+    command: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Pipeline, *arguments: Any, **options: Any) -> Iterator[Any]:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("a context that was not left in order")
+
+    monkeypatch.setattr(Pipeline, "events", interrupted)
+    assert "interrupted" in failure(command("generate", "a star", "-m", model), 130)
+
+
 @pytest.mark.slow
 def test_control_c_keeps_whole_pictures_only(model: Path, tmp_path: Path) -> None:
     command = ["generate", "a star", "-m", str(model), "-n", "1000", "--batch-size", "1", "-o", str(tmp_path / "o")]
