@@ -232,6 +232,20 @@ def test_outputs_are_ordinary_tensors(pipe: Pipeline, kind: Any) -> None:
     assert image.grad is not None
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_of_the_process_changes_nothing(family: str, dtype: torch.dtype) -> None:
+    pipe, prompt = Pipeline(tiny(family)), 3 if family == "var" else "a red circle"
+    want = pipe(prompt, seed=1, output_type="pt").images[0]
+    torch.set_default_dtype(dtype)
+    try:
+        found = pipe(prompt, seed=1, output_type="pt").images[0]
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, want)
+
+
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
