@@ -86,15 +86,21 @@ def pipelines() -> dict[str, Pipeline]:
     return load()
 
 
+def ray_serve(module: str) -> Any:
+    """Ray Serve, or the test is skipped. Replicas get what a module of tests defines, which they cannot import."""
+    serve = pytest.importorskip("ray.serve", exc_type=ImportError)
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[module])
+    return serve
+
+
 @pytest.fixture(scope="module")
 def replicated() -> Iterator[Address]:
     """Two replicas on a Ray cluster of this machine, of which a process has one at a time."""
-    pytest.importorskip("ray.serve", exc_type=ImportError)
-    from ray import cloudpickle
-
+    ray_serve(__name__)
     from stagevar.serve.replicas import Served, replicas
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas cannot import the tests
     with replicas(Served(load), host="127.0.0.1", port=0, least=2, most=2) as (port, _):
         found = Address(f"http://127.0.0.1:{port}")
         yield found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from stagevar.pipeline import Pipeline
 from stagevar.result import ScaleEvent
 from stagevar.serve.forecast import Forecast
 
-from .conftest import serving
+from .conftest import ray_serve, serving
 
 ALONE, FURTHER, BATCH = 1.5, 0.4, 4
 """Seconds of the servers below: far longer than drawing takes, so that other work on the machine counts little."""
@@ -91,12 +90,9 @@ def test_a_server_takes_as_long_as_the_simulation_says() -> None:
 
 @pytest.mark.slow
 def test_two_replicas_take_as_long_as_the_simulation_says() -> None:
-    pytest.importorskip("ray.serve", exc_type=ImportError)
-    from ray import cloudpickle
-
+    ray_serve(__name__)
     from stagevar.serve.replicas import Served, replicas
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas cannot import the tests
     forecast = Forecast(ALONE, FURTHER, replicas=2, batch=BATCH)
     rate = 0.6 * forecast.capacity
     with replicas(Served(slow, batch=BATCH), host="127.0.0.1", port=0, least=2, most=2) as (port, _):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from stagevar.result import ScaleEvent
 from stagevar.serve import replicas as module
 from stagevar.serve.replicas import Replica, Served, replicas
 
-from .conftest import load
+from .conftest import load, ray_serve, serving
 
 
 class Slow(Pipeline):
@@ -45,12 +44,15 @@ def test_a_replica_is_healthy_until_its_drawing_thread_has_ended(monkeypatch: py
         replica.check_health()
 
 
+def test_replicas_can_say_one_time_since_when_they_serve(pipelines: dict[str, Pipeline]) -> None:
+    with serving(pipelines, started=Served(load, started=7).started) as found:
+        models = httpx2.get(found.url + "/v1/models", timeout=60).json()["data"]
+    assert {model["created"] for model in models} == {7}
+
+
 @pytest.mark.slow
 def test_a_stop_lets_replicas_finish_what_they_have_accepted() -> None:
-    pytest.importorskip("ray.serve", exc_type=ImportError)
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas cannot import the tests
+    ray_serve(__name__)
     answers: list[httpx2.Response] = []
     with replicas(Served(slow), host="127.0.0.1", port=0) as (port, require_healthy):
         url = f"http://127.0.0.1:{port}/v1/images/generations"
@@ -70,10 +72,7 @@ def test_a_stop_lets_replicas_finish_what_they_have_accepted() -> None:
 
 @pytest.mark.slow
 def test_more_replicas_start_while_those_there_are_busy() -> None:
-    serve = pytest.importorskip("ray.serve", exc_type=ImportError)
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas cannot import the tests
+    serve = ray_serve(__name__)
     codes: list[int] = []
     enough = threading.Event()
     with replicas(Served(slow, batch=1), host="127.0.0.1", port=0, least=1, most=2) as (port, require_healthy):

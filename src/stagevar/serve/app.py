@@ -44,6 +44,7 @@ def application(
     limits: Limits | None = None,
     keys: Sequence[str] = (),
     log_prompts: bool = False,
+    started: int | None = None,
 ) -> FastAPI:
     """The server's application; its life spans that of the thread that draws.
 
@@ -53,8 +54,9 @@ def application(
         limits: of one request.
         keys: API keys; without any, none is asked for.
         log_prompts: whether prompts stand in the log.
+        started: since when the models are served, in seconds of Unix time; None is now.
     """
-    limits, started = limits or Limits(), int(time.time())
+    limits, since = limits or Limits(), int(time.time()) if started is None else started
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -94,14 +96,14 @@ def application(
     async def models() -> JSONResponse:
         """The models, with sizes and accelerators."""
         require_models(scheduler)
-        return JSONResponse(replies.models(scheduler.pipelines, started, limits))
+        return JSONResponse(replies.models(scheduler.pipelines, since, limits))
 
     @app.get(MODELS + "/{name:path}", responses=RESPONSES)
     async def one_model(name: str) -> JSONResponse:
         """One of the models."""
         require_models(scheduler)
         pipe = pipeline_of(name, scheduler.pipelines)
-        return JSONResponse(replies.model(name, pipe, started, limits))
+        return JSONResponse(replies.model(name, pipe, since, limits))
 
     @app.get("/health")
     async def health() -> JSONResponse:

@@ -44,7 +44,7 @@ class Served:
     Attributes:
         load: gives the models by name; called in each replica.
         batch, wait, queue: as in ``Scheduler``, for each replica.
-        limits, keys, log_prompts: as in ``application``.
+        limits, keys, log_prompts, started: as in ``application``; all replicas say the same.
     """
 
     load: Callable[[], Mapping[str, Pipeline]]
@@ -54,6 +54,7 @@ class Served:
     limits: Limits = field(default_factory=Limits)
     keys: Sequence[str] = ()
     log_prompts: bool = False
+    started: int = field(default_factory=lambda: int(time.time()))
 
 
 class Replica:
@@ -69,7 +70,8 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         served = self._served
-        more: dict[str, Any] = {"limits": served.limits, "keys": served.keys, "log_prompts": served.log_prompts}
+        more: dict[str, Any] = {"limits": served.limits, "keys": served.keys}
+        more |= {"log_prompts": served.log_prompts, "started": served.started}
         return application(self._scheduler, self._metrics, **more)
 
     def check_health(self) -> None:
