@@ -46,13 +46,6 @@ def _terminated(*_: object) -> None:
     raise Terminated("terminated")
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether an error is an interrupt, or came up on the way out of one."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with ``arguments``, or with those of the process.
 
@@ -75,7 +68,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("STAGEVAR_DEBUG", "") not in ("", "0"):
             raise
-        code, line = explain(KeyboardInterrupt() if _interrupted(error) else error)
+        code, line = explain(error)
         with suppress(OSError):  # nobody may be listening
             print(f"error: {shortened(' '.join(line.split()), LONGEST_MESSAGE)}", file=sys.stderr, flush=True)
         return code

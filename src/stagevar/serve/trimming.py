@@ -1,7 +1,7 @@
 """Memory that the C library keeps behind a batch goes back to the system.
 
-glibc keeps what was freed for later requests, in pieces that the next batch often does not fit into: a server that had
-drawn batches of many sizes held twice what it needed, and more with every hour.
+glibc keeps what was freed for later requests, in pieces that the next batch often does not fit into: a process that had
+drawn batches of many sizes held twice what it needed.
 """
 
 from __future__ import annotations
