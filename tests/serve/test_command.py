@@ -35,6 +35,7 @@ PICTURES = "/v1/images/generations"
         (["--device", "abacus"], 2, "abacus"),
         (["--replicas", "2"], 2, "give --ray too"),
         (["--ray", "--ui"], 2, "not both"),
+        (["--lanes", "2", "--max-memory", "4GB"], 2, "not both"),
     ],
 )
 def test_what_cannot_be_served_is_refused_at_once(

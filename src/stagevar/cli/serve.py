@@ -49,6 +49,9 @@ def serve(
     batch_size: BatchOption = 16,
     wait: Annotated[float, typer.Option(min=0, max=10_000, help="Milliseconds that a batch waits for company.")] = 10,
     queue: Annotated[int, typer.Option(min=1, help="Pictures that may wait; more are refused.")] = 64,
+    lanes: Annotated[
+        int, typer.Option(min=0, help="Batches drawn at once, which share the cores; 0 is two on a CPU of several.")
+    ] = 0,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 120,
     most_pictures: Annotated[int, typer.Option("--max-n", min=1, help="Pictures of one request.")] = 10,
     most_prompt: Annotated[int, typer.Option("--max-prompt", min=1, help="Characters of a prompt.")] = 4000,
@@ -98,6 +101,8 @@ def serve(
     remote = ray or ray_address is not None
     if (least, most) != (1, 0) and not remote:
         raise OptionError("--replicas are those of Ray; give --ray too")
+    if lanes > 1 and max_memory is not None:
+        raise OptionError("memory is foreseen for one batch at a time; give --lanes or --max-memory, not both")
     if ui and remote:
         raise OptionError("the page draws in the server's own process; give --ui or --ray, not both")
     names, keys, chosen = list(dict.fromkeys(models or ["scenes"])), read_keys(api_keys), parse(accelerator)
@@ -120,7 +125,7 @@ def serve(
         pixels=most_pixels,
         deadline=deadline,
     )
-    drawing: dict[str, Any] = {"batch": batch_size, "wait": wait / 1e3, "queue": queue}
+    drawing: dict[str, Any] = {"batch": batch_size, "wait": wait / 1e3, "queue": queue, "lanes": lanes}
 
     def listening(port: int) -> None:
         write_log()

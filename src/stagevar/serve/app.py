@@ -46,7 +46,7 @@ def application(
     log_prompts: bool = False,
     started: int | None = None,
 ) -> FastAPI:
-    """The server's application; its life spans that of the thread that draws.
+    """The server's application; its life spans that of the scheduler.
 
     Args:
         scheduler: draws.

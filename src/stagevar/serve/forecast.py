@@ -1,7 +1,7 @@
 """How long requests would take: a simulation of replicas, their queues and their batches, without drawing anything.
 
-It follows ``scheduler.py`` in when a batch begins, and Ray in which replica gets a request: the less busy of two that
-are drawn at random. Requests are of one picture and come at random times, so many a second on average.
+It follows ``scheduler.py`` with one lane in when a batch begins, and Ray in which replica gets a request: the less busy
+of two that are drawn at random. Requests are of one picture and come at random times, so many a second on average.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Replicas of the server on Ray Serve, behind one address.
 
 Each replica is the application of ``app.py`` in a process of its own, with its own models, queue and batches. Ray sends
-a request to the less busy of two of them, starts more while they are busy, and replaces one whose thread that draws has
-ended.
+a request to the less busy of two of them, starts more while they are busy, and replaces one that draws no more.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Served:
 
     Attributes:
         load: gives the models by name; called in each replica.
-        batch, wait, queue: as in ``Scheduler``, for each replica.
+        batch, wait, queue, lanes: as in ``Scheduler``, for each replica.
         limits, keys, log_prompts, started: as in ``application``; all replicas say the same.
     """
 
@@ -51,6 +50,7 @@ class Served:
     batch: int = 16
     wait: float = 0.01
     queue: int = 64
+    lanes: int = 0
     limits: Limits = field(default_factory=Limits)
     keys: Sequence[str] = ()
     log_prompts: bool = False
@@ -64,9 +64,8 @@ class Replica:
         write_log()
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._served, self._metrics, loaded = served, Metrics(name), served.load()
-        self._scheduler = Scheduler(
-            lambda: loaded, self._metrics, batch=served.batch, wait=served.wait, queue=served.queue
-        )
+        drawing: dict[str, Any] = {"batch": served.batch, "wait": served.wait, "queue": served.queue}
+        self._scheduler = Scheduler(lambda: loaded, self._metrics, **drawing, lanes=served.lanes)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         served = self._served
@@ -75,7 +74,7 @@ class Replica:
         return application(self._scheduler, self._metrics, **more)
 
     def check_health(self) -> None:
-        """Raises once the thread that draws has ended, upon which Ray replaces this replica."""
+        """Raises once a thread that draws has failed, upon which Ray replaces this replica."""
         if self._scheduler.failure is not None:
             raise self._scheduler.failure
 

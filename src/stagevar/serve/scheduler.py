@@ -1,4 +1,4 @@
-"""Requests wait, share batches and end. One thread draws; the file follows a request from top to bottom."""
+"""Requests wait, share batches and end; the file follows a request from top to bottom."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from threading import Condition
+from threading import Condition, Lock, Thread
 
 from PIL.Image import Image
 
 from stagevar.errors import BusyError, Cancelled, DeadlineError, ServiceError, StagevarError
 from stagevar.pipeline import MAX_BATCH, Pipeline
 from stagevar.result import ScaleEvent
+from stagevar.serve.cores import Cores, default_lanes
 from stagevar.serve.metrics import Metrics
 from stagevar.serve.ticket import Finished, Partial, Picture, State, Ticket
 from stagevar.serve.turns import Turns
@@ -25,18 +26,20 @@ class Scheduler:
     """Draws the requests of many clients with the models that one process holds.
 
     Pictures of one model and size share a batch, whatever their prompts, seeds, guidance and accelerators. A batch
-    waits for as many pictures as the last one held, but no longer than ``wait``: a client alone never waits.
+    waits for as many pictures as the last one held, but no longer than ``wait``: a client alone never waits. Each lane
+    draws one batch at a time, in a thread of its own; lanes without work share the pictures that wait.
 
     Args:
-        load: gives the models by name; called in the thread that draws.
+        load: gives the models by name; called in the first thread that draws.
         metrics: is told what happens.
-        batch: most pictures of a batch.
+        batch: most pictures that are drawn at once, of which each lane has its share.
         wait: most seconds that a batch waits for more pictures while nothing is drawn.
         queue: pictures that may wait; a request beyond is refused.
+        lanes: batches that are drawn at once, at most ``batch``; 0 is as many as ``default_lanes`` says.
 
     Attributes:
         pipelines: the models by name; empty until they are loaded.
-        failure: what ended the thread that draws, if something did.
+        failure: what ended a thread that draws, if something did.
         closing: whether new requests are refused.
     """
 
@@ -48,12 +51,14 @@ class Scheduler:
         batch: int = MAX_BATCH,
         wait: float = 0.01,
         queue: int = 64,
+        lanes: int = 1,
     ) -> None:
         self.pipelines: Mapping[str, Pipeline] = {}
         self.failure: BaseException | None = None
         self._load, self._metrics = load, metrics
-        self._batch, self._wait, self._queue = batch, wait, queue
+        self._batch, self._wait, self._queue, self._lanes = batch, wait, queue, lanes
         self._turns, self._changed, self.closing = Turns(), Condition(), False
+        self._cores, self._reading = Cores(), Lock()
         self._company, self._pace = 1, 0.0
         metrics.queue.set_function(self.waiting)
 
@@ -77,7 +82,7 @@ class Scheduler:
                 seconds = max(1, math.ceil(waiting * self._pace))
                 raise BusyError(f"{waiting} pictures are waiting already; try again in {seconds} s", seconds)
             self._turns.add(ticket)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def leave(self, ticket: Ticket) -> None:
         """The client of a request has gone: its pictures are drawn no further than the scale at hand."""
@@ -87,16 +92,19 @@ class Scheduler:
         """Refuse new requests; ``run`` returns when those accepted have ended."""
         with self._changed:
             self.closing = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def run(self) -> None:
-        """Draw until ``close``; the body of the thread that draws."""
+        """Load the models, then draw in all lanes until ``close``."""
         try:
             self.pipelines = self._load()
-            while batch := self._next():
-                began = time.monotonic()
-                self._draw(self._read(batch))
-                self._pace = (time.monotonic() - began) / len(batch)
+            self._lanes = min(self._lanes or default_lanes(self.pipelines.values()), self._batch)
+            others = [Thread(target=self._lane, daemon=True) for _ in range(self._lanes - 1)]
+            for other in others:
+                other.start()
+            self._lane()
+            for other in others:
+                other.join()
         except BaseException as error:
             self.failure = error  # for the thread that serves, which then ends
         finally:
@@ -104,11 +112,23 @@ class Scheduler:
             for ticket in self._turns:
                 self._end(ticket, State.FAILED, ServiceError("the server has stopped"))
 
+    def _lane(self) -> None:
+        """Draw batch after batch. What ends one lane ends all."""
+        try:
+            while batch := self._next():
+                began = time.monotonic()
+                self._draw(self._read(batch))
+                self._pace = (time.monotonic() - began) / len(batch) / self._cores.busy
+                self._cores.end()
+        except BaseException as error:
+            self.failure = error
+            self.close()
+
     def _next(self) -> list[Picture]:
-        """The pictures of the next batch; none once the scheduler is closed and nothing waits."""
+        """The pictures of a lane's next batch; none once a lane has failed, or all is drawn after ``close``."""
         with self._changed:
             until = None
-            while True:
+            while self.failure is None:
                 self._expire()
                 waiting, now = len(self._turns), time.monotonic()
                 if not waiting:
@@ -118,46 +138,55 @@ class Scheduler:
                     until = None
                     continue
                 until = until or now + self._wait
-                if waiting >= min(self._company, self._batch) or now >= until or self.closing:
+                if waiting >= min(self._company, self._batch // self._lanes) or now >= until or self.closing:
                     return self._taken()
                 self._changed.wait(until - now)
+            return []
 
     def _taken(self) -> list[Picture]:
-        """The next picture, and others of its kind as the turns go."""
+        """The next picture, and others of its kind as the turns go; as many are left to each lane without work."""
         batch: list[Picture] = []
-        while len(batch) < self._batch:
+        share = math.ceil(len(self._turns) / max(1, self._lanes - self._cores.busy))
+        while len(batch) < min(share, self._batch // self._lanes):
             picture = self._turns.take(batch[0].ticket.kind if batch else None)
             if picture is None:
                 break
             picture.ticket.state = State.DRAWING
             batch.append(picture)
         self._company = len(batch)
+        self._cores.begin()
         return batch
 
     def _read(self, batch: Sequence[Picture]) -> list[Picture]:
         """The pictures of a batch whose prompts the model can read. Equal texts of a request are read once."""
         pipe = self.pipelines[batch[0].ticket.model]
-        for ticket in {picture.ticket: None for picture in batch}:
-            request = ticket.prepared[0].request
-            if request.encoded is not None or request.unconditional:
-                continue
-            try:
-                prompt = pipe.encode(request.prompt)
-                negative = pipe.encode(request.negative_prompt) if request.negative_prompt else None
-            except Exception as error:
-                self._fail(ticket, error)
-                continue
-            ticket.prepared[:] = [
-                replace(each, request=replace(each.request, encoded=prompt, negative_encoded=negative))
-                for each in ticket.prepared
-            ]
+        with self._reading:
+            for ticket in {picture.ticket: None for picture in batch}:
+                self._read_one(pipe, ticket)
         return [picture for picture in batch if not picture.ticket.state.ended]
+
+    def _read_one(self, pipe: Pipeline, ticket: Ticket) -> None:
+        """Read the prompt of a request, if that has not been done for others of its pictures."""
+        request = ticket.prepared[0].request
+        if request.encoded is not None or request.unconditional:
+            return
+        try:
+            prompt = pipe.encode(request.prompt)
+            negative = pipe.encode(request.negative_prompt) if request.negative_prompt else None
+        except Exception as error:
+            self._fail(ticket, error)
+            return
+        ticket.prepared[:] = [
+            replace(each, request=replace(each.request, encoded=prompt, negative_encoded=negative))
+            for each in ticket.prepared
+        ]
 
     def _draw(self, batch: Sequence[Picture]) -> None:
         """Draw pictures of one kind. If that fails, each half is drawn by itself, so that a picture that cannot be
         drawn fails alone."""
         if not batch:
             return
+        self._cores.share()
         pipe, began = self.pipelines[batch[0].ticket.model], time.monotonic()
         requests = [picture.prepared.request for picture in batch]
         try:
@@ -165,6 +194,7 @@ class Scheduler:
                 self._show(batch, event)
                 with self._changed:
                     self._expire()
+                self._cores.share()
             assert event.result is not None
         except Exception as error:
             if len(batch) == 1:

@@ -48,7 +48,7 @@ def serve(
 
     Raises:
         OutputError: the port cannot be had.
-        whatever ended the thread that draws, such as weights that cannot be loaded.
+        whatever ended a thread that draws, such as weights that cannot be loaded.
     """
     listener = listen(host, port)
     config = uvicorn.Config(

@@ -65,7 +65,7 @@ class Ticket:
         prepared: its pictures, which have one size.
         previews: scales after which the client wants to see them.
         deadline: on the clock of ``time.monotonic``.
-        tell: takes the updates, in the thread that draws.
+        tell: takes the updates, in a thread that draws.
         state: where it stands; the scheduler alone changes it.
         waiting: its pictures that are in no batch yet.
         drawn: how many are finished.
