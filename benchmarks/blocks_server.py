@@ -50,7 +50,8 @@ def load(report: Row) -> str:
     quarters, idle = (", ".join(f"{size / 2**20:.0f}" for size in memory[name]) for name in ("quarters", "idle"))
     what = "scenes and two small random models of other sizes, five accelerators, a tenth of the clients leave"
     said = (
-        f"The server's memory in MiB without requests, before and after: {idle} ({memory['growth']:+.1%}); the highest"
+        "The server's memory in MiB without requests, after a minute of such load, half way and at the end: "
+        f"{idle} ({memory['growth']:+.1%}); the highest"
     )
     return (
         f"{what}; {report['minutes']:g} minutes, {place(report)}.\n\n{table(head, rows)}\n\n"

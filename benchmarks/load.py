@@ -3,7 +3,7 @@
 Three models of three sizes, five accelerators, some clients that leave. Half of the time clients ask again as soon as
 they are answered, half of it requests come at random times. Every picture is compared with the one drawn alone. Appends
 to ``results/load.jsonl``: how many pictures were wrong or lost, percentiles of their seconds, and the server's memory
-over time.
+over time, without requests too: after a minute of load, half way and at the end.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ def main() -> None:
             idle = [quiet(server)]
             memory = Memory(server)
             first = closed(server.url, twins, options.clients, half, LEAVING)
+            idle.append(quiet(server))
             rate = options.load * (len(first.seconds) + first.left) / half
             second = opened(server.url, twins, rate, half, LEAVING)
             highest = memory.stop()
             idle.append(quiet(server))
     report: dict[str, Any] = {**machine(pipes["scenes"].model), "cores": cores(), "minutes": options.minutes}
     report |= {"clients": options.clients, "rate": rate, "closed": told(first), "open": told(second)}
-    report["resident_bytes"] = {"quarters": highest, "idle": idle, "growth": idle[1] / idle[0] - 1}
+    report["resident_bytes"] = {"quarters": highest, "idle": idle, "growth": idle[-1] / idle[0] - 1}
     print(report)
     append("load", options.device, report, options.out)
 

@@ -77,6 +77,13 @@ def test_the_full_genes_are_the_plain_run(rows: Genome, depth: Genome) -> None:
     assert depth.plan(depth.shapes()["uniform"]) == depth.plain
 
 
+def test_whether_the_last_scale_is_cached_is_not_searched(rows: Genome) -> None:
+    """Nothing reads its keys, so that plans which differ in that alone are one."""
+    place = len(rows.shares) + 1
+    assert rows.limits[place] == (0, 0) and all(high == 1 for _, high in rows.limits[place + 1 : place + 3])
+    assert all(rows.projected(genes, 2.0)[place] == 0 for genes in rows.shapes().values())
+
+
 def test_genes_are_of_the_last_scale_first(rows: Genome) -> None:
     count = len(rows.shares)
     plan = rows.plan((0, 8, *(16,) * (count - 2), 2, 0, 1, *(0,) * (count + 2)))

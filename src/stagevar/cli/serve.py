@@ -50,7 +50,10 @@ def serve(
     wait: Annotated[float, typer.Option(min=0, max=10_000, help="Milliseconds that a batch waits for company.")] = 10,
     queue: Annotated[int, typer.Option(min=1, help="Pictures that may wait; more are refused.")] = 64,
     lanes: Annotated[
-        int, typer.Option(min=0, help="Batches drawn at once, which share the cores; 0 is two on a CPU of several.")
+        int,
+        typer.Option(
+            min=0, help="Batches drawn at once, which share the cores; 0 is two on a CPU of several, without --ui."
+        ),
     ] = 0,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 120,
     most_pictures: Annotated[int, typer.Option("--max-n", min=1, help="Pictures of one request.")] = 10,
@@ -125,7 +128,7 @@ def serve(
         pixels=most_pixels,
         deadline=deadline,
     )
-    drawing: dict[str, Any] = {"batch": batch_size, "wait": wait / 1e3, "queue": queue, "lanes": lanes}
+    drawing: dict[str, Any] = {"batch": batch_size, "wait": wait / 1e3, "queue": queue, "lanes": lanes or int(ui)}
 
     def listening(port: int) -> None:
         write_log()

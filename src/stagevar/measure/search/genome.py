@@ -135,7 +135,8 @@ class RowsGenome(Genome):
     @property
     def limits(self) -> tuple[tuple[int, int], ...]:
         count = len(self.shares)
-        return ((0, LEVELS),) * count + ((0, count),) + ((0, 1),) * count + ((0, EIGHTHS), (0, 1), (0, 1), (0, count))
+        cached = ((0, 0), *((0, 1),) * (count - 1))  # nothing reads the last scale's
+        return (*((0, LEVELS),) * count, (0, count), *cached, (0, EIGHTHS), (0, 1), (0, 1), (0, count))
 
     def late(self, genes: Genes) -> Late:
         count = len(self.shares)
