@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from stagevar.measure.markdown import table
@@ -38,12 +39,18 @@ def kills(report: Mapping[str, Any]) -> str:
 
 
 def workers(report: Mapping[str, Any]) -> str:
-    """Two workers on Ray against one process."""
-    here, ray = (" and ".join(f"{each:.2f}" for each in report["pictures_per_second"][name]) for name in KILLED)
-    place = f"{report['model']}, {report['rows']} rows, batches of {report['batch']}, {report['cores']} cores"
+    """Batches in turn, two at once, and two workers on Ray."""
+    rows = []
+    for accelerator, rates in report["pictures_per_second"].items():
+        one, two, ray = (fmean(rates[way]) for way in ("one", "two", "ray"))
+        rows.append(
+            [f"`{accelerator}`", f"{one:.2f}", f"{two:.2f}", f"{two / one:.2f}x", f"{ray:.2f}", f"{ray / one:.2f}x"]
+        )
+    head = ["accelerator", "batches in turn", "two at once", "two workers on Ray"]
     busy = max(report["load_average"])
-    besides = f" Other programs used the cores too (load average up to {busy:.1f}), so this says little."
-    return (
-        f"{place}, in turn: {here} pictures per second in one process, {ray} by two workers on Ray, "
-        f"{report['ratio']:.2f} times as many on average." + (besides if busy > report["cores"] else "")
+    besides = f" Other programs used the cores too (load average up to {busy:.1f})."
+    place = f"{report['model']}, {report['rows']} rows, batches of {report['batch']}, {report['cores']} cores"
+    said = f"{place}, in turn; pictures per second, means of the runs." + (
+        besides if busy > report["cores"] + 1 else ""
     )
+    return f"{said}\n\n{table(head, rows)}"

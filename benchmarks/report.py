@@ -28,8 +28,9 @@ DOCUMENTS = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 PAGES = {"catalogue": catalogue, "forecast": forecast, "restoration": restoration, "suites": suites}
 """Blocks that no benchmark measures."""
 RIVALS = {"claims": claims, "lazy": lazy, "skips": skips, "ranking": ranking}
-MORE = {name: ("front", shown) for name, shown in RIVALS.items()} | {"searches": ("searches", searches)}
+MORE = {name: ("front", shown) for name, shown in RIVALS.items()}
 MORE |= {f"{world}_ranking": (world, ranking) for world in ("photos", "texture")}
+MORE |= {name: (name, searches) for name in ("searches", "photos_searches")}
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 
 

@@ -2,7 +2,8 @@
 
 Our evolution, random search, and NSGA-II of Optuna with all its plans fitted to the budget, each through the same
 halving of captions, beside hand shapes; figures are of captions that were not searched on, with other noise per seed.
-Optuna is no dependency of the package: ``pip install optuna==5.0.0``. Appends a run to ``results/searches.jsonl``.
+Optuna is no dependency of the package: ``pip install optuna==5.0.0``. Appends a run to ``results/searches.jsonl``, of
+another model than scenes to a file that begins with its name.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def main() -> None:
         "runs": runs,
         "rows": pooled([run["rows"] for run in runs]),
     }
-    append("searches", options.device, report, options.out)
+    name = "searches" if options.model == "scenes" else f"{pipe.model.name}_searches"
+    append(name, options.device, report, options.out)
 
 
 def nsga2(

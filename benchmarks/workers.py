@@ -1,7 +1,9 @@
-"""Two workers on Ray against one process on the same machine: ``python benchmarks/workers.py [--rows 96]``.
+"""A job that draws batch after batch, one that draws two batches at once, and two workers on Ray, on one machine:
+``python benchmarks/workers.py [--rows 96]``.
 
-Both draw the same rows in turn, twice each. Loading and the start of Ray are left out, the first and the last batch are
-not. Appends to ``results/workers.jsonl``: pictures per second of each, the ratio, and how busy the machine was besides.
+All draw the same rows in turn, twice each, plain and accelerated. Loading and the start of Ray are left out, the first
+and the last batch are not. Appends to ``results/workers.jsonl``: pictures per second of each, and how busy the machine
+was besides.
 """
 
 from __future__ import annotations
@@ -12,37 +14,40 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import fmean
 
 from store import append, arguments
 
-BATCH = 4
+BATCH = 8
+WAYS = {"one": ["--max-memory", "1TB"], "two": [], "ray": ["--ray", "--workers", "2"]}
+"""One batch at a time, which a limit of memory asks for; two at once; workers of one core each."""
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--accelerators", nargs="+", default=["none", "stagevar"])
     chosen = parser.parse_args()
-    rates: dict[str, list[float]] = {"here": [], "ray": []}
+    rates: dict[str, dict[str, list[float]]] = {each: {way: [] for way in WAYS} for each in chosen.accelerators}
     waiting = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
         rows.write_text("".join(json.dumps({"id": f"r{i}", "prompt": "a red star"}) + "\n" for i in range(chosen.rows)))
         for number in range(chosen.repeats):
-            for name, more in (("here", []), ("ray", ["--ray", "--workers", "2"])):
-                rates[name].append(rate(rows, Path(folder) / f"{name}{number}", more))
-                waiting.append(os.getloadavg()[0])
+            for place, accelerator in enumerate(chosen.accelerators):
+                for way, more in WAYS.items():
+                    out = Path(folder) / f"{way}{number}{place}"
+                    rates[accelerator][way].append(rate(rows, out, ["--accelerator", accelerator, *more]))
+                    waiting.append(os.getloadavg()[0])
+                    print(accelerator, way, rates[accelerator][way][-1], flush=True)
     report = {
         "model": "scenes",
         "rows": chosen.rows,
         "batch": BATCH,
         "cores": os.cpu_count(),
         "pictures_per_second": rates,
-        "ratio": fmean(rates["ray"]) / fmean(rates["here"]),
         "load_average": waiting,
     }
-    print(json.dumps(report))
     append("workers", "cpu", report, chosen.out)
 
 

@@ -60,10 +60,12 @@ ALLOWED["loaded"] = {"errors", "engine", "loading", "memory", "parallel"}
 ALLOWED["pipeline"] = ALLOWED["doors"] | {"families", "loading", "memory", "doors", "loaded", "parallel"}
 ALLOWED["measure"] = {"pipeline", "files", "fit", "listing", "threads", "untrusted", "quiet", "scenes", "photos"}
 ALLOWED["measure"] |= {"families", "plans", "profile", "regression", "saved"} | ALLOWED["pipeline"]
-ALLOWED["jobs"] = {"errors", "files", "on_ray", "request", "calling", "prepared", "drawing", "pipeline", "record"}
+ALLOWED["cores"] = {"pipeline"}
+ALLOWED["jobs"] = {"cores", "errors", "files", "on_ray", "request", "calling", "prepared", "drawing", "pipeline"}
+ALLOWED["jobs"] |= {"record"}
 ALLOWED["evaluation"] = {"errors", "files", "jobs", "measure", "record", "request"}
 ALLOWED["ui"] = {"measure", "failure", *ALLOWED["measure"]}
-ALLOWED["serve"] = {"on_ray", "pipeline", *ALLOWED["pipeline"]}
+ALLOWED["serve"] = {"cores", "on_ray", "pipeline", *ALLOWED["pipeline"]}
 ALLOWED["cli"] = {"ui", "serve", "jobs", "evaluation", "record", *ALLOWED["ui"]}
 """The rooms that each room may import."""
 

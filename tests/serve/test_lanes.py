@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
-import torch
 
 from stagevar.errors import ServiceError
 from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.serve.cores import Cores, default_lanes
 from stagevar.serve.scheduler import Scheduler
 
 from .tickets import PROMPTS, finished, scheduler, ticket
@@ -23,14 +20,6 @@ ACCELERATORS = ("none", "drop_last(1)", "stagevar", "guidance_off(1)", "stagevar
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
     return Pipeline(tiny("scenes"))
-
-
-@pytest.fixture
-def four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
 
 
 def met(made: Scheduler, lanes: int) -> list[int]:
@@ -98,30 +87,3 @@ def test_what_ends_one_lane_ends_all(pipe: Pipeline) -> None:
     assert isinstance(made.failure, SystemExit) and made.closing
     ended = [each.tell.error for each in waits if each.state.ended]  # type: ignore[attr-defined]
     assert len(ended) >= 4 and all(isinstance(error, ServiceError) for error in ended)
-
-
-@pytest.mark.usefixtures("four_threads")
-def test_a_batch_alone_has_all_cores_and_two_have_half_each() -> None:
-    cores = Cores()
-    cores.begin()
-    cores.share()
-    alone = torch.get_num_threads()
-    cores.begin()
-    cores.share()
-    both = torch.get_num_threads()
-    cores.end()
-    assert (alone, both, torch.get_num_threads()) == (4, 2, 4)
-    for _ in range(9):
-        cores.begin()
-    cores.share()
-    assert torch.get_num_threads() == 1
-
-
-@pytest.mark.usefixtures("four_threads")
-def test_two_lanes_are_usual_where_cores_can_be_shared(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_lanes([pipe]) == 2
-    monkeypatch.setattr(pipe, "max_memory", 2**30)
-    assert default_lanes([pipe]) == 1, "memory is foreseen for one batch"
-    monkeypatch.undo()
-    torch.set_num_threads(1)
-    assert default_lanes([pipe]) == 1

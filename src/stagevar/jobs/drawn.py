@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
+from threading import Event
 from typing import Any
 
 from PIL import Image
 
+from stagevar.cores import Cores, default_lanes
 from stagevar.drawing import batches, read_prompts
 from stagevar.errors import NumericError, RequestError, first_line
 from stagevar.jobs.rows import Bad, Numbered
@@ -38,7 +41,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Drawer:
-    """Draws the rows of a job with one model.
+    """Draws the rows of a job with one model, and two batches at once where that pays (``cores.py``).
 
     Attributes:
         pipe: the model.
@@ -49,6 +52,7 @@ class Drawer:
     pipe: Pipeline
     seed: int
     batch_size: int
+    _cores: Cores = field(default_factory=Cores, init=False)
 
     def __call__(self, rows: Sequence[Numbered]) -> Iterator[list[Drawn] | Bad]:
         """Draw rows, those of one size together. A row that the model cannot draw harms no other.
@@ -62,15 +66,27 @@ class Drawer:
                 ready.append((each, self.pipe.prepare(each.row.request(self.seed))))
             except RequestError as error:
                 yield Bad(each.number, each.row.id, str(error))
-        for positions in batches([prepared for _, prepared in ready], self.batch_size):
-            batch = []
-            for each, request in self._read([ready[i] for i in positions]):
-                if isinstance(request, RequestError):
-                    yield Bad(each.number, each.row.id, str(request))
-                else:
-                    batch.append((each, request))
-            if batch:
-                yield from self._batch(batch)
+        lanes = min(default_lanes([self.pipe]), self.batch_size)
+        parts = batches([prepared for _, prepared in ready], self.batch_size // lanes)
+        pool, over = ThreadPoolExecutor(lanes), Event()
+        try:
+            ahead = [pool.submit(self._lane, [ready[i] for i in positions], over.is_set) for positions in parts]
+            for drawn in ahead:
+                yield from drawn.result()
+        finally:
+            over.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _lane(self, batch: Sequence[tuple[Numbered, Prepared]], over: Callable[[], bool]) -> list[list[Drawn] | Bad]:
+        """All that becomes of a batch; until ``over``, when nobody waits for it any more."""
+        self._cores.begin()
+        try:
+            read = self._read(batch)
+            bad = [Bad(each.number, each.row.id, str(error)) for each, error in read if isinstance(error, RequestError)]
+            good = [(each, request) for each, request in read if isinstance(request, Request)]
+            return [*bad, *(self._batch(good, over) if good else ())]
+        finally:
+            self._cores.end()
 
     def _read(self, batch: Sequence[tuple[Numbered, Prepared]]) -> list[tuple[Numbered, Request | RequestError]]:
         """The requests with their prompts read: all at once, or if one is refused one by one."""
@@ -85,18 +101,23 @@ class Drawer:
                 found.append((each, error))
         return found
 
-    def _batch(self, batch: Sequence[tuple[Numbered, Request]]) -> Iterator[list[Drawn] | Bad]:
+    def _batch(
+        self, batch: Sequence[tuple[Numbered, Request]], over: Callable[[], bool]
+    ) -> Iterator[list[Drawn] | Bad]:
         """One batch; if numbers fail in it, its pictures one by one, so that it is known which."""
+        requests = [request for _, request in batch]
+        self._cores.share()
         try:
-            *_, event = self.pipe.events([request for _, request in batch], batch_size=len(batch))
+            for event in self.pipe.events(requests, batch_size=len(batch), cancelled=over):
+                self._cores.share()
+                result = event.result
         except NumericError as error:
             if len(batch) == 1:
                 yield Bad(batch[0][0].number, batch[0][0].row.id, first_line(error))
                 return
             for one in batch:
-                yield from self._batch([one])
+                yield from self._batch([one], over)
             return
-        result = event.result
         assert result is not None
         passes = [asdict(each) for each in result.trace.records]
         done = []

@@ -11,10 +11,10 @@ from threading import Condition, Lock, Thread
 
 from PIL.Image import Image
 
+from stagevar.cores import Cores, default_lanes
 from stagevar.errors import BusyError, Cancelled, DeadlineError, ServiceError, StagevarError
 from stagevar.pipeline import MAX_BATCH, Pipeline
 from stagevar.result import ScaleEvent
-from stagevar.serve.cores import Cores, default_lanes
 from stagevar.serve.metrics import Metrics
 from stagevar.serve.ticket import Finished, Partial, Picture, State, Ticket
 from stagevar.serve.turns import Turns
