@@ -115,6 +115,8 @@ def _in_folder(folder: Path, file: str) -> Path:
         raise MissingFileError(f"there is no file or folder {folder}")
     twin = folder / file if is_folder(file) else (folder / file).with_suffix(".safetensors")
     found = twin if twin.exists() and PurePosixPath(file).suffix in PICKLES else folder / file
+    if found.is_symlink() and not found.exists():
+        raise MissingFileError(f"{found} is a link that leads nowhere; copy the file itself")
     if not found.exists():
         raise MissingFileError(f"{folder} has no {file}; it has {some(sorted(p.name for p in folder.iterdir()))}")
     return found
