@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from stagevar.errors import CheckpointError, ForeignCheckpointError, MissingFileError, OptionError
 from stagevar.families.tiny import tiny
@@ -68,6 +69,35 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(folder: Path, name: str,
     put(folder / name)
     with pytest.raises(CheckpointError, match=r"config\.json that can be read|model\.safetensors"):
         load(folder)
+
+
+def changed(folder: Path, name: str, number: float) -> None:
+    tensors = {key: tensor.clone() for key, tensor in load_file(folder / WEIGHTS).items()}
+    tensors[name].view(-1)[-1] = number
+    save_file(tensors, folder / WEIGHTS)
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attention.proj.weight", "tokenizer.codebook"])
+@pytest.mark.parametrize("number", [math.nan, -math.inf])
+@pytest.mark.parametrize("quantize", ["", "int8"])
+def test_weights_that_are_no_numbers_are_refused(folder: Path, name: str, number: float, quantize: str) -> None:
+    changed(folder, name, number)
+    with pytest.raises(ForeignCheckpointError, match=rf"{name} of .*own holds NaN or infinity"):
+        load(folder, quantize=quantize)
+
+
+def test_weights_that_a_dtype_cannot_hold_are_refused_in_that_dtype(folder: Path) -> None:
+    changed(folder, "blocks.0.attention.proj.weight", 1e5)
+    with pytest.raises(OptionError, match="has numbers that float16 cannot hold; load it in bfloat16"):
+        load(folder, dtype=torch.float16)
+    assert load(folder).blocks and load(folder, dtype=torch.bfloat16).blocks
+
+
+def test_numbers_whose_sum_is_too_large_are_numbers(folder: Path) -> None:
+    tensors = {key: tensor.clone() for key, tensor in load_file(folder / WEIGHTS).items()}
+    tensors["blocks.0.attention.proj.weight"].fill_(6e4)
+    save_file(tensors, folder / WEIGHTS)
+    assert load(folder, dtype=torch.float16).blocks
 
 
 def test_a_link_to_nothing_is_said_to_be_one(folder: Path) -> None:
