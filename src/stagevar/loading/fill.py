@@ -59,7 +59,7 @@ def fill(
         found[ours], own[ours] = _reshaped(reshape, ours, tensor), key
     misfits = [f"{own[name]} {why}" for name, tensor in found.items() if (why := _misfit(tensor, expected[name]))]
     missing = [name for name in expected if name not in found]
-    _refuse(f"{source or 'the checkpoint'} does not fit {type(module).__name__}", expected, missing, left_over, misfits)
+    refuse(f"{source or 'the checkpoint'} does not fit {type(module).__name__}", expected, missing, left_over, misfits)
     compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if in_blocks(name)}
     rounded = {f"{name}.weight" for name in linears(module, in_blocks)} if quantize else set()
     for name, tensor in found.items():
@@ -119,10 +119,19 @@ def _misfit(tensor: Tensor, expected: Tensor) -> str:
     return "" if _filled(tensor) else f"holds fewer numbers than its shape {tuple(tensor.shape)}"
 
 
-def _refuse(
+def refuse(
     what: str, expected: Collection[str], missing: Sequence[str], left_over: Sequence[str], misfits: Sequence[str]
 ) -> None:
-    """Raise if tensors are missing, left over or do not fit."""
+    """Raise if tensors are missing, left over or do not fit.
+
+    Args:
+        what: the beginning of the message.
+        expected: names of all tensors.
+        missing, left_over, misfits: what is wrong.
+
+    Raises:
+        ForeignCheckpointError, ShapeError
+    """
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(expected)} tensors missing ({some(missing)})")
