@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import stagevar
-from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.grids.grid import Schedule, check_schedule
 from stagevar.errors import OptionError, quoted
 from stagevar.files import replacing
 from stagevar.saved import read_saved
@@ -81,6 +81,9 @@ class Fit:
     seed: int
     numbers: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        check_schedule(self.schedule)
+
     def require(self, accelerator: str, model: str, schedule: Schedule) -> None:
         """Refuse to be read for anything else.
 
@@ -121,22 +124,7 @@ class Fit:
             MissingFileError: there is no such file.
             OptionError: it is no fit, or one of another version.
         """
-        return read_saved(path, "fit", FORMAT, "stagevar calibrate --accelerator", cls._of)
-
-    @classmethod
-    def _of(cls, data: dict[str, Any]) -> Fit:
-        if not data["schedule"]:
-            raise ValueError("it has no schedule")
-        return cls(
-            accelerator=str(data["accelerator"]),
-            model=str(data["model"]),
-            versions=dict(data["versions"]),
-            schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
-            guidance=tuple(map(float, data["guidance"])),
-            prompts=int(data["prompts"]),
-            seed=int(data["seed"]),
-            numbers=dict(data["numbers"]),
-        )
+        return read_saved(path, "fit", FORMAT, "stagevar calibrate --accelerator", cls)
 
 
 def command(accelerator: str, model: str) -> str:

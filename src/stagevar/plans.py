@@ -10,11 +10,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from stagevar.engine.grids.grid import Scale, Schedule, scales
+from stagevar.engine.grids.grid import Scale, Schedule, check_schedule, scales
 from stagevar.engine.plan.evict import Recent
 from stagevar.engine.plan.local import Local
 from stagevar.engine.plan.parts import Layers, PartRows
@@ -151,6 +149,13 @@ class Chooser:
     weights: tuple[tuple[float, ...], ...]
     margins: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        count = len(self.center)
+        if len(self.spread) != count or any(len(row) != count + 1 for row in self.weights):
+            raise OptionError("a chooser has a mean, a deviation and a weight per plan of each number, and a constant")
+        if min(self.spread, default=0) <= 0:
+            raise OptionError("the deviations of a chooser's numbers are above 0")
+
     def expected(self, numbers: Sequence[float]) -> list[float]:
         """Per plan an SSIM that nine of ten pictures of these numbers reach."""
         x = [(value - mean) / by for value, mean, by in zip(numbers, self.center, self.spread, strict=True)]
@@ -183,6 +188,13 @@ class FoundPlans:
     plans: tuple[FoundPlan, ...]
     chooser: Chooser | None = None
 
+    def __post_init__(self) -> None:
+        check_schedule(self.schedule)
+        if not self.plans or not all(plan.late for plan in self.plans):
+            raise OptionError("a file of plans has at least one, and each has a late scale")
+        if self.chooser is not None and not len(self.chooser.weights) == len(self.chooser.margins) == len(self.plans):
+            raise OptionError("the chooser is of another number of plans")
+
     def require(self, model: str) -> None:
         """Refuse to be drawn by another model, whose pictures the figures do not hold for.
 
@@ -212,61 +224,4 @@ class FoundPlans:
             MissingFileError: there is no such file.
             OptionError: it holds no plans, or those of another version.
         """
-        return read_saved(path, "file of plans", FORMAT, "stagevar search", cls._of)
-
-    @classmethod
-    def _of(cls, data: dict[str, Any]) -> FoundPlans:
-        plans = tuple(map(_plan, data["plans"]))
-        if not plans:
-            raise ValueError("it has no plan")
-        schedule = tuple((int(h), int(w)) for h, w in data["schedule"])
-        if not schedule or min(map(min, schedule)) < 1:
-            raise ValueError("it has no schedule")
-        return cls(
-            model=str(data["model"]),
-            versions=dict(data["versions"]),
-            schedule=schedule,
-            genome=str(data["genome"]),
-            captions=int(data["captions"]),
-            held_out=int(data["held_out"]),
-            plans=plans,
-            chooser=None if data["chooser"] is None else _chooser(data["chooser"], len(plans)),
-        )
-
-
-def _plan(data: Mapping[str, Any]) -> FoundPlan:
-    late = tuple(
-        LateScale(
-            float(each["share"]),
-            int(each["rows"]),
-            bool(each["single"]),
-            bool(each["forget"]),
-            tuple((float(low), float(high)) for low, high in each["left_out"]),
-            float(each["filled"]),
-            bool(each["crossed"]),
-            bool(each["near"]),
-            bool(each["thin"]),
-        )
-        for each in data["late"]
-    )
-    if not late:
-        raise ValueError("a plan has no late scale")
-    return FoundPlan(late, float(data["fewer"]), float(data["ssim"]), float(data["error"]))
-
-
-def _chooser(data: Mapping[str, Any], plans: int) -> Chooser:
-    lists = {name: tuple(map(float, data[name])) for name in ("center", "spread", "margins")}
-    weights = tuple(tuple(map(float, row)) for row in data["weights"])
-    numbers = len(lists["center"])
-    sound = (
-        len(lists["spread"]) == numbers and all(len(row) == numbers + 1 for row in weights) and min(lists["spread"]) > 0
-    )
-    every = (data["share"], *chain(*lists.values(), *weights))
-    if (
-        not sound
-        or not all(math.isfinite(each) for each in every)
-        or len(weights) != plans
-        or len(lists["margins"]) != plans
-    ):
-        raise ValueError("its chooser does not fit its plans")
-    return Chooser(float(data["share"]), lists["center"], lists["spread"], weights, lists["margins"])
+        return read_saved(path, "file of plans", FORMAT, "stagevar search", cls)

@@ -206,7 +206,7 @@ def _named(accelerator: str) -> Iterator[None]:
         raise
     except StagevarError as error:
         raise OptionError(str(error) if accelerator in str(error) else f"{accelerator}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise OptionError(f"{accelerator} failed: {type(error).__name__}: {first_line(error)}") from error
 
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stagevar.engine.grids.grid import Schedule, scales
+from stagevar.engine.grids.grid import Schedule, check_schedule, scales
 from stagevar.engine.plan.plan import Stage
-from stagevar.errors import OptionError
+from stagevar.errors import OptionError, quoted
 from stagevar.files import replacing
 from stagevar.saved import read_saved
 
@@ -131,6 +131,25 @@ class StageProfile:
     ranks: Mapping[float, tuple[Ranks, ...]]
     dial: tuple[DialPoint, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_schedule(self.schedule)
+        for energy, table in self.ranks.items():
+            sizes = {len(row.mean) for row in table} | {len(row.std) for row in table}
+            if len(sizes) != 1 or sizes == {0}:
+                raise OptionError(f"the ranks for {energy} energy are not of the same groups at every scale")
+
+    def require(self, model: str) -> None:
+        """Refuse to be used by another model.
+
+        Raises:
+            OptionError: names both, and the command that measures.
+        """
+        if self.model != model:
+            raise OptionError(
+                f"the stage profile is of model {quoted(self.model)}, not of {quoted(model)}; measure one with "
+                f"`stagevar calibrate --model {model}`"
+            )
+
     def __repr__(self) -> str:
         stages = ", ".join(f"{k} {stage}" for k, stage in enumerate(self.stages()))
         energies = ", ".join(f"{energy:.0%}" for energy in self.ranks)
@@ -203,31 +222,4 @@ class StageProfile:
             MissingFileError: there is no such file.
             OptionError: it is no profile, or one of another version.
         """
-        return read_saved(path, "stage profile", FORMAT, "stagevar calibrate", cls._of)
-
-    @classmethod
-    def _of(cls, data: dict[str, Any]) -> StageProfile:
-        return cls(
-            model=str(data["model"]),
-            family=str(data["family"]),
-            versions=dict(data["versions"]),
-            schedule=tuple((int(h), int(w)) for h, w in data["schedule"]),
-            prompts=int(data["prompts"]),
-            rank_prompts=int(data["rank_prompts"]),
-            seed=int(data["seed"]),
-            guidance=tuple(map(float, data["guidance"])),
-            semantic=_boundary(data["semantic"]),
-            structure=_boundary(data["structure"]),
-            ranks={float(energy): tuple(map(_ranks, table)) for energy, table in data["ranks"].items()},
-            dial=tuple(DialPoint(**{name: float(value) for name, value in each.items()}) for each in data["dial"]),
-        )
-
-
-def _boundary(data: Mapping[str, Any]) -> Boundary:
-    rule = Rule(tuple(map(str, data["rule"]["curves"])), float(data["rule"]["reach"]))
-    shares = {name: float(data[name]) for name in ("share", "mean", "std", "low", "high")}
-    return Boundary(rule, int(data["scale"]), **shares)
-
-
-def _ranks(data: Mapping[str, Any]) -> Ranks:
-    return Ranks(float(data["share"]), tuple(map(float, data["mean"])), tuple(map(float, data["std"])))
+        return read_saved(path, "stage profile", FORMAT, "stagevar calibrate", cls)

@@ -15,13 +15,14 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import getmembers, isclass
+from keyword import iskeyword
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import get_args, get_type_hints
 
 from stagevar import accelerators
 from stagevar.accelerators.base import AXES, Accelerator, Claim, Sum
-from stagevar.errors import MissingFileError, OptionError, first_line, quoted
+from stagevar.errors import MissingFileError, OptionError, StagevarError, first_line, quoted
 
 GROUP = "stagevar.accelerators"
 """Entry points of other packages: each names an ``Accelerator`` class."""
@@ -59,29 +60,55 @@ class Found:
 
     def add_entry(self, entry: EntryPoint) -> None:
         """The class of another package's entry point."""
+        origin = entry.value or entry.name
         try:
             cls = entry.load()
         except (Exception, SystemExit) as error:
-            self.broken[entry.value] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
+            self.broken[origin] = f"{type(error).__name__}: {first_line(error)[:LONGEST_TEXT]}"
             return
         if isclass(cls) and issubclass(cls, Accelerator):
-            self.add(cls, entry.value)
+            self.add(cls, origin)
         else:
-            self.broken[entry.value] = "it is no Accelerator class"
+            self.broken[origin] = "it is no Accelerator class"
 
     def add(self, cls: type[Accelerator], origin: str) -> None:
-        """A class under its own name, unless it has none or another class has it."""
+        """A class under its own name, unless it is at fault or another class has that name."""
         name, who = cls.__dict__.get("name", ""), f"{origin}.{cls.__name__}"
-        if not isinstance(name, str) or not name.isidentifier():
-            self.broken[who] = "it has no name of its own; set name: ClassVar[str]"
-        elif not isinstance(cls.owns, frozenset) or not cls.owns <= set(AXES):
-            self.broken[who] = f"owns must be a frozenset of {', '.join(AXES)}"
-        elif not isinstance(cls.claims, tuple) or not all(isinstance(claim, Claim) for claim in cls.claims):
-            self.broken[who] = "claims must be a tuple of Claim"
+        if fault := _fault(cls, name):
+            self.broken[who] = fault
         elif name in self.classes:
             self.broken[who] = f"the name {name} is taken by {self.classes[name].__module__}"
         else:
             self.classes[name], self.origins[name] = cls, origin
+
+
+def _fault(cls: type[Accelerator], name: object) -> str:
+    """What keeps a class from being taken under a name, "" if nothing does. Whatever lists accelerators or draws with
+    them may rely on it."""
+    if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+        return "it has no name of its own; set name: ClassVar[str]"
+    if "__dataclass_fields__" not in cls.__dict__:
+        return "its settings are not read; put @dataclass(frozen=True) before it"
+    for attribute, words in (("owns", AXES), ("signals", sorted(Accelerator.signals))):
+        value = getattr(cls, attribute)
+        if not isinstance(value, frozenset) or not value <= set(words):
+            return f"{attribute} must be a frozenset of {', '.join(words)}"
+    if not isinstance(cls.claims, tuple) or not all(isinstance(claim, Claim) for claim in cls.claims):
+        return "claims must be a tuple of Claim"
+    for attribute, kind in (("online", bool), ("citation", str), ("source", str)):
+        if not isinstance(getattr(cls, attribute), kind):
+            return f"{attribute} must be of the kind {kind.__name__}"
+    if not isinstance(cls.identity, Mapping | None):
+        return "identity must be settings by name, or None"
+    for settings in ({}, cls.identity or {}):
+        try:
+            own = cls(**settings)
+            same = parse(str(own), {name: cls}) == own
+        except Exception as error:  # code of others
+            return f"{name}({settings or ''}) cannot be made and read back: {type(error).__name__}: {first_line(error)}"
+        if not same:
+            return f"the text of its settings, {quoted(str(own))}, is read back as others"
+    return ""
 
 
 @cache
@@ -120,10 +147,19 @@ def of_file(path: Path) -> Mapping[str, type[Accelerator]]:
         raise MissingFileError(f"there is no file {path}")
     found = Found()
     found.add_module(partial(_run, path), path.name)
+    for name in found.classes.keys() & known().keys():
+        if (taken := known()[name].__module__) and not _is_of(path, taken):
+            found.broken[path.name] = f"the name {name} is taken by {taken}"
     if found.broken or not found.classes:
         why = "; ".join(f"{where}: {why}" for where, why in found.broken.items())
         raise OptionError(f"{path} has no accelerator that can be used: {why or 'it defines none'}")
     return found.classes
+
+
+def _is_of(path: Path, module: str) -> bool:
+    """Whether a file is the code of a module that has been imported."""
+    own = getattr(sys.modules.get(module), "__file__", None)
+    return own is not None and Path(own).resolve() == path.resolve()
 
 
 def _run(path: Path) -> ModuleType:
@@ -238,9 +274,12 @@ def _make(
         usual = f.default
         kind = (int, float) if isinstance(usual, float) else type(usual)
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(usual, bool))
-        if usual is not MISSING and (wrong or (isinstance(value, int | float) and abs(value) > LARGEST)):
+        told = usual is not MISSING and usual is not None
+        if (told and wrong) or (isinstance(value, int | float) and abs(value) > LARGEST):
             raise OptionError(f"{name}: {f.name} must be of the kind of {usual!r}, not {quoted(value)}")
     try:
         return cls(*values, **named)
-    except (TypeError, ValueError, OverflowError) as error:
+    except StagevarError:
+        raise
+    except Exception as error:  # code of others
         raise OptionError(f"{name}: {first_line(error)[:LONGEST_TEXT]}") from None

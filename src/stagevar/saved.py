@@ -3,15 +3,16 @@ from files of others, which are never replaced."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
-from stagevar.errors import MissingFileError, OptionError, OutputError, quoted
+from stagevar.errors import MissingFileError, OptionError, OutputError, first_line, quoted
+from stagevar.fields import read_fields
+from stagevar.untrusted import read_json
 
 LARGEST = 2**20
 """Most bytes of a file."""
@@ -22,35 +23,36 @@ FIRST = re.compile(rb'\{\s*"format": "([a-z ]+) [0-9]+"')
 T = TypeVar("T")
 
 
-def read_saved(path: Path, what: str, version: str, command: str, build: Callable[[dict[str, Any]], T]) -> T:
+def read_saved(path: Path, what: str, version: str, command: str, kind: type[T]) -> T:
     """What a file holds.
 
     Args:
         what: what it is called, such as ``fit``.
         version: what its ``format`` has to be.
         command: what writes such a file.
-        build: makes the object of its data; raises what Python raises where entries are missing or wrong.
+        kind: the dataclass that was written, with the ``format`` ahead.
 
     Raises:
         MissingFileError: there is no such file, or it cannot be read.
         OptionError: it is something else, of another version, or damaged.
     """
     try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(LARGEST))
-    except (OSError, RecursionError) as error:
-        raise MissingFileError(f"cannot read the {what} {path}: {getattr(error, 'strerror', None) or error}") from None
-    except ValueError:
-        data = None
-    found = data.get("format") if isinstance(data, dict) else None
+        data = read_json(path, LARGEST)
+    except OSError as error:
+        raise MissingFileError(f"cannot read the {what} {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise OptionError(
+            f"{path} is no {what} of this version ({first_line(error)}); write one with `{command}`"
+        ) from None
+    found = data.pop("format", None) if isinstance(data, dict) else None
     if found != version:
         raise OptionError(
             f"{path} is no {what} of this version ({version!r}, not {quoted(found)}); write one with `{command}`"
         )
     try:
-        return build(data)
-    except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
-        raise OptionError(f"{path} is a damaged {what}: {type(error).__name__} {error}") from None
+        return cast(T, read_fields(kind, data))
+    except (TypeError, ValueError, OverflowError, OptionError) as error:
+        raise OptionError(f"{path} is a damaged {what}: {first_line(error)}; write one with `{command}`") from None
 
 
 def read_once(load: Callable[[Path], T], path: Path) -> T:
@@ -59,6 +61,7 @@ def read_once(load: Callable[[Path], T], path: Path) -> T:
     Raises:
         as ``load``.
     """
+    path = path.expanduser()
     return _read(load, path, path.stat().st_mtime_ns if path.exists() else 0)
 
 

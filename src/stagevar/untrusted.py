@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from pathlib import Path
@@ -31,26 +32,56 @@ def stands_for(path: Path) -> str:
     return ""
 
 
-def read_settings(path: Path, most: int = LARGEST_SETTINGS) -> dict[str, Any]:
-    """Read a JSON file of settings by name.
+def read_json(path: Path, most: int, *, once: bool = True) -> Any:
+    """What a JSON file holds.
 
     Args:
         most: largest number of bytes that the file may have.
+        once: whether a name may stand only once in an object, as in files that we write.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file, which may never end.
+        ValueError: it is too large, no JSON, or gives a name twice.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "this is no regular file", str(path))
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most} bytes, too many for what it should be")
+    try:
+        return json.loads(data, object_pairs_hook=_once if once else None)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each of whose names stands once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it gives {quoted(next(name for name in names if names.count(name) > 1))} twice")
+    return found
+
+
+def read_settings(path: Path, most: int = LARGEST_SETTINGS, *, once: bool = False) -> dict[str, Any]:
+    """Read a JSON file of settings by name.
+
+    Args:
+        most, once: as in ``read_json``.
 
     Raises:
         MissingFileError: the file cannot be read.
         ForeignCheckpointError: it is too large, or holds no JSON object.
     """
     try:
-        if path.stat().st_size > most:
-            raise ForeignCheckpointError(f"{path} has more than {most} bytes, too many for what it should be")
-        settings = json.loads(path.read_bytes())
+        settings = read_json(path, most, once=once)
     except OSError:
         raise MissingFileError(f"{path.parent} has no {path.name} that can be read") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         what = stands_for(path)
         why = f": it holds {what}" if what else f" ({first_line(error)})"
-        raise ForeignCheckpointError(f"{path} is not JSON{why}") from None
+        raise ForeignCheckpointError(f"{path} is not JSON that can be read{why}; copy or download it again") from None
     if not isinstance(settings, dict):
         raise ForeignCheckpointError(f"{path} holds a {type(settings).__name__}, not settings by name")
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,6 +146,20 @@ def test_the_accelerators_of_a_file_are_found(tmp_path: Path) -> None:
     assert json.dumps(1) == "1" and "shorter" not in known()
 
 
+def test_a_file_of_a_known_accelerator_is_no_rival_of_it() -> None:
+    assert list(of_file(Path(inspect.getfile(known()["fastvar"])))) == ["fastvar"]
+
+
+def test_a_setting_without_a_kind_takes_any_value_and_a_fault_of_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        GOOD + "    of: int | None = None\n    def __post_init__(self): self.of and {}[self.of]"
+    )
+    found = of_file(tmp_path / "a.py")
+    assert str(parse("shorter(of=0)", found)) == "shorter(of=0)"
+    with pytest.raises(OptionError, match="shorter: 3"):
+        parse("shorter(of=3)", found)
+
+
 @pytest.mark.parametrize(
     ("name", "code", "reason"),
     [
@@ -154,6 +169,17 @@ def test_the_accelerators_of_a_file_are_found(tmp_path: Path) -> None:
         ("a.py", "def (", "SyntaxError"),
         ("a.py", GOOD.replace("'shorter'", "'two words'").replace('"shorter"', '"two words"'), "no name of its own"),
         ("a.txt", GOOD, "no Python file"),
+        ("a.py", GOOD.replace('"shorter"', '"class"'), "no name of its own"),
+        ("a.py", GOOD.replace('"shorter"', '"drop_last"'), "the name drop_last is taken by stagevar.accelerators"),
+        ("a.py", GOOD.replace("@dataclass(frozen=True)", ""), "its settings are not read; put @dataclass"),
+        ("a.py", GOOD + "    identity: ClassVar = 5", "identity must be settings by name"),
+        ("a.py", GOOD + "    identity: ClassVar = {'other': 1}", "unexpected keyword argument 'other'"),
+        ("a.py", GOOD + "    signals: ClassVar = frozenset({'noise'})", "signals must be a frozenset of bands"),
+        ("a.py", GOOD + "    online: ClassVar = 'yes'", "online must be of the kind bool"),
+        ("a.py", GOOD + "    source: ClassVar = None", "source must be of the kind str"),
+        ("a.py", GOOD + "    share: float = float('nan')", "cannot be made and read back"),
+        ("a.py", GOOD + "    def __post_init__(self): 1 / 0", "cannot be made and read back: ZeroDivisionError"),
+        ("a.py", GOOD + "    def __str__(self): return 'shorter(3)'", r"'shorter\(3\)', is read back as others"),
     ],
 )
 def test_a_file_without_usable_accelerators_is_named(name: str, code: str, reason: str, tmp_path: Path) -> None:

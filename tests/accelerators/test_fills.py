@@ -218,3 +218,9 @@ def test_damaged_fills_are_refused(fitted: Fit, numbers: dict[str, object], tmp_
     path.write_text(json.dumps(replace(fitted, numbers={"fills": rows}).to_dict()))
     with pytest.raises(OptionError, match=f"not of {LEADING} blocks"):
         PIPE.prepare(Request("a star", accelerator=StageVAR(fit=str(path))))
+    for wrong in ([99], [1.5], [4, 4]):
+        lines = [[1.0]] * LEADING
+        rows = [{"scale": scale, "gains": lines, "biases": lines} for scale in wrong]
+        path.write_text(json.dumps(replace(fitted, numbers={"fills": rows}).to_dict()))
+        with pytest.raises(OptionError, match="not of scales of the schedule"):
+            PIPE.prepare(Request("a star", accelerator=StageVAR(fit=str(path))))

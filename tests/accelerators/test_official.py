@@ -72,6 +72,8 @@ def test_calibrated_ranks_and_boundaries_take_the_place_of_the_tables(tmp_path):
     assert plan[3].branch == "null" and plan.executed == (0, 1, 2, 3, 4)
     with pytest.raises(OptionError, match="2 groups"):
         released.plan(plain, schedule, Facts(depth=8, groups=8, causal=True))
+    with pytest.raises(OptionError, match="of model 'm', not of 'other'; measure one"):
+        released.plan(plain, schedule, Facts(depth=4, groups=2, causal=True, model="other"))
     with pytest.raises(MissingFileError, match=r"none\.json"):
         parse("stagevar_paper(profile='none.json')").plan(plain, schedule, facts)
 

@@ -136,6 +136,13 @@ def test_files_hold_what_was_saved(file: str) -> None:
         {"plans": [{**asdict(found().plans[0]), "late": [asdict(LateScale(1.0)) | {"left_out": [[5, 9]]}]}]},
         {"plans": [{**asdict(found().plans[0]), "late": [asdict(LateScale(1.0)) | {"left_out": [[0, math.nan]]}]}]},
         {"chooser": {**asdict(CHOOSER), "margins": [0.1, math.nan]}},
+        {"model": None},
+        {"captions": 1.5},
+        {"schedule": [[1, 1], [2, -2]]},
+        {"note": "of another program"},
+        {"plans": [{**asdict(found().plans[0]), "late": [asdict(LateScale(1.0)) | {"single": "false"}]}]},
+        {"plans": [{**asdict(found().plans[0]), "late": [asdict(LateScale(1.0)) | {"rows": 7.9}]}]},
+        {"plans": [{**asdict(found().plans[0]), "fewer": math.inf}]},
     ],
     ids=str,
 )

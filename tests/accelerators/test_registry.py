@@ -125,9 +125,15 @@ def test_broken_plug_ins_are_named_and_left_out(plugged: list[EntryPoint]) -> No
         "late": f"{here}:Late",
     }.items():
         plugged.append(EntryPoint(name, value, registry.GROUP))
+    plugged.append(EntryPoint("empty", "", registry.GROUP))
     assert "late" in known() and parse("drop_last(1)").name == "drop_last"
     reasons = " ".join(f"{where}: {why}" for where, why in broken().items())
-    assert len(broken()) == 4 and "no_such_package" in reasons and reasons.count("no name of its own") == 2
+    assert (
+        len(broken()) == 5
+        and "empty" in broken()
+        and "no_such_package" in reasons
+        and reasons.count("no name of its own") == 2
+    )
     assert Pipeline(tiny("scenes"))("a star", seed=1).images
 
 
@@ -214,8 +220,11 @@ class Fails(Accelerator):
     name: ClassVar[str] = "fails"
     online: ClassVar[bool] = True
     late: bool = False
+    leaves: bool = False
 
     def plan(self, plan: Plan, schedule: Any, facts: Any) -> Plan:
+        if self.leaves:
+            raise SystemExit(0)
         return plan if self.late else {}["plan"]
 
     def revise(self, plan: Plan, at: Any, signals: Any) -> Plan:
@@ -232,6 +241,7 @@ class OddlyOwning(Accelerator):
     ("accelerator", "word"),
     [
         (Fails(), "fails failed: KeyError"),
+        (Fails(leaves=True), r"fails\(leaves=True\) failed: SystemExit"),
         (Fails(late=True), r"fails\(late=True\), after scale 0 failed: ZeroDivision"),
     ],
 )

@@ -23,12 +23,12 @@ from stagevar.errors import (
 )
 from stagevar.families import catalogue
 from stagevar.families.family import Family, renamed
-from stagevar.families.fields import read_fields
 from stagevar.families.infinity import sizes as infinity
 from stagevar.families.infinity.network import Infinity
 from stagevar.families.scenes.config import ScenesConfig
 from stagevar.families.scenes.network import Scenes
 from stagevar.families.text_encoders.t5 import T5Encoder
+from stagevar.fields import read_fields
 from stagevar.loading.save import save_model
 from stagevar.measure.conform.infinity import build
 from stagevar.pipeline import Pipeline

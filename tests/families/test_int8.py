@@ -93,6 +93,15 @@ def test_the_prediction_counts_int8_weights(family: str) -> None:
     }
     blanks = 4 * len([layer for layer in model.modules() if isinstance(layer, Int8Linear)])
     assert sum(stored.values()) - blanks == pytest.approx(wanted, rel=0.02)
+    assert weight_bytes(model, torch.float32, "int8") == wanted
+    assert weight_bytes(model, torch.float32) == plain.weights
+
+
+def test_int8_weights_draw_within_a_limit(tmp_path: Path) -> None:
+    save_model(tiny("scenes"), tmp_path)
+    free, bound = (Pipeline.from_pretrained(tmp_path, quantize="int8", max_memory=each) for each in (None, "2GB"))
+    first, second = (pipe("a red circle", seed=0, output_type="pt").images[0] for pipe in (free, bound))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.slow

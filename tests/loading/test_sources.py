@@ -105,6 +105,15 @@ def test_nothing_is_downloaded_unless_all_can_be(online: Hub, trouble: Callable[
         latents("infinity-2b")  # from the cache
 
 
+def test_nothing_is_downloaded_for_a_file_that_does_not_fit(online: Hub, tmp_path: Path) -> None:
+    mine = tmp_path / "apart" / "mine.pth"
+    mine.parent.mkdir()
+    torch.save({"layer.weight": torch.ones(2)}, mine)
+    with pytest.raises(ForeignCheckpointError, match=r"mine\.pth does not fit Infinity: .*missing.*layer\.weight"):
+        load("infinity-2b", weights=mine)
+    assert not any(online.downloads(name) for name in (TOKENIZER, "model.safetensors"))
+
+
 def test_without_its_extra_nothing_is_downloaded(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stagevar.loading.available.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"stagevar\[text\]"):

@@ -66,15 +66,17 @@ def released(plan: Plan, source: int) -> Plan:
     return plan.replace(late, parts=(), remember=()) if late else plan
 
 
-def read(numbers: Any, depth: int) -> dict[int, Channels]:
-    """Fills of a network of ``depth`` blocks as a fit has them, by scale.
+def read(numbers: Any, schedule: Schedule, depth: int) -> dict[int, Channels]:
+    """Fills of a network of ``depth`` blocks as a fit for a schedule has them, by scale.
 
     Raises:
         KeyError, TypeError, ValueError: they are damaged.
     """
-    found = {int(each["scale"]): Channels.of(each["gains"], each["biases"]) for each in numbers}
+    found = {each["scale"]: Channels.of(each["gains"], each["biases"]) for each in numbers}
     if any(len(each.gains) != len(blocks(LEAD, depth)) for each in found.values()):
         raise ValueError(f"its fills are not of {len(blocks(LEAD, depth))} blocks")
+    if len(found) < len(numbers) or not found.keys() <= set(range(len(schedule))):
+        raise ValueError("its fills are not of scales of the schedule, each once")
     return found
 
 

@@ -66,6 +66,8 @@ class Foreseen(Watch):
         bounds = tuple(tuple(map(float, row)) for row in rows)
         if [len(row) for row in bounds] != [len(cls.ends[0]) + 1] * len(QUALITIES):
             raise ValueError(f"it has not the numbers of {len(QUALITIES)} qualities")
+        if not all(math.isfinite(number) for row in bounds for number in row):
+            raise ValueError("its bounds are no numbers")
         return cls(bounds=bounds)
 
 

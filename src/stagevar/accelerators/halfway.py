@@ -68,15 +68,20 @@ def fit_if_any(name: str, file: str, shipped: Path, schedule: Schedule, facts: F
         if file:
             raise takes_none(f"{name}(fit={file!r})", facts)
         return None
-    own = _in_folder(name, facts)
-    fit = read_once(Fit.load, Path(file) if file else own or shipped)
+    own, source = _in_folder(name, facts), fit_file(name, file, shipped, facts)
+    fit = read_once(Fit.load, source)
     if not file and (fit.schedule != schedule or (own is None and fit.model != facts.model)):
         return None
     try:
         fit.require(name, facts.model, schedule)
     except OptionError as error:
-        raise OptionError(f"{file or own or shipped}: {error}") from None
+        raise OptionError(f"{source}: {error}") from None
     return fit
+
+
+def fit_file(name: str, file: str, shipped: Path, facts: Facts) -> Path:
+    """The file that a fit is read from: the user's, that in the model's folder, or the shipped one."""
+    return Path(file) if file else _in_folder(name, facts) or shipped
 
 
 def takes_none(text: str, facts: Facts) -> OptionError:
@@ -90,7 +95,7 @@ def takes_none(text: str, facts: Facts) -> OptionError:
 def _in_folder(name: str, facts: Facts) -> Path | None:
     """The fit of an accelerator that lies in the model's folder, if one does."""
     own = facts.folder and facts.folder / f"{name}.json"
-    return own if own and own.exists() else None
+    return own if own and (own.exists() or own.is_symlink()) else None
 
 
 def watched(signals: Signals, kind: type[W]) -> W | None:

@@ -88,7 +88,7 @@ class Planned(Accelerator):
         return tuple(Reason(f"SSIM by operations / {each.fewer:.2f}", value, self.target) for each, value in plans)
 
     def _found(self) -> FoundPlans:
-        return read_once(FoundPlans.load, Path(self.file).expanduser() if self.file else SHIPPED)
+        return read_once(FoundPlans.load, Path(self.file) if self.file else SHIPPED)
 
     def _applied(self, expected: list[float], plan: Plan, schedule: Schedule) -> Plan:
         """The fastest of the plans that reach the target; the plan as it is if none does."""

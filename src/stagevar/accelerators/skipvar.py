@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stagevar.accelerators.base import FILE, Accelerator, Claim, Facts, Reason, single_branch
-from stagevar.accelerators.halfway import fit_for, halfway, watched
+from stagevar.accelerators.halfway import fit_file, fit_for, halfway, watched
 from stagevar.engine.grids.grid import Scale, Schedule
 from stagevar.engine.plan.plan import Plan
 from stagevar.engine.plan.signals import Signal, Signals
@@ -134,7 +134,8 @@ class SkipVAR(Accelerator):
             tables = fit.numbers[f"{self.target:g}"]
             return Judged(skip=_classes(tables["skip"]), single=_classes(tables["single"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"{self}: a damaged fit: {type(error).__name__} {error}") from None
+            file = fit_file(self.name, self.fit, SHIPPED, facts)
+            raise OptionError(f"{self}: {file} is a damaged fit: {type(error).__name__} {error}") from None
 
     # --- fitting ------------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from torch import Tensor
 from stagevar.accelerators import fills
 from stagevar.accelerators.base import FILE, Accelerator, Facts, Reason, single_branch
 from stagevar.accelerators.foreseen import QUALITIES, Foreseen, fitted
-from stagevar.accelerators.halfway import fit_for, fit_if_any, halfway, watched
+from stagevar.accelerators.halfway import fit_file, fit_for, fit_if_any, halfway, watched
 from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.plan.plan import Plan, Stage
 from stagevar.engine.plan.select import Select
@@ -106,7 +106,7 @@ class StageVAR(Accelerator):
         if plan[k].run == "skip":
             raise OptionError(f"{self}: scale {k}, which decides, does not run")
         fit = fit_for(self.name, f"{self.name}(target={self.target:g})", self.fit, SHIPPED, schedule, facts)
-        with self._sound():
+        with self._sound(facts):
             watch = Foreseen.read(fit.numbers["bounds"])
         return self._prepared(plan.replace([k], watch=(*plan[k].watch, watch)), schedule, facts, fit)
 
@@ -147,17 +147,18 @@ class StageVAR(Accelerator):
 
     def _prepared(self, plan: Plan, schedule: Schedule, facts: Facts, fit: Fit) -> Plan:
         """The plan with the fills of a fit, as yet of no effect."""
-        with self._sound():
-            channels = fills.read(fit.numbers["fills"], facts.depth)
+        with self._sound(facts):
+            channels = fills.read(fit.numbers["fills"], schedule, facts.depth)
         return fills.prepared(plan, halfway(schedule, self), channels)
 
     @contextmanager
-    def _sound(self) -> Iterator[None]:
+    def _sound(self, facts: Facts) -> Iterator[None]:
         """Whatever is wrong with the numbers of a fit as an error of ours."""
         try:
             yield
         except (KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"{self}: a damaged fit: {type(error).__name__} {error}") from None
+            file = fit_file(self.name, self.fit, SHIPPED, facts)
+            raise OptionError(f"{self}: {file} is a damaged fit: {type(error).__name__} {error}") from None
 
     # --- fitting ------------------------------------------------------------------------------------------------------
 

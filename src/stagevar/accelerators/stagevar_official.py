@@ -28,6 +28,7 @@ from stagevar.engine.grids.grid import Scale, Schedule, scales
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import OptionError
 from stagevar.profile import StageProfile
+from stagevar.saved import read_once
 
 RANKS_96 = (
     (0.01677667, 0.13648282, 0.21039204, 0.25028198, 0.25588367, 0.19787904, 0.15700158, 0.19090033),
@@ -143,12 +144,26 @@ class StageVARReleased(Accelerator):
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
         first = max(0, len(plan) - self.single)
-        profile = StageProfile.load(Path(self.profile)) if self.profile else None
+        profile = _profile(self.profile, facts)
         if self.single:
             plan = single_branch(plan, first, self.branch).replace(range(first, len(plan)), stage="fidelity")
         plan = plan.replace(last_executed(plan, self.skip, self), run="skip")
         scales = last_executed(plan, self.sketch, self)
         return sketched(plan, scales, schedule, facts, alpha=self.alpha, profile=profile, rotary=self.rotary)
+
+
+def _profile(file: str, facts: Facts) -> StageProfile | None:
+    """The profile that a user names, if it is of this model; None if none is named.
+
+    Raises:
+        MissingFileError, OptionError
+    """
+    if not file:
+        return None
+    found = read_once(StageProfile.load, Path(file))
+    if facts.model:
+        found.require(facts.model)
+    return found
 
 
 @dataclass(frozen=True)
@@ -170,7 +185,7 @@ class StageVARPaper(Accelerator):
     profile: str = field(default="", metadata=FILE)
 
     def plan(self, plan: Plan, schedule: Schedule, facts: Facts) -> Plan:
-        profile = StageProfile.load(Path(self.profile)) if self.profile else None
+        profile = _profile(self.profile, facts)
         if profile is None:
             late = [at.share >= FIDELITY_SHARE for at in scales(schedule)]
         else:

@@ -24,6 +24,10 @@ MOST_MODULES, MOST_PARAMETERS = 50_000, 100 * 10**9
 """Most modules of a network, and its most parameters if no checkpoint at hand shows how large the network is."""
 
 
+class TooManyParameters(ValueError):
+    """A network is larger than it may be."""
+
+
 def check_numbers(config: Any, name: str = "") -> None:
     """Raise ValueError if a number or a list in a config is outside the limits."""
     if is_dataclass(config):
@@ -64,7 +68,7 @@ def limited(parameters: int = MOST_PARAMETERS) -> Iterator[None]:
             counted[id(tensor)] = tensor
             size += tensor.numel()
             if size > parameters:
-                raise ValueError(f"the network would have more than {parameters} parameters")
+                raise TooManyParameters(f"the network would have more than {parameters} parameters")
 
     with ExitStack() as stack:
         for register, hook in (

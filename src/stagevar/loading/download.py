@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stagevar.errors import MissingFileError, OutputError, first_line, quoted, some
-from stagevar.files import one_name
+from stagevar.errors import MissingFileError, OutputError, quoted, some
+from stagevar.files import one_name, require_place
+from stagevar.loading.explained import ELSEWHERE, explained, told
 from stagevar.loading.hub import (
     NOT_CACHED,
     Listing,
@@ -24,7 +24,6 @@ from stagevar.loading.hub import (
     storage_of,
     transient,
 )
-from stagevar.quiet import errors_only
 from stagevar.untrusted import PICKLES
 
 log = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ def to_download(source: str | Path, file: str, **options: Any) -> int:
         _in_folder(source, file)
         return 0
     given = {"revision": None, "cache_dir": None, "local_files_only": False, "token": None} | options
-    with _explained(source, file, given):
+    with explained(source, file, given):
         found, chosen = _wanted(source, file, given)
     return 0 if found.folder is not None else _missing(source, {name: found.files[name] for name in chosen}, given)
 
@@ -116,13 +115,15 @@ def _in_folder(folder: Path, file: str) -> Path:
         raise MissingFileError(f"there is no file or folder {folder}")
     twin = folder / file if is_folder(file) else (folder / file).with_suffix(".safetensors")
     found = twin if twin.exists() and PurePosixPath(file).suffix in PICKLES else folder / file
+    if found.is_symlink() and not found.exists():
+        raise MissingFileError(f"{found} is a link that leads nowhere; copy the file itself")
     if not found.exists():
         raise MissingFileError(f"{folder} has no {file}; it has {some(sorted(p.name for p in folder.iterdir()))}")
     return found
 
 
 def _from_hub(repository: str, file: str, options: Mapping[str, Any]) -> Path:
-    with _explained(repository, file, options):
+    with explained(repository, file, options):
         found, chosen = _wanted(repository, file, options)
         if found.folder is None:
             missing = _missing(repository, {name: found.files[name] for name in chosen}, options)
@@ -144,25 +145,11 @@ def _wanted(repository: str, file: str, options: Mapping[str, Any]) -> tuple[Lis
     found = listing(repository, **options)
     chosen = choose(found.files, file)
     if not chosen:
-        raise MissingFileError(_absent(found, file))
+        raise MissingFileError(_absent(found, file)) from found.unreachable
     where = options["revision"], options["cache_dir"]
     if found.gated and not all(is_cached(repository, name, *where) for name in chosen):
         hub.HfApi(token=options["token"]).auth_check(repository)
     return found, chosen
-
-
-@contextmanager
-def _explained(repository: str, file: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever the hub's client raises, as an error that names the file and says what to do."""
-    try:
-        with errors_only("huggingface_hub"):
-            yield
-    except OutputError:
-        raise
-    except Exception as error:
-        at = f" at revision {options['revision']}" if options["revision"] else ""
-        remedy = _remedy(error, repository, file, options)
-        raise MissingFileError(f"{file or 'the files'} of {repository}{at}: {remedy}") from None
 
 
 def _above(path: Path, name: str) -> Path:
@@ -192,15 +179,21 @@ def require_space(missing: int, what: str, cache_dir: str | Path | None = None) 
         cache_dir: the hub's cache; by default where ``HF_HOME`` puts it.
 
     Raises:
-        OutputError: there is less space.
+        OutputError: there is less space, or none that can be written to.
     """
     from huggingface_hub import constants
 
-    place, free = free_space(Path(cache_dir or constants.HF_HUB_CACHE))
+    if not missing:
+        return
+    cache = Path(cache_dir or constants.HF_HUB_CACHE)
+    try:
+        require_place(cache, folder=True)
+    except OutputError:
+        raise OutputError(f"{what}: the cache {cache} cannot be written to; {ELSEWHERE}") from None
+    place, free = free_space(cache)
     if missing > free:
         raise OutputError(
-            f"{what}: {missing / 1e9:.1f} GB to download, {free / 1e9:.1f} GB free at {place}; free some space "
-            "or set HF_HOME to a folder of another disk"
+            f"{what}: {missing / 1e9:.1f} GB to download, {free / 1e9:.1f} GB free at {place}; {ELSEWHERE}"
         )
 
 
@@ -218,7 +211,7 @@ def _download(repository: str, name: str, stored: Stored, options: Mapping[str, 
         except Exception as error:
             if not transient(error):
                 raise
-            trouble = f"the download broke off ({first_line(error)})"
+            trouble = f"the download broke off ({told(error)})"
             continue
         trouble = _damage(path, stored, whole=str(path) != before or bool(trouble))
         if not trouble:
@@ -253,33 +246,3 @@ def _damage(path: Path, stored: Stored, *, whole: bool) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return "" if digest.hexdigest() == expected else f"the file is damaged ({digest.name} differs from the hub's)"
-
-
-def _remedy(error: Exception, repository: str, file: str, options: Mapping[str, Any]) -> str:
-    """What went wrong and what to do about it."""
-    from huggingface_hub import constants, errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "access has to be granted on the repository's page; then log in with `hf auth login` or pass a token"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "the repository has no such revision"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "there is no such repository, or it is private; log in with `hf auth login` or pass a token"
-    absent = isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled)
-    if absent or (isinstance(error, MissingFileError) and str(error) == NOT_CACHED):
-        if options["local_files_only"] or constants.HF_HUB_OFFLINE:
-            return _fetch_first(repository, file)
-        return f"{NOT_CACHED}, and the hub cannot be reached; check the network, or give a folder with the files"
-    if isinstance(error, errors.EntryNotFoundError):
-        return "the repository has no such file"
-    if isinstance(error, MissingFileError):
-        return str(error)
-    return f"download failed ({type(error).__name__}: {first_line(error)})"
-
-
-def _fetch_first(repository: str, file: str) -> str:
-    part = f" --include '{file}*'" if file.endswith("/") else f" {file}" if file else ""
-    return (
-        f"{NOT_CACHED}, and downloads are off; allow them, or run `hf download {repository}{part}` where there is "
-        "a network"
-    )

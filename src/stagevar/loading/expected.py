@@ -9,6 +9,7 @@ from typing import Any
 
 from stagevar.errors import ForeignCheckpointError, some
 from stagevar.families.family import Family, Size
+from stagevar.loading.fill import refuse
 from stagevar.loading.nesting import Nest, find, nests
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,17 @@ class Expected:
         except (KeyError, RuntimeError, IndexError):
             return False
         return fitting and found.keys() == self._ours[0]
+
+    def require(self, network: Nest, path: Path) -> None:
+        """Refuse a checkpoint that lacks tensors of the network.
+
+        Raises:
+            ForeignCheckpointError
+        """
+        found = {name: self.ours(0, name) for name in network.tensors}
+        if missing := sorted(self._ours[0] - set(found.values())):
+            left = [network.keys[name] for name, ours in found.items() if ours not in (None, *self._ours[0])]
+            refuse(f"{path} does not fit {type(self.model).__name__}", self._ours[0], missing, left, ())
 
     def ours(self, file: int, name: str) -> str | None:
         """Our name of a tensor of the network (0) or the tokenizer (1)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stagevar.errors import ForeignCheckpointError, ShapeError, some
+from stagevar.errors import ForeignCheckpointError, OptionError, ShapeError, StagevarError, some
 from stagevar.families.int8 import linears
 from stagevar.families.int8 import quantize as round_weights
 from stagevar.families.pages import page_out
@@ -40,8 +40,9 @@ def fill(
         as_stored: leave the parameters of ``blocks`` in the dtype of the checkpoint, for a caller who casts them.
 
     Raises:
-        ForeignCheckpointError: tensors missing or left over.
+        ForeignCheckpointError: tensors missing or left over, or NaN or infinity in one.
         ShapeError: a tensor of another shape, or integers where real numbers belong.
+        OptionError: a number that the dtype cannot hold.
     """
     expected = module.state_dict()
     found: dict[str, Tensor] = {}
@@ -58,16 +59,16 @@ def fill(
         found[ours], own[ours] = _reshaped(reshape, ours, tensor), key
     misfits = [f"{own[name]} {why}" for name, tensor in found.items() if (why := _misfit(tensor, expected[name]))]
     missing = [name for name in expected if name not in found]
-    _refuse(f"{source or 'the checkpoint'} does not fit {type(module).__name__}", expected, missing, left_over, misfits)
+    refuse(f"{source or 'the checkpoint'} does not fit {type(module).__name__}", expected, missing, left_over, misfits)
     compute = {name for name, _ in module.named_parameters(remove_duplicate=False) if in_blocks(name)}
     rounded = {f"{name}.weight" for name in linears(module, in_blocks)} if quantize else set()
     for name, tensor in found.items():
-        if name in rounded:
-            continue
         floating = expected[name].is_floating_point()
-        inside = tensor.dtype if as_stored else dtype or torch.float32
+        inside = tensor.dtype if as_stored or name in rounded else dtype or torch.float32
         target = inside if name in compute else torch.float32
         found[name] = tensor.to(target if floating else expected[name].dtype)
+        if floating and not _finite(found[name]):
+            raise _infinite(f"{own[name]} of {source or 'the checkpoint'}", tensor, target)
         if found[name] is not tensor:
             page_out(tensor)
     module.load_state_dict(found, assign=True)
@@ -95,6 +96,20 @@ def _filled(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
 
 
+def _finite(tensor: Tensor) -> bool:
+    """Whether no number is NaN or infinite; a sum tells it, unless it is itself too large."""
+    tensor = tensor.float() if tensor.itemsize == 1 else tensor
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def _infinite(what: str, tensor: Tensor, target: torch.dtype) -> StagevarError:
+    """The error of a tensor that is not finite as it is loaded."""
+    if _finite(tensor):
+        kind = str(target).removeprefix("torch.")
+        return OptionError(f"{what} has numbers that {kind} cannot hold; load it in bfloat16 or float32")
+    return ForeignCheckpointError(f"{what} holds NaN or infinity, so nothing can be drawn with it; get the file anew")
+
+
 def _misfit(tensor: Tensor, expected: Tensor) -> str:
     """Why a tensor cannot be taken, "" if it can."""
     if expected.is_floating_point() and not tensor.is_floating_point():
@@ -104,10 +119,19 @@ def _misfit(tensor: Tensor, expected: Tensor) -> str:
     return "" if _filled(tensor) else f"holds fewer numbers than its shape {tuple(tensor.shape)}"
 
 
-def _refuse(
+def refuse(
     what: str, expected: Collection[str], missing: Sequence[str], left_over: Sequence[str], misfits: Sequence[str]
 ) -> None:
-    """Raise if tensors are missing, left over or do not fit."""
+    """Raise if tensors are missing, left over or do not fit.
+
+    Args:
+        what: the beginning of the message.
+        expected: names of all tensors.
+        missing, left_over, misfits: what is wrong.
+
+    Raises:
+        ForeignCheckpointError, ShapeError
+    """
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(expected)} tensors missing ({some(missing)})")

@@ -13,17 +13,21 @@ from stagevar.engine.contract.model import Defaults, ScaleModel
 from stagevar.engine.plan.plan import Plan
 from stagevar.errors import ForeignCheckpointError, MissingFileError, OptionError, first_line, quoted, some
 from stagevar.families.family import CONFIG, WEIGHTS, Family, Size, without_encoder
-from stagevar.families.fields import read_fields
+from stagevar.families.limits import TooManyParameters
 from stagevar.families.vq_names import vq_layout
+from stagevar.fields import read_fields
 from stagevar.files import one_name
 from stagevar.loading.download import is_repository
 from stagevar.loading.fill import fill
 from stagevar.loading.hub import last_part
 from stagevar.loading.place import Placement
 from stagevar.loading.published import load_encoder
-from stagevar.loading.read import load_config, read_state
+from stagevar.loading.read import load_config, read_state, require_weights
 from stagevar.loading.where import Where
 from stagevar.request import Request
+
+ENTRIES = "family", "name", "config", "defaults", "text", "files"
+"""What ``config.json`` holds."""
 
 
 def family_of(folder: Path, families: Mapping[str, Family]) -> Family:
@@ -33,10 +37,26 @@ def family_of(folder: Path, families: Mapping[str, Family]) -> Family:
         MissingFileError: there is no such file.
         ForeignCheckpointError: it names no family.
     """
-    family = families.get(str(load_config(folder).get("family")))
+    family = families.get(str(_own(folder).get("family")))
     if family is None:
         raise ForeignCheckpointError(f"{folder / CONFIG} names no family ({', '.join(families)})")
     return family
+
+
+def _own(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder of ours.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ForeignCheckpointError: it is damaged, or has entries that this version does not know.
+    """
+    config = load_config(folder, once=True)
+    if unknown := sorted(config.keys() - set(ENTRIES)):
+        raise ForeignCheckpointError(
+            f"{folder / CONFIG} has {some(map(quoted, unknown))}, which this version of stagevar does not know; "
+            f"entries are {', '.join(ENTRIES)}"
+        )
+    return config
 
 
 def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
@@ -47,8 +67,10 @@ def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
         MissingFileError: there is no config.
         ForeignCheckpointError: the config does not describe a model, or a larger one.
     """
-    path, config = folder / CONFIG, load_config(folder)
+    path, config = folder / CONFIG, _own(folder)
     weights = folder / WEIGHTS
+    if weights.is_file():
+        require_weights(weights)
     held = {"parameters": weights.stat().st_size} if weights.is_file() else {}  # a parameter has a byte or more
     try:
         name = config["name"]
@@ -60,6 +82,9 @@ def folder_skeleton(folder: Path, family: Family) -> ScaleModel:
         model.folder = folder
     except KeyError as error:
         raise ForeignCheckpointError(f"{path} lacks {quoted(error.args[0])}; it does not describe a model") from None
+    except TooManyParameters as error:
+        beside = f", and {WEIGHTS} has {weights.stat().st_size} bytes; copy or download both again" if held else ""
+        raise ForeignCheckpointError(f"{path} does not describe a model: {error}{beside}") from None
     except (TypeError, AttributeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OptionError) as error:
         raise ForeignCheckpointError(f"{path} does not describe a model: {first_line(error)}") from None
     return model
@@ -81,7 +106,7 @@ def text_repositories(folder: Path, family: Family) -> tuple[str, ...]:
         MissingFileError: there is no config.
         ForeignCheckpointError: the config lists another number of them, or texts that are no repositories.
     """
-    listed, count = load_config(folder).get("text", []), len(family.text_parameters)
+    listed, count = _own(folder).get("text", []), len(family.text_parameters)
     if not isinstance(listed, list) or not all(isinstance(each, str) and is_repository(each) for each in listed):
         raise ForeignCheckpointError(f"{folder / CONFIG} does not list text encoders as owner/name")
     if len(listed) not in (0, count) or len({last_part(each) for each in listed} - {CONFIG, WEIGHTS}) != len(listed):

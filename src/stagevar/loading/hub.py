@@ -57,12 +57,14 @@ class Listing:
         folder: the cached snapshot, if that was listed; None if the hub was.
         licence: licence that the repository's tags state; "" if unknown.
         gated: whether access to the files has to be granted.
+        unreachable: why the hub was not listed, if it was asked.
     """
 
     files: Mapping[str, Stored]
     folder: Path | None = None
     licence: str = ""
     gated: bool = False
+    unreachable: Exception | None = None
 
 
 def last_part(repository: str) -> str:
@@ -129,7 +131,8 @@ def listing(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Listing:
-    """What a repository holds. The cache is listed if the hub may not be asked or cannot be reached.
+    """What a repository holds. The cache is listed if the hub may not be asked or gives no answer: one that is not
+    about the repository, such as a limit of requests or the page of a proxy, is none.
 
     Raises:
         huggingface_hub's errors; LocalEntryNotFoundError if there is nothing in the cache either.
@@ -143,9 +146,9 @@ def listing(
             timeout = constants.HF_HUB_ETAG_TIMEOUT
             api = hub.HfApi(token=token)
             info = api.model_info(repository, revision=revision, timeout=timeout, files_metadata=True)
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+            raise
         except Exception as error:
-            if not transient(error):
-                raise
             unreachable = error
         else:
             stored = {each.rfilename: _stored(each) for each in info.siblings or ()}
@@ -154,7 +157,7 @@ def listing(
     if folder is None:
         raise errors.LocalEntryNotFoundError(NOT_CACHED) from unreachable
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return Listing({name: Stored(path.stat().st_size) for name, path in files.items()}, folder)
+    return Listing({name: Stored(path.stat().st_size) for name, path in files.items()}, folder, unreachable=unreachable)
 
 
 def _stored(sibling: Any) -> Stored:
@@ -181,7 +184,7 @@ def _snapshot(repository: str, revision: str | None, cache_dir: str | Path | Non
     commit = revision or "main"
     if not all(map(one_name, commit.split("/"))):
         return None
-    with suppress(OSError):
+    with suppress(OSError, UnicodeDecodeError):
         commit = (storage / "refs" / commit).read_text(encoding="utf-8").strip()
     folder = storage / "snapshots" / commit
     return folder if one_name(commit) and folder.is_dir() else None
@@ -199,10 +202,14 @@ def free_space(folder: Path) -> tuple[Path, int]:
     return place, shutil.disk_usage(place).free
 
 
+def status_of(error: BaseException | None) -> int:
+    """The status of the answer that an error is about; 0 if it is about none."""
+    return int(getattr(getattr(error, "response", None), "status_code", None) or 0)
+
+
 def transient(error: Exception) -> bool:
     """Whether the connection or the server failed, so that another attempt may succeed."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return int(status) >= 500
+    if status := status_of(error):
+        return status >= 500
     client = type(error).__module__.split(".")[0] in ("httpx2", "httpx", "httpcore", "requests", "urllib3")
     return client or "Consistency check" in str(error)

@@ -6,11 +6,11 @@ import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from stagevar.errors import MissingFileError, UnknownModelError, quoted
+from stagevar.errors import MissingFileError, OptionError, UnknownModelError, quoted
 from stagevar.families.catalogue import published
-from stagevar.families.family import File, Size
+from stagevar.families.family import CONFIG, File, Size
 from stagevar.loading.hub import last_part, weights_of
-from stagevar.loading.read import read_state
+from stagevar.loading.read import load_config, read_state
 from stagevar.loading.recognise import recognise
 from stagevar.loading.where import Where
 
@@ -25,6 +25,15 @@ def existing(text: str) -> tuple[Path, str] | None:
     return None
 
 
+def is_own(folder: Path) -> bool:
+    """Whether a folder holds a model that this package wrote, as its config says.
+
+    Raises:
+        MissingFileError, ForeignCheckpointError: its config cannot be read.
+    """
+    return (folder / CONFIG).exists() and "family" in load_config(folder)
+
+
 def at(weights: str | Path, size: Size, where: Where) -> Where:
     """Where to look for a model's files, if a user gives a folder of them or the network's file.
 
@@ -36,11 +45,16 @@ def at(weights: str | Path, size: Size, where: Where) -> Where:
     Raises:
         MissingFileError: neither is there; the hub is not asked instead.
         UnknownModelError: the folder holds several files that may be the network's.
+        OptionError: the folder is a model of ours, or has a key.
     """
     found = existing(str(weights))
     if found is None:
         raise MissingFileError(f"there is no folder or file of weights {quoted(str(weights))}; check the path")
     path, key = found
+    if is_own(path):
+        raise OptionError(f"{path} is a model of its own; give it as the model, without weights")
+    if key and path.is_dir():
+        raise OptionError(f"a folder has no key {quoted(key)}; only a file is given as FILE#KEY")
     network = size.files[0]
     if path.is_file():
         return replace(where, folder=path.parent, network=path, key=key)

@@ -37,7 +37,8 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
     """The network of a published model with its tokenizer and text encoder.
 
     The network's file is downloaded first if need be. The text encoder is loaded before that file is read, so that an
-    encoder that does not work is found early.
+    encoder that does not work is found early. A file of the user's is read first: text encoder and tokenizer are
+    downloaded only if it holds the network.
 
     Args:
         name: name of the model.
@@ -55,17 +56,18 @@ def load_published(name: str, family: Family, size: Size, where: Where, place: P
     config, stated = _config(family, size, where)
     if place.encoder and without_encoder(config):
         config = with_encoder(config)
-    encoder = load_encoder(family, size, where, place)
-
-    state, told = read_state(path), where.folder is not None
+    encoder = load_encoder(family, size, where, place) if where.folder is None else None
+    state = read_state(path)
     try:
         expected = Expected(family, size, config, name)
-        network = expected.network(state, path, where.key, told=told)
+        network = expected.network(state, path, where.key, told=where.folder is not None)
         if family.measure is not None and not stated:
             shapes = {key: tuple(tensor.shape) for key, tensor in network.tensors.items()}
             expected = Expected(family, size, _told(config, family.measure(config, shapes), path, name), name)
     except ValueError as error:
         raise ForeignCheckpointError(f"{path} does not fit {name}: {error}") from None
+    expected.require(network, path)
+    encoder = encoder or load_encoder(family, size, where, place)
     tokenizer = expected.tokenizer_inside(state, path)
     if tokenizer is None:
         elsewhere = where.find(tokenizer_file, size)

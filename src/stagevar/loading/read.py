@@ -33,10 +33,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     if path.is_dir():
         path = _main_file(path)
-    if not path.exists():
-        raise MissingFileError(f"{path} does not exist")
-    if what := stands_for(path):
-        raise ForeignCheckpointError(f"{path} is truncated or no checkpoint: it holds {what}")
+    require_weights(path)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
     if path.suffix == ".safetensors":
@@ -44,6 +41,18 @@ def read_state(path: Path) -> dict[str, Any]:
     if path.suffix in PICKLES:
         return read_pickle(path)
     raise ForeignCheckpointError(f"{path} is not a checkpoint; expected .safetensors or one of {', '.join(PICKLES)}")
+
+
+def require_weights(path: Path) -> None:
+    """Raise if a file is not there, or by its first bytes holds no weights.
+
+    Raises:
+        MissingFileError, ForeignCheckpointError
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}")
+    if what := stands_for(path):
+        raise ForeignCheckpointError(f"{path} is truncated or no checkpoint: it holds {what}")
 
 
 def _main_file(folder: Path) -> Path:
@@ -61,7 +70,13 @@ def _main_file(folder: Path) -> Path:
 def _read_shards(index: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for name in shard_names(index):
-        state |= read_state(index.parent / name)
+        shard = read_state(index.parent / name)
+        if twice := sorted(shard.keys() & state.keys()):
+            raise ForeignCheckpointError(
+                f"{index.parent / name} holds {some(twice)}, as another shard does; download all shards of one "
+                "revision again"
+            )
+        state |= shard
     return state
 
 
@@ -82,10 +97,13 @@ def _prefetch(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def load_config(folder: Path) -> dict[str, Any]:
+def load_config(folder: Path, *, once: bool = False) -> dict[str, Any]:
     """The settings in the ``config.json`` of a folder.
+
+    Args:
+        once: as in ``untrusted.read_json``.
 
     Raises:
         as ``untrusted.read_settings``.
     """
-    return read_settings(folder / CONFIG)
+    return read_settings(folder / CONFIG, once=once)

@@ -21,14 +21,14 @@ from stagevar.errors import (
     some,
 )
 from stagevar.families.catalogue import FAMILIES, bare, find, names, published
-from stagevar.families.family import CONFIG, Family, with_encoder, without_encoder
+from stagevar.families.family import CONFIG, WEIGHTS, Family, with_encoder, without_encoder
 from stagevar.loading.available import check
 from stagevar.loading.download import locate
 from stagevar.loading.folder import family_of, folder_skeleton, load_folder
-from stagevar.loading.local import at, existing, of_file, of_folder
+from stagevar.loading.local import at, existing, is_own, of_file, of_folder
 from stagevar.loading.place import Placement
 from stagevar.loading.published import load_published
-from stagevar.loading.read import load_config, read_state
+from stagevar.loading.read import read_state
 from stagevar.loading.recognise import recognise
 from stagevar.loading.source import Source
 from stagevar.loading.where import Where
@@ -53,10 +53,17 @@ def resolve(source: str | Path, weights: str | Path | None = None, where: Where 
     if weights is not None:
         listed = ", ".join(name for name, family in _rows() if family.names is not None)
         raise OptionError(f"weights are given to a model of this list ({listed}), not to {quoted(name)}")
+    here = None if found is not None else existing(name)
+    if (found is not None or here) and where.revision is not None:
+        raise OptionError(f"{quoted(name)} lies here and has no revision {quoted(where.revision)}; leave revision out")
     if found is not None:
         return _of_table(name, where)
-    if here := existing(name):
-        return _of_folder(here[0], where) if here[0].is_dir() else _of_file(name, here[0], where)
+    if here and here[0].is_dir():
+        if here[1]:
+            raise OptionError(f"a folder has no key {quoted(here[1])}; only a file is given as FILE#KEY")
+        return _of_folder(here[0], where)
+    if here:
+        return _of_file(name, here[0], where)
     if repository := re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)((?:/[\w.-]+)*)/?", name):
         return _of_repository(repository[1], repository[2].strip("/"), where)
     raise UnknownModelError(
@@ -82,7 +89,7 @@ def _of_table(name: str, where: Where) -> Source:
 
 def _of_folder(folder: Path, where: Where) -> Source:
     """A folder of ours, or one with the files of a model that its authors published."""
-    if (folder / CONFIG).exists() and "family" in load_config(folder):
+    if is_own(folder):
         return Source("", family_of(folder, FAMILIES), None, folder, where)
     models = of_folder(folder)
     if not models:
@@ -95,6 +102,8 @@ def _of_folder(folder: Path, where: Where) -> Source:
 
 
 def _of_file(name: str, path: Path, where: Where) -> Source:
+    if path.name in (CONFIG, WEIGHTS) and is_own(path.parent):
+        raise OptionError(f"{path} is a part of the model in {path.parent}; give that folder")
     models = of_file(path)
     if not models:
         raise UnknownModelError(

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -118,9 +119,13 @@ def run_bytes(
 
 def weight_bytes(model: ScaleModel, dtype: torch.dtype, quantize: str = "") -> int:
     """Bytes of the weights of network and picture tokenizer: blocks in ``dtype``, all else as it is. Rounded weights
-    take a byte each, and a scale per output channel."""
-    total, rounded = 0, {f"{name}.weight" for name in linears(model, in_blocks)} if quantize else set()
-    for name, tensor in model.state_dict().items():
+    take a byte each, and a scale per output channel, of whatever the model at hand holds in their place."""
+    total, layers = 0, linears(model, in_blocks)
+    rounded = {f"{name}.weight" for name in layers} if quantize else set()
+    held = {f"{name}.{own}" for name, layer in layers.items() for own, _ in layer.named_buffers()}
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if name in held:
+            continue
         if name in rounded:
             total += tensor.numel() + tensor.shape[0] * dtype.itemsize
             continue

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stagevar.errors import OptionError, quoted
+
 Grid = tuple[int, int]
 """Height and width of one scale, in tokens."""
 
@@ -47,6 +49,16 @@ class Scale:
     def before(self) -> tuple[Scale, ...]:
         """The scales before this one."""
         return scales(self.schedule)[: self.k]
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Raise unless there are scales, of a token or more.
+
+    Raises:
+        OptionError
+    """
+    if not schedule or min(map(min, schedule)) < 1:
+        raise OptionError(f"a schedule has scales of at least one token, unlike {quoted(schedule)}")
 
 
 def scales(schedule: Schedule) -> tuple[Scale, ...]:

@@ -20,6 +20,7 @@ from stagevar.engine.grids.rows import token_map
 from stagevar.engine.loop.attention import fastest_attention
 from stagevar.engine.loop.call import Call, Output, Tap
 from stagevar.engine.loop.cohort import Cohort
+from stagevar.engine.loop.foreign import named
 from stagevar.engine.loop.forward import forward
 from stagevar.engine.loop.graphs import Graphs
 from stagevar.engine.loop.known import Codes, Known, filled
@@ -134,7 +135,9 @@ def _scales(
             for cohort in cohorts:
                 given = forced[at.k][list(cohort.images)] if at.k in forced else None
                 known = None if given is None else Known.of(given, cohort.latent.device)
-                record, signals = _advance(Pass(call, cohort, at.k), known)
+                work = Pass(call, cohort, at.k)
+                with named(work):
+                    record, signals = _advance(work, known)
                 if revise is not None:
                     for image, signal in zip(cohort.images, signals, strict=False):
                         before[image] = replace(signal, before=before.get(image))

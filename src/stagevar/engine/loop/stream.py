@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stagevar.engine.loop.foreign import check_reduced, is_foreign
 from stagevar.engine.loop.scale_pass import Pass
 from stagevar.engine.loop.segments import Segment, segments
 from stagevar.engine.plan.parts import Rows
@@ -56,6 +57,8 @@ class Stream:
         if rule is None:
             return
         self._reduced = reduced = rule.reduce(self._before, self._context(part))
+        if is_foreign(rule):
+            check_reduced(rule, reduced, self._before)
         self.work.show(f"reduced.{part.group}", reduced.x)
         if reduced.index is not None:
             self.work.show(f"places.{part.group}", reduced.index)

@@ -82,7 +82,10 @@ class Select:
 
     def reduce(self, x_RMC: Tensor, context: TokenContext) -> Reduced:
         count = kept(self.keep, x_RMC.shape[1])
-        index = highest(self.scores(x_RMC, context), count)
+        scores = self.scores(x_RMC, context)
+        if type(self) is not Select:
+            _check_scores(scores, x_RMC)
+        index = highest(scores, count)
         return Reduced(gather(x_RMC, index), gather_rope(context.rope, index), index)
 
     def scores(self, x_RMC: Tensor, context: TokenContext) -> Tensor:
@@ -101,6 +104,18 @@ class Select:
         if self.restore_by == "nearest":
             return scatter(x_RMC + gather(y_RrC - reduced.x, nearest(index, context.grid)), index, y_RrC)
         return scatter(x_RMC + least_squares(x_RMC, reduced.x) @ (y_RrC - reduced.x), index, y_RrC)
+
+
+def _check_scores(scores: Tensor, x_RMC: Tensor) -> None:
+    """Check the scores of a class that has its own. Their numbers are read on the CPU alone: elsewhere that would wait.
+
+    Raises:
+        ValueError: they are not one number, 0 or more, per row.
+    """
+    if scores.shape != x_RMC.shape[:2]:
+        raise ValueError(f"scores are {tuple(scores.shape)}, expected {tuple(x_RMC.shape[:2])}")
+    if scores.device.type == "cpu" and not bool((scores >= 0).all()):
+        raise ValueError("scores must be 0 or more, and none NaN")
 
 
 def row_scores(

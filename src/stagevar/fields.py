@@ -1,7 +1,8 @@
-"""Rebuild config dataclasses from JSON."""
+"""Rebuild dataclasses from JSON, strictly: every field is of its kind, none is unknown, and no number is NaN."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from types import UnionType
@@ -12,11 +13,11 @@ from stagevar.errors import quoted
 
 def read_fields(kind: type[Any], values: Any) -> Any:
     """Rebuild a dataclass that ``dataclasses.asdict`` and JSON have written: lists become tuples, and mappings become
-    dataclasses.
+    dataclasses, or stay mappings where the field is one.
 
     Raises:
         TypeError: unknown or missing fields, or a value of another kind than the field's.
-        ValueError: the dataclass itself refuses the values.
+        ValueError: a name that stands for no number, or the dataclass itself refuses the values.
     """
     if not isinstance(values, Mapping):
         raise TypeError(f"{kind.__name__} is {quoted(values)}, not settings by name")
@@ -32,8 +33,12 @@ def _read(name: str, hint: Any, value: Any) -> Any:
             return read_fields(kind, value)  # type: ignore[arg-type]
         if get_origin(kind) is tuple and isinstance(value, list) and len(hints := _entries(kind, value)) == len(value):
             return tuple(_read(name, each, entry) for each, entry in zip(hints, value, strict=True))
+        if get_origin(kind) is Mapping and isinstance(value, dict):
+            names, entries = get_args(kind)
+            return {names(key): _read(f"{name} of {key}", entries, entry) for key, entry in value.items()}
         literal = get_origin(kind) is Literal and value in get_args(kind)
-        if literal or type(value) is kind or (kind is float and type(value) is int):
+        number = kind is float and (type(value) is int or (type(value) is float and math.isfinite(value)))
+        if kind is Any or literal or number or (type(value) is kind and kind is not float):
             return value
     raise TypeError(f"{name} is {quoted(value)}, not {getattr(hint, '__name__', hint)}")
 
