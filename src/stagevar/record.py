@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -46,8 +47,12 @@ def read_record(path: Path) -> tuple[Image.Image, dict[str, Any]]:
         ForeignCheckpointError: it holds no record of this package.
     """
     try:
-        with Image.open(path.expanduser()) as opened:
-            image, text = opened.convert("RGB"), str(opened.info.get(RECORD, ""))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path.expanduser()) as opened:
+                image, text = opened.convert("RGB"), str(opened.info.get(RECORD, ""))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise MissingFileError(f"cannot read picture {path}: it has more pixels than any that was drawn") from None
     except Exception as error:  # of a damaged file, Pillow raises whatever its readers do
         why = getattr(error, "strerror", None) or "it is no picture"
         raise MissingFileError(f"cannot read picture {path}: {why}") from None

@@ -121,6 +121,29 @@ def test_whatever_a_reader_of_pictures_raises_the_picture_cannot_be_read(
     assert "cannot read picture crash.bin" in failure(command("again", "crash.bin"), 4)
 
 
+@pytest.mark.parametrize("door", ["again", "why"])
+def test_a_picture_and_json_do_not_share_standard_output(command: Run, drawn: Path, door: str) -> None:
+    assert "cannot both go to standard output" in failure(command(door, drawn, "-o", "-", "--json"), 2)
+
+
+def test_a_file_that_is_no_folder_of_weights_is_not_told_as_one_that_cannot_be_written(
+    command: Run, drawn: Path
+) -> None:
+    image, fields = picture(drawn), PngInfo()
+    origin = {"source": "var-d16", "weights": "/dev/zero", "revision": None}
+    fields.add_itxt("stagevar", json.dumps(json.loads(image.info["stagevar"]) | {"origin": origin}))
+    image.save("altered.png", pnginfo=fields)
+    assert "cannot write" not in failure(command("why", "altered.png", "-o", "sheet.png"), 4)
+
+
+@pytest.mark.parametrize("side", [9_500, 14_000])
+def test_a_picture_of_many_pixels_is_refused_before_it_is_unpacked(command: Run, drawn: Path, side: int) -> None:
+    fields = PngInfo()
+    fields.add_itxt("stagevar", picture(drawn).info["stagevar"])
+    Image.new("1", (side, side)).save("large.png", pnginfo=fields)
+    assert "more pixels than any that was drawn" in failure(command("again", "large.png"), 4)
+
+
 def test_a_picture_that_does_not_say_how_it_was_made_is_named(command: Run) -> None:
     Image.new("RGB", (4, 4)).save("plain.png")
     Path("text.png").write_text("no picture")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,25 @@ def pipe() -> Pipeline:
     return Pipeline(tiny("scenes"))
 
 
-def painted(box: tuple[int, int, int, int] | None) -> dict[str, Any]:
-    """What the editor of the page gives for white paint in a box."""
-    layer = Image.new("RGBA", PICTURE.size)
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def painted(box: tuple[int, int, int, int] | None, size: tuple[int, int] = PICTURE.size) -> dict[str, Any]:
+    """What the editor of the page uploads for white paint in a box."""
+    layer = Image.new("RGBA", size)
     if box is not None:
         layer.paste((255, 255, 255, 255), box)
-    return {"background": PICTURE.convert("RGBA"), "layers": [layer], "composite": PICTURE}
+    PICTURE.convert("RGBA").save("background.png")
+    layer.save("layer_0.png")
+    return {"background": {"path": "background.png"}, "layers": [{"path": "layer_0.png"}], "composite": None}
 
 
 def press(pipe: Pipeline, **fields: Any) -> list[tuple[Any, Any]]:
-    usual = {"model": pipe.model.name, "painted": painted((0, 0, 6, 12)), "prompt": "a star", "strength": 0.9}
+    usual: dict[str, Any] = {"model": pipe.model.name, "prompt": "a star", "strength": 0.9}
+    if "painted" not in fields:
+        usual["painted"] = painted((0, 0, 6, 12))
     return list(Edits({pipe.model.name: pipe}).draw(**{**usual, "seed": "3", **fields}))
 
 
@@ -59,11 +69,30 @@ def test_a_press_shows_every_scale_and_ends_with_the_picture_that_python_draws(p
         ({"prompt": "a zebra"}, "zebra"),
         ({"seed": "x"}, "seed must be a whole number"),
         ({"model": "other"}, "the page has no model"),
+        ({"model": ["other"]}, "the page has no model"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"prompt": None}, "the prompt must be text"),
+        ({"prompt": ["a star", "a ring"]}, "the prompt must be text"),
+        ({"prompt": "a star " * 1000}, "the page takes at most 4000"),
+        ({"strength": 1.5}, "strength must be a number between 0 and 1"),
+        ({"strength": float("nan")}, "strength must be a number between 0 and 1"),
+        ({"strength": "much"}, "strength must be a number between 0 and 1"),
     ],
 )
 def test_a_failure_is_a_sentence(pipe: Pipeline, fields: dict[str, Any], why: str) -> None:
     (said, _), *rest = press(pipe, **fields)
     assert why in said and 'role="alert"' in said and not rest
+
+
+def test_a_picture_that_is_none_is_told_as_everywhere(pipe: Pipeline) -> None:
+    other = painted((0, 0, 6, 6), (6, 6))
+    assert "the mask has 6x6 pixels and the picture 12x12" in press(pipe, painted=other)[0][0]
+    for contents, why in (
+        (b"text", "in no format that is known"),
+        (Path("background.png").read_bytes()[:200], "broken"),
+    ):
+        Path("background.png").write_bytes(contents)
+        assert why in press(pipe, painted=other)[0][0]
 
 
 def test_the_tab_is_there_for_models_that_read_pictures() -> None:

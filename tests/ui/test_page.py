@@ -253,7 +253,7 @@ def test_the_site_takes_no_large_files_and_shows_none_of_this_machine(site: Site
     import httpx
 
     with httpx.Client(base_url=site.url, trust_env=False) as client:
-        upload = client.post("gradio_api/upload", files={"files": ("a.png", bytes(2**24 + 1))})
+        upload = client.post("gradio_api/upload", files={"files": ("a.png", bytes(2**26 + 1))})
         assert upload.status_code == 413
         for path in ("/etc/passwd", str(Path(__file__)), "../../../etc/passwd"):
             assert client.get(f"gradio_api/file={path}").status_code in (403, 404)

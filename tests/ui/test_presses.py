@@ -53,10 +53,17 @@ def test_a_press_shows_every_scale_of_both_runs_and_ends_with_the_verdict(pipe: 
         ({"model": "../../models"}, "the page has no model"),
         ({"prompt": "an elephant"}, "does not know"),
         ({"accelerator": "<img src=x onerror=alert(1)>"}, "cannot read accelerator"),
+        ({"model": {}}, "the page has no model {}"),
+        ({"prompt": None}, "the prompt must be text"),
+        ({"size": ["64 x 64"]}, "choose a size of the list"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"accelerator": None}, "an accelerator is given as text"),
+        ({"accelerator": "stagevar", "quality": None}, "quality must be of the kind of 0.5"),
+        ({"accelerator": "stagevar", "quality": 7}, "quality must lie between 0 and 1"),
     ],
 )
 def test_a_failure_is_one_sentence_and_leaves_the_rest_as_it_is(
-    pipe: Pipeline, fields: dict[str, str], message: str
+    pipe: Pipeline, fields: dict[str, Any], message: str
 ) -> None:
     presses = presses_of(pipe)
     *_, (said, *rest) = press(presses, **fields)
@@ -85,6 +92,19 @@ def test_stop_ends_the_run_of_its_own_page_alone(pipe: Pipeline) -> None:
     assert "scale 3" in next(steps)[0]
     presses.stop(one)
     assert "cancelled before scale 3" in next(steps)[0] and next(steps, None) is None
+    assert "fewer operations" in press(presses, "one")[-1][0]
+    presses.stop(one)
+    assert "fewer operations" in press(presses, "one")[-1][0]  # Stop is of a run, and there was none
+
+
+def test_stop_ends_the_wait_for_a_turn_too(pipe: Pipeline) -> None:
+    presses, one = presses_of(pipe), gr.Request(session_hash="one")
+    assert presses.stop(one) == gr.skip()
+    assert "Waiting for its turn" in presses.wait(one)
+    assert "Stopping" in presses.stop(one)
+    [(said, *_)] = press(presses, "one")
+    assert "cancelled before its turn" in said and 'role="alert"' in said
+    presses.wait(one)
     assert "fewer operations" in press(presses, "one")[-1][0]
 
 

@@ -138,7 +138,7 @@ def again(
     the picture is drawn as often as there were pictures in its batch.
     """
     from stagevar.cli import show
-    from stagevar.cli.pictures import Target
+    from stagevar.cli.pictures import Target, require_apart
     from stagevar.cli.progress import pictures
     from stagevar.cli.repeat import repeated
     from stagevar.record import records
@@ -146,6 +146,7 @@ def again(
     image, record, request, place = repeated(picture, device, local_files_only=local_files_only)
     copies = 1 if record["dtype"] == "float32" else record.get("batch", 1)
     target = Target.read(output, 1)
+    require_apart(target.kind == "stream", as_json)
     pipe = place.ready([request], prompts=[request.prompt] * (not request.unconditional))
     with show.reporting("picture", as_json=as_json, quiet=quiet or target.kind == "stream") as done:
         with pictures(copies, quiet=quiet) as watched:

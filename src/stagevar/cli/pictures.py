@@ -96,6 +96,16 @@ class Target:
         return str(path)
 
 
+def require_apart(stream: bool, as_json: bool) -> None:
+    """Raise if a picture and JSON are both to go to standard output.
+
+    Raises:
+        OptionError
+    """
+    if stream and as_json:
+        raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
+
+
 def stem(prompt: str, seed: int) -> str:
     """The name of a picture's file, without suffix and number."""
     return f"{slug(prompt)}-{seed}"

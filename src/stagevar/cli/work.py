@@ -9,13 +9,12 @@ from typing import Any
 
 from stagevar.cli import show
 from stagevar.cli.options import Place, read_file
-from stagevar.cli.pictures import Target
+from stagevar.cli.pictures import Target, require_apart
 from stagevar.cli.progress import pictures
 from stagevar.cli.show import Done
 from stagevar.drawing import read_prompts
 from stagevar.engine.loop.trace import ScaleRecord, Trace, is_trace
 from stagevar.engine.loop.trace import write as write_traces
-from stagevar.errors import OptionError
 from stagevar.failure import explain
 from stagevar.parallel.ranks import portions
 from stagevar.parallel.team import Team, team
@@ -121,8 +120,7 @@ def produce(
     _, replicas = us.ranks.replicas(place.tensor_parallel)
     target = Target.read(output, len(requests))
     record = None if trace is None else read_file(trace, is_trace)
-    if target.kind == "stream" and as_json:
-        raise OptionError("the picture and --json cannot both go to standard output; let -o name a file")
+    require_apart(target.kind == "stream", as_json)
     if us.ranks.world > 1:  # one process downloads; alone, ``ready`` checks and loads
         us.told("files", lambda: place.fetch(requests))
     pipe = place.ready(requests)

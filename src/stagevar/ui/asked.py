@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
+from stagevar.accelerators.base import Accelerator
 from stagevar.engine.contract.model import ScaleModel
-from stagevar.errors import OptionError, SizeError, quoted
+from stagevar.errors import OptionError, PromptError, SizeError, UnknownModelError, quoted
+from stagevar.pipeline import Pipeline
 from stagevar.registry import known, parse_foreign
 from stagevar.request import Request
 
@@ -15,21 +19,19 @@ LONGEST_PROMPT = 4000
 """Characters; every model's own limit is below it."""
 
 
-def read(model: ScaleModel, prompt: str, size: str, seed: str, accelerator: str, quality: float) -> Request:
+def read(model: ScaleModel, prompt: Any, size: Any, seed: Any, accelerator: Any, quality: Any) -> Request:
     """The accelerated picture's request; an empty seed means a fresh one.
 
     Args:
         model: that draws it.
-        prompt, size, seed, accelerator, quality: as the page shows them.
+        prompt, size, seed, accelerator, quality: as the page shows them, or whatever a browser sends in their place.
 
     Raises:
         PromptError, SizeError, OptionError
     """
-    if len(prompt) > LONGEST_PROMPT:
-        raise OptionError(f"the prompt has {len(prompt)} characters; the page takes at most {LONGEST_PROMPT}")
     height, width = read_size(model, size)
     return Request(
-        prompt,
+        read_prompt(prompt),
         seed=read_seed(seed),
         height=height,
         width=width,
@@ -38,14 +40,38 @@ def read(model: ScaleModel, prompt: str, size: str, seed: str, accelerator: str,
     )
 
 
-def read_size(model: ScaleModel, text: str) -> tuple[int, int]:
+def read_model(models: Mapping[str, Pipeline], name: Any) -> Pipeline:
+    """One of the models that the page offers.
+
+    Raises:
+        UnknownModelError
+    """
+    if not isinstance(name, str) or name not in models:
+        raise UnknownModelError(f"the page has no model {quoted(name)}; it has {', '.join(models)}")
+    return models[name]
+
+
+def read_prompt(prompt: Any) -> str:
+    """The text of a prompt's field, which a request checks further.
+
+    Raises:
+        PromptError, OptionError
+    """
+    if not isinstance(prompt, str):
+        raise PromptError(f"the prompt must be text, not {type(prompt).__name__}")
+    if len(prompt) > LONGEST_PROMPT:
+        raise OptionError(f"the prompt has {len(prompt)} characters; the page takes at most {LONGEST_PROMPT}")
+    return prompt
+
+
+def read_size(model: ScaleModel, text: Any) -> tuple[int, int]:
     """Height and width of one of the sizes that the page offers.
 
     Raises:
         SizeError
     """
     offered = {shown(size): size for size in model.sizes()}
-    if text not in offered:
+    if not isinstance(text, str) or text not in offered:
         raise SizeError(f"model {model.name} draws no {quoted(text)} pictures; choose a size of the list")
     return offered[text]
 
@@ -55,25 +81,30 @@ def shown(size: tuple[int, int]) -> str:
     return f"{size[1]} x {size[0]}"
 
 
-def read_seed(text: str) -> int:
+def read_seed(text: Any) -> int:
     """The whole number of the seed's field, a fresh one if it is empty.
 
     Raises:
         OptionError
     """
-    if not text.strip():
+    if isinstance(text, str) and not text.strip():
         return secrets.randbits(32)
-    if not re.fullmatch(r"-?[0-9]{1,30}", text.strip()):
+    if not isinstance(text, str) or not re.fullmatch(r"-?[0-9]{1,30}", text.strip()):
         raise OptionError(f"seed must be a whole number between 0 and 2**64 - 1, not {quoted(text)}")
     return int(text)
 
 
-def has_dial(accelerator: str) -> bool:
+def named(accelerator: Any) -> type[Accelerator] | None:
+    """The accelerator whose bare name the text is."""
+    return known().get(accelerator.strip()) if isinstance(accelerator, str) else None
+
+
+def has_dial(accelerator: Any) -> bool:
     """Whether the text is the bare name of an accelerator with a quality dial."""
-    cls = known().get(accelerator.strip())
+    cls = named(accelerator)
     return cls is not None and any(f.name == "quality" for f in fields(cls))
 
 
-def with_quality(accelerator: str, quality: float) -> str:
+def with_quality(accelerator: Any, quality: Any) -> Any:
     """The accelerator's text with the dial's setting, where the dial belongs to it."""
     return f"{accelerator.strip()}(quality={quality})" if has_dial(accelerator) else accelerator

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from PIL import Image, ImageChops
 
 from stagevar.calling import expand
-from stagevar.errors import OptionError, UnknownModelError, quoted
+from stagevar.editing.opened import open_mask
+from stagevar.errors import OptionError
 from stagevar.failure import explain
 from stagevar.measure.why.maps import data_url
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
-from stagevar.ui.asked import LONGEST_PROMPT, read_seed
+from stagevar.ui.asked import LONGEST_PROMPT, read_model, read_prompt, read_seed
 from stagevar.ui.report import failure, progress
 
 ABOUT = (
@@ -23,7 +26,9 @@ ABOUT = (
     "are kept and the fine ones drawn, as many as **strength** says."
 )
 DRAWS: dict[str, Any] = {"trigger_mode": "once", "concurrency_limit": 1, "concurrency_id": "drawing"}
-"""Of buttons that draw: one of all pages and tabs at a time."""
+DRAWS |= {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Of buttons that draw: one of all pages and tabs at a time. Their fields come as the browser sends them, so that what
+is wrong with one is said as every other door says it."""
 SIDE = 512
 """Longest side in pixels of the picture that is shown."""
 
@@ -40,7 +45,6 @@ def tab(models: Mapping[str, Pipeline]) -> None:
     with gr.Row():
         with gr.Column(min_width=300):
             painted = gr.ImageEditor(
-                type="pil",
                 sources=["upload", "clipboard"],
                 layers=False,
                 transforms=[],
@@ -58,7 +62,7 @@ def tab(models: Mapping[str, Pipeline]) -> None:
             said, shown = gr.HTML(elem_id="edit-said"), gr.HTML(elem_id="edited")
     edit = Edits(models)
     fields = [model, painted, prompt, strength, seed]
-    press.click(edit.draw, fields, [said, shown], show_progress="hidden", api_visibility="private", **DRAWS)
+    press.click(edit.draw, fields, [said, shown], **DRAWS)
 
 
 class Edits:
@@ -72,14 +76,13 @@ class Edits:
         self.models = models
 
     def draw(
-        self, model: str, painted: Mapping[str, Any] | None, prompt: str, strength: float, seed: str
+        self, model: Any, painted: Mapping[str, Any] | None, prompt: Any, strength: Any, seed: Any
     ) -> Iterator[tuple[Any, Any]]:
         """What the page says and shows, scale by scale; of a failure its sentence."""
         try:
-            if model not in self.models:
-                raise UnknownModelError(f"the page has no model {quoted(model)}; it has {', '.join(self.models)}")
+            pipeline = read_model(self.models, model)
             request = read(painted, prompt, strength, seed)
-            for event in self.models[model].events([request]):
+            for event in pipeline.events([request]):
                 h, w = event.grid
                 yield progress(f"scale {event.scale + 1} of {event.scales}, {h}x{w} tokens"), _picture(event.preview)
             assert event.result is not None
@@ -89,22 +92,30 @@ class Edits:
             yield failure(explain(error)[1]), gr.skip()
 
 
-def read(painted: Mapping[str, Any] | None, prompt: str, strength: float, seed: str) -> Request:
+def read(painted: Mapping[str, Any] | None, prompt: Any, strength: Any, seed: Any) -> Request:
     """The request of the fields; a mask where something is painted.
+
+    Args:
+        painted: files of the picture and of the layers of paint, as the editor of the page uploads them.
+        prompt, strength, seed: as the page shows them, or whatever a browser sends in their place.
 
     Raises:
         OptionError: no picture.
-        PromptError, OptionError: as ``Request`` and ``Edit.read``.
+        PromptError, SizeError, OptionError: as ``Request`` and ``Edit.read``.
     """
-    picture: Image.Image | None = None if painted is None else painted["background"]
-    if painted is None or picture is None:
+    if painted is None or painted["background"] is None:
         raise OptionError("there is no picture; choose one to begin with")
-    mask = Image.new("L", picture.size)
-    for layer in painted["layers"]:
-        mask.paste(255, mask=layer.convert("RGBA").getchannel("A").point(lambda level: 255 if level else 0))
-    given = mask if mask.getbbox() else None
-    [request] = expand(prompt, image=picture, mask=given, strength=strength, seed=read_seed(seed))
+    given = _paint(painted["layers"])
+    picture = Path(painted["background"]["path"]).read_bytes()
+    [request] = expand(read_prompt(prompt), image=picture, mask=given, strength=strength, seed=read_seed(seed))
     return request
+
+
+def _paint(layers: Sequence[Mapping[str, Any]]) -> Image.Image | None:
+    """A mask that is white where a layer holds any paint; None without paint."""
+    bare = [open_mask(Path(layer["path"]).read_bytes()) for layer in layers]
+    paint = reduce(ImageChops.lighter, map(ImageChops.invert, bare)) if bare else None
+    return paint.point(lambda level: 255 if level else 0) if paint and paint.getbbox() else None
 
 
 def _picture(image: Image.Image) -> str:

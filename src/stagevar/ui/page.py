@@ -13,11 +13,12 @@ from fastapi import FastAPI
 from stagevar.errors import OptionError
 from stagevar.pipeline import Pipeline
 from stagevar.registry import known
-from stagevar.ui.asked import LONGEST_PROMPT, has_dial, shown
+from stagevar.ui import door
+from stagevar.ui.asked import LONGEST_PROMPT, has_dial, named, shown
+from stagevar.ui.door import Page
 from stagevar.ui.edits import DRAWS, tab
 from stagevar.ui.front import nothing
 from stagevar.ui.presses import Presses
-from stagevar.ui.report import progress
 
 ABOUT = (
     "A picture is drawn as a sequence of grids, from 1x1 tokens to the full size. An **accelerator** does less work at "
@@ -25,11 +26,13 @@ ABOUT = (
 )
 KEPT = 600
 """Seconds for which pictures that a reader chooses lie in the temporary folder."""
+LARGEST_UPLOAD = "64mb"
+"""The browser sends every picture as a PNG, which photographs of a camera make large."""
 SAMPLES = 4
 """Prompts that the page suggests."""
 
 
-def blocks(*pipelines: Pipeline) -> gr.Blocks:
+def blocks(*pipelines: Pipeline) -> Page:
     """The page for one or several loaded models; ``mount`` puts it into an application.
 
     Raises:
@@ -38,7 +41,7 @@ def blocks(*pipelines: Pipeline) -> gr.Blocks:
     models = {pipeline.model.name: pipeline for pipeline in pipelines}
     if len(models) < len(pipelines):
         raise OptionError("two models of the page have one name; give each once")
-    with gr.Blocks(title="stagevar", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+    with Page(title="stagevar", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(f"# stagevar\n{ABOUT}")
         with gr.Tab("Compare", elem_id="compare"):
             _compare(pipelines, models)
@@ -83,10 +86,9 @@ def _compare(pipelines: Sequence[Pipeline], models: Mapping[str, Pipeline]) -> N
     outputs = [said, front, scales, words, seed]
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     pressed = [draw.click, prompt.submit, seed.submit]
-    gr.on(pressed, lambda: progress("Waiting for its turn"), None, [said], **quiet)
-    queued: dict[str, Any] = quiet | {"queue": True, **DRAWS}
-    gr.on(pressed, presses.draw, fields, outputs, **queued)
-    stop.click(presses.stop, **quiet)
+    gr.on(pressed, presses.wait, None, [said], **quiet)
+    gr.on(pressed, presses.draw, fields, outputs, **DRAWS)
+    stop.click(presses.stop, None, [said], **quiet)
     dice.click(lambda: str(secrets.randbits(32)), None, [seed], **quiet)
     samples.click(lambda sample: sample[0], [samples], [prompt], **quiet)
     accelerator.change(_dial, [accelerator], [accelerator, quality], **quiet)
@@ -97,7 +99,7 @@ def _compare(pipelines: Sequence[Pipeline], models: Mapping[str, Pipeline]) -> N
 def mount(app: FastAPI, *pipelines: Pipeline, path: str = "/") -> None:
     """Put the page into an application. It asks nothing of other servers, takes no files but pictures to edit, and has
     no programming interface of its own."""
-    gr.mount_gradio_app(
+    door.mount(
         app,
         blocks(*pipelines),
         path,
@@ -106,7 +108,7 @@ def mount(app: FastAPI, *pipelines: Pipeline, path: str = "/") -> None:
         app_kwargs={"openapi_url": None},
         footer_links=["settings"],
         run_history=False,
-        max_file_size="16mb",
+        max_file_size=LARGEST_UPLOAD,
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
@@ -138,14 +140,14 @@ def _of(pipeline: Pipeline) -> tuple[Any, ...]:
     return gr.Dropdown(**_sizes(pipeline)), gr.Dataset(**_samples(pipeline)), pipeline.model.samples[0]
 
 
-def _dial(accelerator: str) -> tuple[Any, Any]:
+def _dial(accelerator: Any) -> tuple[Any, Any]:
     """What an accelerator does, and whether the dial belongs to it."""
     return gr.Dropdown(info=_about(accelerator)), gr.Slider(visible=has_dial(accelerator))
 
 
-def _about(accelerator: str) -> str:
+def _about(accelerator: Any) -> str:
     """The first sentence of its documentation; for other text how it is written."""
-    cls = known().get(accelerator.strip())
+    cls = named(accelerator)
     if cls is None:
         return "name(field=value), sums with +"
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
