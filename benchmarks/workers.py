@@ -18,8 +18,19 @@ from pathlib import Path
 from store import append, arguments
 
 BATCH = 8
-WAYS = {"one": ["--max-memory", "1TB"], "two": [], "ray": ["--ray", "--workers", "2"]}
-"""One batch at a time, which a limit of memory asks for; two at once; workers of one core each."""
+ONE = """
+import sys
+import stagevar.jobs.drawn
+from stagevar.cli import run
+stagevar.jobs.drawn.default_lanes = lambda pipelines: 1
+sys.exit(run(sys.argv[1:]))
+"""
+WAYS: dict[str, tuple[list[str], list[str]]] = {
+    "one": (["-c", ONE], []),
+    "two": (["-m", "stagevar"], []),
+    "ray": (["-m", "stagevar"], ["--ray", "--workers", "2"]),
+}
+"""One batch at a time, two at once, workers of one core each: how the command is begun, and its options."""
 
 
 def main() -> None:
@@ -35,9 +46,9 @@ def main() -> None:
         rows.write_text("".join(json.dumps({"id": f"r{i}", "prompt": "a red star"}) + "\n" for i in range(chosen.rows)))
         for number in range(chosen.repeats):
             for place, accelerator in enumerate(chosen.accelerators):
-                for way, more in WAYS.items():
-                    out = Path(folder) / f"{way}{number}{place}"
-                    rates[accelerator][way].append(rate(rows, out, ["--accelerator", accelerator, *more]))
+                for way, (begun, more) in WAYS.items():
+                    words = ["batch", str(rows), "-o", f"{folder}/{way}{number}{place}", "-a", accelerator, *more]
+                    rates[accelerator][way].append(rate([*begun, *words]))
                     waiting.append(os.getloadavg()[0])
                     print(accelerator, way, rates[accelerator][way][-1], flush=True)
     report = {
@@ -51,10 +62,10 @@ def main() -> None:
     append("workers", "cpu", report, chosen.out)
 
 
-def rate(rows: Path, out: Path, more: list[str]) -> float:
+def rate(words: list[str]) -> float:
     """Pictures per second of one job."""
-    command = [sys.executable, "-m", "stagevar", "batch", str(rows), "-o", str(out), "--batch-size", str(BATCH)]
-    done = subprocess.run([*command, "--json", *more], stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, *words, "--batch-size", str(BATCH), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(json.loads(done.stdout)["rate"])
 
 
