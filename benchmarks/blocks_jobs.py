@@ -43,14 +43,11 @@ def workers(report: Mapping[str, Any]) -> str:
     rows = []
     for accelerator, rates in report["pictures_per_second"].items():
         one, two, ray = (fmean(rates[way]) for way in ("one", "two", "ray"))
-        rows.append(
-            [f"`{accelerator}`", f"{one:.2f}", f"{two:.2f}", f"{two / one:.2f}x", f"{ray:.2f}", f"{ray / one:.2f}x"]
-        )
+        gains = (f"{rate:.2f} ({rate / one:.2f}x)" for rate in (two, ray))
+        rows.append([f"`{accelerator}`", f"{one:.2f}", *gains])
     head = ["accelerator", "batches in turn", "two at once", "two workers on Ray"]
     busy = max(report["load_average"])
     besides = f" Other programs used the cores too (load average up to {busy:.1f})."
     place = f"{report['model']}, {report['rows']} rows, batches of {report['batch']}, {report['cores']} cores"
-    said = f"{place}, in turn; pictures per second, means of the runs." + (
-        besides if busy > report["cores"] + 1 else ""
-    )
-    return f"{said}\n\n{table(head, rows)}"
+    said = f"{place}, in turn; pictures per second, means of the runs."
+    return f"{said}{besides if busy > report['cores'] + 1 else ''}\n\n{table(head, rows)}"
