@@ -14,7 +14,7 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import getmembers, isclass
+from inspect import get_annotations, getmembers, isclass
 from keyword import iskeyword
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -87,7 +87,7 @@ def _fault(cls: type[Accelerator], name: object) -> str:
     them may rely on it."""
     if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
         return "it has no name of its own; set name: ClassVar[str]"
-    if "__dataclass_fields__" not in cls.__dict__:
+    if "__dataclass_fields__" not in cls.__dict__ and _settings(cls):
         return "its settings are not read; put @dataclass(frozen=True) before it"
     for attribute, words in (("owns", AXES), ("signals", sorted(Accelerator.signals))):
         value = getattr(cls, attribute)
@@ -109,6 +109,11 @@ def _fault(cls: type[Accelerator], name: object) -> str:
         if not same:
             return f"the text of its settings, {quoted(str(own))}, is read back as others"
     return ""
+
+
+def _settings(cls: type[Accelerator]) -> list[str]:
+    """Names that a class itself annotates as settings."""
+    return [each for each, hint in get_annotations(cls).items() if "ClassVar" not in str(hint)]
 
 
 @cache

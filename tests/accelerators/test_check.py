@@ -137,6 +137,12 @@ class Shorter(DropLast):
     """Leaves scales out."""
     name: ClassVar[str] = "shorter"
 '''
+BARE = GOOD.replace("@dataclass(frozen=True)\n", "")
+
+
+def test_a_class_without_settings_of_its_own_needs_no_dataclass(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(BARE)
+    assert str(parse("shorter(2)", of_file(tmp_path / "a.py"))) == "shorter(n=2)"
 
 
 def test_the_accelerators_of_a_file_are_found(tmp_path: Path) -> None:
@@ -171,7 +177,7 @@ def test_a_setting_without_a_kind_takes_any_value_and_a_fault_of_one_is_told(tmp
         ("a.txt", GOOD, "no Python file"),
         ("a.py", GOOD.replace('"shorter"', '"class"'), "no name of its own"),
         ("a.py", GOOD.replace('"shorter"', '"drop_last"'), "the name drop_last is taken by stagevar.accelerators"),
-        ("a.py", GOOD.replace("@dataclass(frozen=True)", ""), "its settings are not read; put @dataclass"),
+        ("a.py", BARE + "    share: float = 0.5", "its settings are not read; put @dataclass"),
         ("a.py", GOOD + "    identity: ClassVar = 5", "identity must be settings by name"),
         ("a.py", GOOD + "    identity: ClassVar = {'other': 1}", "unexpected keyword argument 'other'"),
         ("a.py", GOOD + "    signals: ClassVar = frozenset({'noise'})", "signals must be a frozenset of bands"),
