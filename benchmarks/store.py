@@ -91,13 +91,14 @@ def commit() -> str:
 def unknown_commits(folder: Path = RESULTS) -> list[str]:
     """Commits of results that the history of this checkout holds neither as they were nor squashed.
 
+    A commit that was amended afterwards may lie in the checkout still, and no clone of it has it: only ancestors count.
     None where there is no whole history.
     """
     if _git("rev-parse", "--is-shallow-repository") != "false":
         return []
     runs = [run for path in sorted(folder.glob("*.jsonl")) for run in read(path)]
     named = {str(run["commit"]).removesuffix("-dirty") for run in runs}
-    return sorted(name for name in named - SQUASHED if _git("cat-file", "-t", name) != "commit")
+    return sorted(named - SQUASHED - set(_git("rev-list", "HEAD").split()))
 
 
 def _git(*words: str) -> str:
