@@ -29,6 +29,7 @@ from stagevar.engine.loop.run import run
 from stagevar.engine.plan.plan import Plan
 from stagevar.families.int8 import linears
 from stagevar.families.int8 import quantize as round_weights
+from stagevar.families.tokenizers import winograd
 from stagevar.loading.place import in_blocks
 
 TEXT_LENGTH = 32
@@ -200,10 +201,12 @@ def _shadow(model: ScaleModel, dtype: torch.dtype, text_length: int, quantize: s
 
 
 def _scratch(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> int:
-    """What a convolution on the CPU takes besides its output: a single small picture is unfolded into a matrix, for all
-    others the weights are laid out anew."""
+    """What a convolution on the CPU takes besides its output: a large map goes by tiles, a single small picture is
+    unfolded into a matrix, for all others the weights are laid out anew."""
     if x.device.type != "cpu":
         return 0
+    if winograd.pays(x, weight) and max(stride) == 1:
+        return winograd.scratch(weight)
     if len(x) > 1 or x.numel() > 20480 or max(stride) > 1:
         return weight.nbytes
     unfolded = out[0, 0].numel() * weight[0].numel() * x.element_size()

@@ -7,6 +7,7 @@ self-attention at the coarsest level; Infinity uses none.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Self, cast
 
@@ -14,7 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stagevar.families.tokenizers.winograd import convolved
+
 EPS = 1e-6
+
+Convolve = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""A 3x3 convolution that keeps the grid, of a map by a weight and a bias."""
+
+
+def direct(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv2d(x, weight, bias, padding=1)
 
 
 def conv(inputs: int, outputs: int) -> nn.Conv2d:
@@ -29,8 +39,9 @@ def _norm(channels: int) -> nn.GroupNorm:
 class ResidualBlock(nn.Module):
     """Norm, SiLU and convolution twice, plus the input (through a 1x1 convolution if the width changes)."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, convolve: Convolve = direct) -> None:
         super().__init__()
+        self.convolve = convolve
         self.norm1, self.conv1 = _norm(inputs), conv(inputs, outputs)
         self.norm2, self.conv2 = _norm(outputs), conv(outputs, outputs)
         self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
@@ -53,8 +64,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv1, conv2 = self.convolutions
-        h = conv1(F.silu(self.norm1(x), inplace=True).to(conv1.weight.dtype))
-        h = conv2(F.silu(self.norm2(h), inplace=True))
+        h = self.convolve(F.silu(self.norm1(x), inplace=True).to(conv1.weight.dtype), conv1.weight, conv1.bias)
+        h = self.convolve(F.silu(self.norm2(h), inplace=True), conv2.weight, conv2.bias)
         return h.float().add_(self.nin_shortcut(x))
 
 
@@ -76,9 +87,9 @@ class Attention(nn.Module):
 class Middle(nn.Module):
     """Two residual blocks at the coarsest level, with attention between them if ``attention`` is True."""
 
-    def __init__(self, channels: int, attention: bool) -> None:
+    def __init__(self, channels: int, attention: bool, convolve: Convolve) -> None:
         super().__init__()
-        self.block_1, self.block_2 = ResidualBlock(channels, channels), ResidualBlock(channels, channels)
+        self.block_1, self.block_2 = (ResidualBlock(channels, channels, convolve) for _ in range(2))
         self.attn_1 = Attention(channels) if attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +125,7 @@ class Upsample(nn.Module):
         kernels, bias = four_kernels(self.conv.weight).flatten(0, 2), self.conv.bias
         assert bias is not None
         kernels = kernels.contiguous(memory_format=torch.channels_last)
-        found = F.conv2d(x_nChw, kernels, bias.repeat(4), padding=(1 - beside, 1))
+        found = convolved(x_nChw, kernels, bias.repeat(4), padding=(1 - beside, 1))
         found = found.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))
         out = found.new_empty(n, h, 2, w, 2, found.shape[-1])
         for i in (0, 1):
@@ -137,9 +148,12 @@ class Level(nn.Module):
     """Residual blocks at one resolution, then ``resample``, the step to the next. If ``attention`` is True, attention
     follows each block."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool, **resample: nn.Module) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, blocks: int, attention: bool, convolve: Convolve, **resample: nn.Module
+    ) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResidualBlock(inputs if j == 0 else outputs, outputs) for j in range(blocks))
+        widths = [inputs] + [outputs] * blocks
+        self.block = nn.ModuleList(ResidualBlock(*pair, convolve) for pair in pairwise(widths))
         self.attn = nn.ModuleList(Attention(outputs) if attention else nn.Identity() for _ in range(blocks))
         for name, step in resample.items():
             self.add_module(name, step)
@@ -171,10 +185,10 @@ class Encoder(nn.Module):
         last = len(multipliers) - 1
         self.conv_in = conv(3, widths[0])
         self.down = nn.ModuleList(
-            Level(a, b, blocks, attention and i == last, **({"downsample": Downsample(b)} if i < last else {}))
+            Level(a, b, blocks, attention and i == last, direct, **({"downsample": Downsample(b)} if i < last else {}))
             for i, (a, b) in enumerate(pairwise(widths))
         )
-        self.mid = Middle(widths[-1], attention)
+        self.mid = Middle(widths[-1], attention, direct)
         self.norm_out, self.conv_out = _norm(widths[-1]), conv(widths[-1], channels)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -197,9 +211,9 @@ class Decoder(nn.Module):
         widths = [*(base * m for m in multipliers), base * multipliers[-1]]
         last = len(multipliers) - 1
         self.conv_in = conv(channels, widths[-1])
-        self.mid = Middle(widths[-1], attention)
+        self.mid = Middle(widths[-1], attention, convolved)
         self.up = nn.ModuleList(
-            Level(b, a, blocks + 1, attention and i == last, **({"upsample": Upsample(a)} if i > 0 else {}))
+            Level(b, a, blocks + 1, attention and i == last, convolved, **({"upsample": Upsample(a)} if i > 0 else {}))
             for i, (a, b) in enumerate(pairwise(widths))
         )
         self.norm_out, self.conv_out = _norm(widths[0]), conv(widths[0], 3)

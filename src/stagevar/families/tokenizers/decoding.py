@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stagevar.families.tokenizers.autoencoder import Decoder, Level, ResidualBlock, Upsample
+from stagevar.families.tokenizers.winograd import convolved
 
 WHOLE = 2**24
 """Most numbers of a map that is computed whole. Up to there bands would save little beside the weights."""
@@ -102,7 +103,7 @@ def _convolved(
         own, edge = end - start, torch.zeros_like(rows[:, :, :1])
         parts = [edge if above is None else above, rows[:, :, : own + 1], *([edge] if end == h else [])]
         above = rows[:, :, own - 1 : own].clone()
-        yield slice(start, end), F.conv2d(torch.cat(parts, 2), conv.weight, conv.bias, padding=(0, 1))
+        yield slice(start, end), convolved(torch.cat(parts, 2), conv.weight, conv.bias, padding=(0, 1))
 
 
 def _normalised(norm: nn.GroupNorm, x_1Chw: Tensor, band: int) -> Callable[[Tensor], Tensor]:
