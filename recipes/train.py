@@ -231,12 +231,13 @@ def optimisers(model: Scenes, options: argparse.Namespace) -> list[torch.optim.O
             continue
         inside = name.startswith(("blocks.", "text.layers.", "text.summary."))
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)
-    muon = torch.optim.Muon(matrices, lr=options.muon, momentum=0.95, weight_decay=0.0)
-    adam = torch.optim.AdamW(rest, lr=options.adam, betas=(0.9, 0.97), weight_decay=0.0)
-    for optimiser in (muon, adam):
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=options.adam, betas=(0.9, 0.97), weight_decay=0.0)]
+    if matrices:
+        made.insert(0, torch.optim.Muon(matrices, lr=options.muon, momentum=0.95, weight_decay=0.0))
+    for optimiser in made:
         for group in optimiser.param_groups:
             group["base"] = group["lr"]
-    return [muon, adam]
+    return made
 
 
 def learning_rate(step: int, steps: int) -> float:

@@ -46,7 +46,10 @@ SHOWN = ROOT / "docs" / "images" / "restoration.webp"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=100, help="held-out captions, a picture of each")
-    parser.add_argument("--run", type=Path, default=Path("runs/restore"), help="folder of the training run")
+    parser.add_argument("--run", type=Path, default=Path("runs/restore"), help="folder of the second training run")
+    parser.add_argument(
+        "--encoder", nargs=2, type=float, default=(1210, 16.65), metavar=("STEPS", "MINUTES"), help="of the first run"
+    )
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure again")
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained(MODEL, device="cpu")
@@ -57,7 +60,7 @@ def main() -> None:
     clean = render(world, scenes, random.Random("card"))
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     measure: dict[str, Callable[[], Any]] = {
-        "training": lambda: json.loads((options.run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]),
+        "training": lambda: trained_for(options.run, *options.encoder),
         "size": lambda: size(model),
         "restored": lambda: by_degradation(pipe, model, clean),
         "plans": lambda: by_plan(pipe, clean[:PLANNED]),
@@ -70,6 +73,12 @@ def main() -> None:
     shutil.copyfile(ROOT / "LICENSE", MODEL / "LICENSE")
     with replacing(MODEL / "README.md") as path:
         path.write_text(card(measured), encoding="utf-8")
+
+
+def trained_for(run: Path, steps: float, minutes: float) -> dict[str, Any]:
+    """The last line of the second run's log, and how long the first one was."""
+    last: dict[str, Any] = json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    return last | {"encoder": {"steps": int(steps), "minutes": minutes}}
 
 
 def unseen(n: int) -> list[Scene]:
@@ -186,6 +195,8 @@ def card(measured: Mapping[str, Any]) -> str:
         .with_suffix(".md")
         .read_text(encoding="utf-8")
         .format(
+            encoder_steps=training["encoder"]["steps"],
+            encoder_minutes=training["encoder"]["minutes"],
             steps=training["step"],
             minutes=training["minutes"],
             parameters=measured["size"]["parameters"] / 1e6,

@@ -1,13 +1,15 @@
-"""Teach a trained model to restore: ``PYTHONPATH=recipes python -m restore.train``.
+"""Teach a trained model to restore: ``PYTHONPATH=recipes python -m restore.train``, then ``--from`` what it has learnt.
 
-The network that draws from words stays as it is. What is trained is its view of the picture: an encoder of its latent,
-and in every block a cross-attention to that, behind a gate that begins at zero. Seeded and resumable like ``train.py``,
-whose steps it takes: the codes of the clean picture are predicted from its own coarser scales, and what the network
-sees is the picture with a fault. Most pictures have no caption, as most that are to be restored have none.
+The network that draws from words stays as it is. What is trained is its view of the picture, in two runs: first an
+encoder, which learns what the clean latent is; then, with the encoder as it is, in every block a cross-attention behind
+a gate that begins at zero. Seeded and resumable like ``train.py``, whose steps the second run takes: the codes of the
+clean picture are predicted from its own coarser scales, and what the network sees is the picture with a fault. Most
+pictures have no caption, as most that are to be restored have none.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +32,10 @@ from stagevar.families.scenes.restoring import Restoring
 from stagevar.pipeline import Pipeline
 
 CAPTIONLESS = 0.7
-FEW, ALONE = 6, 0.4
-"""Steps of few scales train the encoder alone, which learns what the picture is without its fault: they are cheap and
-have many pictures. At first there are no others, for a share ALONE of all."""
+ENCODING: Mixture = ((1.0, {6: 1.0}),)
+"""Numbers of scales of a step of the first run. It has many pictures, since it needs few tokens of each."""
+ATTENDING: Mixture = ((1.0, {8: 0.4, 10: 0.6}),)
+"""Those of the second run."""
 TRUSTED = 100
 """Steps from one fit of the trust to the next."""
 NAME = "restore"
@@ -41,25 +44,30 @@ DEFAULTS = Defaults(guidance=1.0, temperature=0.0)
 
 TRAINED = ("picture.", "trust")
 """What the names of tensors that are trained have in them; all others are the given model's."""
+ATTENTION = (".cross.picture.", "picture.out.", "picture.norm.")
+"""Of these what the second run trains: the attention, and the states that it reads."""
 
 
 class Restoration(Training):
-    """A run in which all but the view of the picture stays frozen."""
+    """A run in which all but a part of the view of the picture stays frozen."""
 
-    mixture: Mixture = ((ALONE, {FEW: 1.0}), (1.0, {FEW: 0.4, 10: 0.6}))
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.given = Pipeline.from_pretrained(options.begin, device="cpu").model
+        self.mixture = ATTENDING if self.given.restores else ENCODING
+        super().__init__(options)
 
     def network(self) -> Scenes:
         model = restoring(self.world.config)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(trained(name))
+            attention = any(part in f".{name}" for part in ATTENTION)
+            parameter.requires_grad_(trained(name) and attention == self.given.restores)
         return model
 
     def start(self) -> None:
         torch.manual_seed(self.options.seed)
-        state = self.network().state_dict()
-        given = Pipeline.from_pretrained(self.options.begin, device="cpu").model.state_dict()
-        self.model.load_state_dict(state | given)
-        self.average.load_state_dict(state | given)
+        state = self.network().state_dict() | self.given.state_dict()
+        self.model.load_state_dict(state)
+        self.average.load_state_dict(state)
         self.save()
 
     def example(self, count: int, rng: random.Random) -> Example:
@@ -72,7 +80,10 @@ class Restoration(Training):
         super().one_step()
 
     def loss(self, example: Example) -> Tensor:
-        """The cross-entropy, and the mean squared error of the estimate in units of the channels' deviations."""
+        """The cross-entropy; of the first run the mean squared error of the estimate, in units of the channels'
+        deviations."""
+        if self.given.restores:
+            return super().loss(example)
         model = cast(Restoring, self.model)
         assert example.seen is not None
         with torch.autocast(model.device.type, torch.bfloat16):
@@ -80,7 +91,7 @@ class Restoration(Training):
         wrong = found - model.tokenizer.features(example.pictures)
         regression = (wrong / model.input_scale[:, None, None]).square().mean()
         self.sums.setdefault(-1, []).append(float(regression.detach()))
-        return super().loss(example) + regression if len(example.codes) > FEW else regression
+        return regression
 
     def validation(self) -> list[float]:
         with torch.compiler.set_stance("force_eager"):  # a graph of its own would take as long as a hundred steps
@@ -92,15 +103,15 @@ class Restoration(Training):
 
 @torch.no_grad()
 def fit_trust(model: Scenes, world: World, rng: random.Random, count: int = 100) -> None:
-    """Set how much the estimate counts at each scale, without a gradient: as it deserves where its errors are Gaussian
-    and alike in all channels of the latent."""
+    """Set how much the estimate counts at each scale, without a gradient: half of what it deserves where its errors are
+    Gaussian and alike in all channels of the latent, since those of neighbours and of scales go together."""
     clean = render(world, [world.sample(rng) for _ in range(count)], rng).to(model.device)
     estimate = cast(Restoring, model).looked_at(degraded(clean, rng.randrange(2**31)))[1]
     codes, latents = tokenised(model, clean, len(model.config.grids), CODE_NOISE)
     for k, side in enumerate(model.config.grids):
         lacking = token_rows(resize(estimate - latents[k], (side, side), "area"))
         wrong = (lacking - model.tokenizer.codebook[k][codes[k]]).square().sum(-1).mean()
-        model.get_buffer("trust")[k] = CHANNELS / (2 * wrong)
+        model.get_buffer("trust")[k] = CHANNELS / (4 * wrong)
 
 
 def restoring(config: ScenesConfig) -> Restoring:

@@ -275,23 +275,28 @@ def test_faults_are_seeded_and_differ_from_picture_to_picture():
 @pytest.mark.slow
 @torch.compiler.set_stance("force_eager")
 def test_a_model_that_learns_to_restore_keeps_its_own_weights(tmp_path):
+    import export
     from restore import train
 
-    settings = {"steps": 4, "tokens": 150, "seed": 3, "muon": 0.02, "adam": 2e-3, "every": 100, "sheet": 100}
-    run = train.Restoration(argparse.Namespace(run=tmp_path, world="scenes", begin="scenes", **settings))
-    given = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    run.one_step()
-    first = {name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, given[name])}
-    assert first and all(name.startswith(("picture.", "trust")) for name in first), "at first the encoder learns alone"
-    for _ in range(3):
-        run.one_step()
-    run.save()
-    moved = {name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, given[name])}
-    assert {"trust", "blocks.5.cross.picture.proj.weight"} <= moved and all(map(train.trained, moved))
-    assert all(torch.equal(run.average.state_dict()[name], given[name]) for name in given if not train.trained(name))
-    resumed = train.Restoration(argparse.Namespace(run=tmp_path, world="scenes", begin="scenes", **settings))
-    assert resumed.step == 4 and torch.equal(resumed.model.trust, run.model.trust)
-    assert len(resumed.validation()) == 10
+    settings = {"steps": 2, "tokens": 150, "seed": 3, "muon": 0.02, "adam": 2e-3, "every": 100, "sheet": 100}
+    folder = tmp_path / "model"
+    for begin, path, wanted, other in (
+        ("scenes", tmp_path / "encoder", "picture.clean.weight", ".cross.picture."),
+        (str(folder), tmp_path / "attention", "blocks.5.cross.picture.proj.weight", "picture.clean."),
+    ):
+        path.mkdir()
+        options = argparse.Namespace(run=path, world="scenes", begin=begin, **settings)
+        run = train.Restoration(options)
+        given = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        run.train()
+        moved = {name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, given[name])}
+        assert {"trust", wanted} <= moved and not [name for name in moved if other in name]
+        assert all(map(train.trained, moved))
+        average = run.average.state_dict()
+        assert all(torch.equal(average[name], given[name]) for name in given if not train.trained(name))
+        resumed = train.Restoration(options)
+        assert resumed.step == 2 and torch.equal(resumed.model.trust, run.model.trust)
+        export.write(train.restoring(run.world.config), path, folder)
 
 
 def test_the_card_of_the_model_that_restores_is_what_its_command_writes():
