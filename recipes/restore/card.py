@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from photos.card import training
 from restore.degradations import DEGRADATIONS
 from restore.export import MODEL
 from restore.sheet import bytes_of, restoration_sheet, restored
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=100, help="held-out captions, a picture of each")
     parser.add_argument("--run", type=Path, default=Path("runs/restore"), help="folder of the second training run")
     parser.add_argument(
-        "--encoder", nargs=2, type=float, default=(1210, 16.65), metavar=("STEPS", "MINUTES"), help="of the first run"
+        "--earlier", nargs=2, type=int, default=(0, 0), metavar=("STEPS", "MINUTES"), help="of the first run"
     )
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure again")
     options = parser.parse_args()
@@ -60,7 +61,7 @@ def main() -> None:
     clean = render(world, scenes, random.Random("card"))
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     measure: dict[str, Callable[[], Any]] = {
-        "training": lambda: trained_for(options.run, *options.encoder),
+        "training": lambda: training(options.run, *options.earlier),
         "size": lambda: size(model),
         "restored": lambda: by_degradation(pipe, model, clean),
         "plans": lambda: by_plan(pipe, clean[:PLANNED]),
@@ -73,12 +74,6 @@ def main() -> None:
     shutil.copyfile(ROOT / "LICENSE", MODEL / "LICENSE")
     with replacing(MODEL / "README.md") as path:
         path.write_text(card(measured), encoding="utf-8")
-
-
-def trained_for(run: Path, steps: float, minutes: float) -> dict[str, Any]:
-    """The last line of the second run's log, and how long the first one was."""
-    last: dict[str, Any] = json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    return last | {"encoder": {"steps": int(steps), "minutes": minutes}}
 
 
 def unseen(n: int) -> list[Scene]:
@@ -189,16 +184,16 @@ def draw(pipe: Pipeline, pictures: Tensor, accelerator: str) -> tuple[Any, Tenso
 
 
 def card(measured: Mapping[str, Any]) -> str:
-    training, found, plans = measured["training"], measured["restored"], measured["plans"]
+    run, found, plans = measured["training"], measured["restored"], measured["plans"]
     return (
         Path(__file__)
         .with_suffix(".md")
         .read_text(encoding="utf-8")
         .format(
-            encoder_steps=training["encoder"]["steps"],
-            encoder_minutes=training["encoder"]["minutes"],
-            steps=training["step"],
-            minutes=training["minutes"],
+            encoder_steps=run["earlier"]["steps"],
+            encoder_minutes=run["earlier"]["minutes"],
+            steps=run["step"],
+            minutes=run["minutes"],
             parameters=measured["size"]["parameters"] / 1e6,
             trained=measured["size"]["trained"] / 1e6,
             captions=found["captions"],

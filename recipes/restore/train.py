@@ -59,7 +59,7 @@ class Restoration(Training):
     def network(self) -> Scenes:
         model = restoring(self.world.config)
         for name, parameter in model.named_parameters():
-            attention = any(part in f".{name}" for part in ATTENTION)
+            attention = any(part in name for part in ATTENTION)
             parameter.requires_grad_(trained(name) and attention == self.given.restores)
         return model
 

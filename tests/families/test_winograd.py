@@ -6,15 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.profiler import ProfilerActivity, profile
 
 from stagevar.families.tiny import randomize
 from stagevar.families.tokenizers import winograd
 from stagevar.families.tokenizers.autoencoder import Decoder, Encoder
 from stagevar.families.tokenizers.decoding import picture
 from stagevar.families.tokenizers.winograd import convolved
-from stagevar.memory.predict import Ledger
 
 CASES = {
     "3x3": ((40, 36), 3, (1, 1)),
@@ -92,20 +89,3 @@ def test_a_decoder_by_tiles_draws_the_same_picture_and_an_encoder_takes_none(mon
         encoder(seen)
     assert not torch.equal(tiled, plain)
     assert (tiled - plain).abs().max() < 1e-4 * plain.std() and (banded - plain).abs().max() < 1e-4 * plain.std()
-
-
-@pytest.mark.parametrize(("channels", "side"), [(96, 200), (512, 40)])
-def test_the_prediction_counts_what_tiles_take(channels: int, side: int) -> None:
-    """What PyTorch allocates lies between half of what is predicted and a tenth more."""
-    x = torch.zeros(1, channels, side, side).contiguous(memory_format=torch.channels_last)
-    weight, bias = torch.zeros(channels, channels, 3, 3), torch.zeros(channels)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        convolved(x, weight, bias)
-    live = most = 0
-    for event in seen.profiler.kineto_results.events():  # type: ignore[union-attr]
-        live += event.nbytes() if event.name() == "[memory]" else 0
-        most = max(most, live)
-    with FakeTensorMode(), torch.inference_mode(), Ledger() as ledger:
-        convolved(torch.empty(x.shape), torch.empty(weight.shape), torch.empty(channels))
-        predicted = ledger.lap()
-    assert 0.5 * predicted < most < 1.1 * predicted

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 from stagevar.accelerators.depthvar import ByDepth, Turned
@@ -25,7 +26,8 @@ from stagevar.engine.plan.watch import Activity, AttentionEntropy, CodeEntropy, 
 from stagevar.families.catalogue import FAMILIES
 from stagevar.families.stand_ins import noise_text
 from stagevar.families.tiny import tiny
-from stagevar.memory.predict import TEXT_LENGTH, _measured, run_bytes, weight_bytes
+from stagevar.families.tokenizers.winograd import convolved
+from stagevar.memory.predict import TEXT_LENGTH, Ledger, _measured, run_bytes, weight_bytes
 from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 
@@ -33,7 +35,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 WORDS = 8
 
 
-def allocated(work: Callable[[], None]) -> int:
+def allocated(work: Callable[[], object]) -> int:
     """The most bytes that PyTorch's allocator had given out at once during the work."""
     work()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
@@ -73,6 +75,18 @@ def test_the_prediction_is_what_pytorch_allocates(family: str, batch: int) -> No
 
     predicted = run_bytes(model, model.schedule(), plan, batch, text_length=WORDS)
     assert predicted.peak == pytest.approx(allocated(work), rel=0.1)
+
+
+@pytest.mark.parametrize(("channels", "side"), [(96, 200), (512, 40)])
+def test_the_prediction_counts_what_tiles_of_a_convolution_take(channels: int, side: int) -> None:
+    """What PyTorch allocates lies between half of what is predicted and a tenth more."""
+    x = torch.zeros(1, channels, side, side).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.zeros(channels, channels, 3, 3), torch.zeros(channels)
+    most = allocated(lambda: convolved(x, weight, bias))
+    with FakeTensorMode(), torch.inference_mode(), Ledger() as ledger:
+        convolved(torch.empty(x.shape), torch.empty(weight.shape), torch.empty(channels))
+        predicted = ledger.lap()
+    assert 0.5 * predicted < most < 1.1 * predicted
 
 
 AXES: dict[str, Callable[[int], dict[str, object]]] = {

@@ -296,6 +296,7 @@ def test_a_model_that_learns_to_restore_keeps_its_own_weights(tmp_path):
         assert all(torch.equal(average[name], given[name]) for name in given if not train.trained(name))
         resumed = train.Restoration(options)
         assert resumed.step == 2 and torch.equal(resumed.model.trust, run.model.trust)
+        assert len(resumed.validation()) == 10
         export.write(train.restoring(run.world.config), path, folder)
 
 

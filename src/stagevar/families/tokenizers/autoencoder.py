@@ -39,7 +39,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 class ResidualBlock(nn.Module):
     """Norm, SiLU and convolution twice, plus the input (through a 1x1 convolution if the width changes)."""
 
-    def __init__(self, inputs: int, outputs: int, convolve: Convolve = direct) -> None:
+    def __init__(self, inputs: int, outputs: int, convolve: Convolve) -> None:
         super().__init__()
         self.convolve = convolve
         self.norm1, self.conv1 = _norm(inputs), conv(inputs, outputs)
