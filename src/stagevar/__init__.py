@@ -1,7 +1,8 @@
 """Inference engine for next-scale visual autoregressive image generators.
 
 Names are imported on first use, so that ``import stagevar`` loads neither torch nor transformers.
-Importing it before torch also settles how the threads of torch wait (``stagevar.threads``).
+Importing it before torch also settles how the threads of torch wait (``stagevar.threads``) and how many compiled matrix
+kernels it keeps (``stagevar.kernels``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stagevar import errors, threads
+from stagevar import errors, kernels, threads
 
 if TYPE_CHECKING:
     from stagevar.accelerators.base import Accelerator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 threads.settle()
+kernels.settle()
 
 __all__ = [
     "Accelerator",
