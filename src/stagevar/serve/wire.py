@@ -22,7 +22,7 @@ from stagevar.serve.pictures import Format
 QUALITIES = {"low": 0.0, "medium": 0.5, "high": 1.0, "hd": 1.0}
 """OpenAI's words, as places of the dial of ``stagevar``; at 1 it is the plain run."""
 
-EARLIEST, LATEST = 0.2, 0.75
+EARLIEST, LATEST = 0.1, 0.75
 """Shares of all tokens behind which the first and the last partial picture of a request are shown at the latest."""
 
 HERE = {"num_images_per_prompt": "n", "height and width": "size", "height": "size", "width": "size"}
