@@ -205,12 +205,15 @@ def plain(report: Row) -> str:
             f"{row['seconds']:.2f}",
             f"{row['reference_seconds']:.2f}",
             *(f"{row[name]:.2f}x" for name in ("ratio", "network_ratio", "decoder_ratio")),
+            f"{row['network_seconds']:.2f}",
+            f"{row['network_limit_seconds']:.2f}",
             f"{row['kv_bytes'] / row['reference_kv_bytes']:.2f}",
             str(len(row["executed_scales"])),
         ]
         for row in report["rows"]
     ]
-    head = ["shape", "pixels", "dtype", "batch", "seconds", "twin", "whole", "network", "decoder", "KV bytes", "scales"]
+    head = ["shape", "pixels", "dtype", "batch", "seconds", "twin", "whole", "network", "decoder"]
+    head += ["network, s", "limit, s", "KV bytes", "scales"]
     place = report.get("processor", report["device"])
     missing = ", ".join(f"{each['shape']} in {each['dtype']} at batch {each['batch']}" for each in report["left_out"])
     return (

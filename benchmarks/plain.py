@@ -2,7 +2,8 @@
 
 Both draw in turns, from the same random weights, on the shapes of Infinity-0.13B at 512x512 and VAR-d16 at 256x256.
 Appends to ``results/plain.jsonl``: per shape, dtype and batch the median seconds of a whole call (text to pictures, not
-the text encoder), the ratios of whole, network and decoder, and the bytes that the keys and values take at their peak.
+the text encoder), the ratios of whole, network and decoder, and the bytes that the keys and values take at their peak;
+and of our network the seconds beside those that its operations take at the rate of a large product in the same run.
 ``--quick`` runs the rows that fit into 80 s once and writes nothing; ``--json`` prints the report alone.
 """
 
@@ -22,18 +23,23 @@ from twin import Twin
 
 from stagevar.engine.contract.text import Text
 from stagevar.engine.grids.grid import Schedule
+from stagevar.engine.plan.plan import Plan
 from stagevar.families.infinity.network import Infinity, InfinityConfig
-from stagevar.families.linear import pack
+from stagevar.families.linear import Linear, pack
 from stagevar.families.tiny import randomize
 from stagevar.families.tokenizers.bsq import TokenizerConfig
 from stagevar.families.var.network import VAR, VARConfig
 from stagevar.loading.place import DTYPES
 from stagevar.machine import machine
+from stagevar.measure.predict.flops import plan_flops
 from stagevar.pipeline import Pipeline
 from stagevar.request import EncodedPrompt, Request
 
 WORDS = 32
 """Text tokens of a prompt, about as many as a long sentence has."""
+
+SIDE = 2048
+"""Rows and columns of the product whose rate is the limit."""
 
 BUDGET = 80.0
 """Seconds that ``--quick`` may take."""
@@ -56,6 +62,12 @@ class Shape:
     @property
     def schedule(self) -> Schedule:
         return self.model.schedule(self.side, self.side)
+
+    @property
+    def operations(self) -> int:
+        """Of the network, for one picture."""
+        plan = Plan.uniform(len(self.schedule))
+        return sum(each.total for each in plan_flops(self.model, self.schedule, plan, WORDS))
 
     def texts(self, batch: int) -> list[Text]:
         """One encoded prompt per picture."""
@@ -162,6 +174,8 @@ def compared(shape: Shape, dtype: str, batch: int, repeats: int, device: str) ->
         "ratio": ratio("whole"),
         "network_ratio": ratio("network"),
         "decoder_ratio": ratio("decoder"),
+        "network_seconds": statistics.median(fast.network for fast, _ in turns),
+        "network_limit_seconds": batch * shape.operations / rate(pipe.model.dtype, pipe.model.device),
         "kv_bytes": kept_bytes(shape, DTYPES[dtype], batch),
         "reference_kv_bytes": twin.kv_bytes,
     }
@@ -179,17 +193,30 @@ def theirs(twin: Twin, shape: Shape, batch: int) -> Times:
     guidance = shape.model.guidance_schedule(shape.guidance, schedule)
     assert isinstance(defaults.temperature, float) and isinstance(defaults.top_k, int)
     sampling: dict[str, Any] = {"temperature": defaults.temperature, "top_k": defaults.top_k, "top_p": defaults.top_p}
-    began = now(twin.model)
+    began = now(twin.model.device)
     latent = twin.latent(Text.joined(shape.texts(batch)), schedule, guidance, **sampling)
-    drawn = now(twin.model)
+    drawn = now(twin.model.device)
     twin.decode(latent)
-    return Times(drawn - began, now(twin.model) - drawn)
+    return Times(drawn - began, now(twin.model.device) - drawn)
 
 
-def now(model: VAR | Infinity) -> float:
-    """The clock, when the model's device has done its work."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+def rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of a product of 2048 rows, the best of ten."""
+    layer = Linear(SIDE, SIDE, bias=False).to(device, dtype).requires_grad_(False)
+    x = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
+    pack(layer)
+    times = []
+    for _ in range(10):
+        began = now(device)
+        layer(x)
+        times.append(now(device) - began)
+    return 2 * SIDE**3 / min(times)
+
+
+def now(device: torch.device) -> float:
+    """The clock, when a device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
