@@ -6,10 +6,12 @@ import base64
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +20,7 @@ from stagevar.families.tiny import tiny
 from stagevar.pipeline import Pipeline
 from stagevar.ui.edits import Edits
 
+PAGE = gr.Request(session_hash="one")
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8))
 
 
@@ -41,11 +44,17 @@ def painted(box: tuple[int, int, int, int] | None, size: tuple[int, int] = PICTU
     return {"background": {"path": "background.png"}, "layers": [{"path": "layer_0.png"}], "composite": None}
 
 
-def press(pipe: Pipeline, **fields: Any) -> list[tuple[Any, Any]]:
-    usual: dict[str, Any] = {"model": pipe.model.name, "prompt": "a star", "strength": 0.9}
+def begun(edits: Edits, **fields: Any) -> Iterator[tuple[Any, Any]]:
+    """What the page shows of one press of Draw anew, step by step."""
+    [name] = edits.models
+    usual: dict[str, Any] = {"model": name, "prompt": "a star", "strength": 0.9, "session": PAGE}
     if "painted" not in fields:
         usual["painted"] = painted((0, 0, 6, 12))
-    return list(Edits({pipe.model.name: pipe}).draw(**{**usual, "seed": "3", **fields}))
+    return edits.draw(**{**usual, "seed": "3", **fields})
+
+
+def press(pipe: Pipeline, **fields: Any) -> list[tuple[Any, Any]]:
+    return list(begun(Edits({pipe.model.name: pipe}), **fields))
 
 
 def test_a_press_shows_every_scale_and_ends_with_the_picture_that_python_draws(pipe: Pipeline) -> None:
@@ -58,6 +67,19 @@ def test_a_press_shows_every_scale_and_ends_with_the_picture_that_python_draws(p
         assert found is not None
         shown = Image.open(BytesIO(base64.b64decode(found[1]))).convert("RGB")
         assert np.array_equal(np.asarray(shown), np.asarray(alone))
+
+
+def test_stop_ends_the_run_at_the_next_scale_and_the_wait_for_a_turn(pipe: Pipeline) -> None:
+    edits = Edits({pipe.model.name: pipe})
+    steps = begun(edits)
+    next(steps)
+    edits.stops.stop(PAGE)
+    assert "cancelled before scale 1" in next(steps)[0] and next(steps, None) is None
+    edits.stops.wait(PAGE)
+    edits.stops.stop(PAGE)
+    [(said, _)] = begun(edits)
+    assert "cancelled before its turn" in said
+    assert "Seed 3." in [*begun(edits)][-1][0]
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,10 @@ def test_a_picture_is_painted_on_and_drawn_anew(opened: Callable[..., Page], tmp
     red = page.evaluate(PIXELS, ["#edited img", "data[i] > 120 && data[i + 1] < 90"])
     dark = page.evaluate(PIXELS, ["#edited img", "data[i] < 70 && data[i + 1] < 70 && data[i + 2] < 70"])
     assert red > 40 and dark > 1000  # the circle where it was painted, and what lay around it
+    page.click("#edit")
+    page.wait_for_function("document.querySelector('#edit-said').innerText.includes('scale ')")
+    page.click("#edit-stop")
+    page.wait_for_function("document.querySelector('#edit-said').innerText.includes('cancelled before')")
 
 
 def test_a_page_that_is_closed_while_it_draws_holds_up_no_other(opened: Callable[..., Page]) -> None:

@@ -88,23 +88,23 @@ def test_stop_ends_the_run_of_its_own_page_alone(pipe: Pipeline) -> None:
     steps = presses.draw(**fields, accelerator="none", quality=0.5, session=one)
     for _ in range(3):
         next(steps)
-    presses.stop(other)
+    presses.stops.stop(other)
     assert "scale 3" in next(steps)[0]
-    presses.stop(one)
+    presses.stops.stop(one)
     assert "cancelled before scale 3" in next(steps)[0] and next(steps, None) is None
     assert "fewer operations" in press(presses, "one")[-1][0]
-    presses.stop(one)
+    presses.stops.stop(one)
     assert "fewer operations" in press(presses, "one")[-1][0]  # Stop is of a run, and there was none
 
 
 def test_stop_ends_the_wait_for_a_turn_too(pipe: Pipeline) -> None:
     presses, one = presses_of(pipe), gr.Request(session_hash="one")
-    assert presses.stop(one) == gr.skip()
-    assert "Waiting for its turn" in presses.wait(one)
-    assert "Stopping" in presses.stop(one)
+    assert presses.stops.stop(one) == gr.skip()
+    assert "Waiting for its turn" in presses.stops.wait(one)
+    assert "Stopping" in presses.stops.stop(one)
     [(said, *_)] = press(presses, "one")
     assert "cancelled before its turn" in said and 'role="alert"' in said
-    presses.wait(one)
+    presses.stops.wait(one)
     assert "fewer operations" in press(presses, "one")[-1][0]
 
 

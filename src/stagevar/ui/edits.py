@@ -20,6 +20,7 @@ from stagevar.pipeline import Pipeline
 from stagevar.request import Request
 from stagevar.ui.asked import LONGEST_PROMPT, read_model, read_prompt, read_seed
 from stagevar.ui.report import failure, progress
+from stagevar.ui.stops import Stops
 
 ABOUT = (
     "Choose a picture and paint over what is to be drawn; all else keeps its codes. Without paint the coarse scales "
@@ -29,6 +30,8 @@ DRAWS: dict[str, Any] = {"trigger_mode": "once", "concurrency_limit": 1, "concur
 DRAWS |= {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
 """Of buttons that draw: one of all pages and tabs at a time. Their fields come as the browser sends them, so that what
 is wrong with one is said as every other door says it."""
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Of all else that a page asks for."""
 SIDE = 512
 """Longest side in pixels of the picture that is shown."""
 
@@ -57,36 +60,48 @@ def tab(models: Mapping[str, Pipeline]) -> None:
             with gr.Row():
                 model = gr.Dropdown(list(models), value=next(iter(models)), label="Model", min_width=130)
                 seed = gr.Textbox("1", label="Seed (empty: a fresh one)", min_width=130)
-            press = gr.Button("Draw anew", variant="primary", elem_id="edit")
+            with gr.Row():
+                press = gr.Button("Draw anew", variant="primary", min_width=130, elem_id="edit")
+                stop = gr.Button("Stop", min_width=130, elem_id="edit-stop")
         with gr.Column(min_width=300):
             said, shown = gr.HTML(elem_id="edit-said"), gr.HTML(elem_id="edited")
     edit = Edits(models)
     fields = [model, painted, prompt, strength, seed]
+    press.click(edit.stops.wait, None, [said], **QUIET)
     press.click(edit.draw, fields, [said, shown], **DRAWS)
+    stop.click(edit.stops.stop, None, [said], **QUIET)
 
 
 class Edits:
-    """The button of all open pages.
+    """Draw anew, on all open pages.
 
     Args:
         models: that the tab offers, by name.
     """
 
     def __init__(self, models: Mapping[str, Pipeline]) -> None:
-        self.models = models
+        self.models, self.stops = models, Stops()
 
     def draw(
-        self, model: Any, painted: Mapping[str, Any] | None, prompt: Any, strength: Any, seed: Any
+        self,
+        model: Any,
+        painted: Mapping[str, Any] | None,
+        prompt: Any,
+        strength: Any,
+        seed: Any,
+        session: gr.Request,
     ) -> Iterator[tuple[Any, Any]]:
         """What the page says and shows, scale by scale; of a failure its sentence."""
         try:
-            pipeline = read_model(self.models, model)
-            request = read(painted, prompt, strength, seed)
-            for event in pipeline.events([request]):
-                h, w = event.grid
-                yield progress(f"scale {event.scale + 1} of {event.scales}, {h}x{w} tokens"), _picture(event.preview)
-            assert event.result is not None
-            yield f"<p>Seed {request.seed}. {event.result.notes[0]}</p>", gr.skip()
+            with self.stops.turn(session) as stopped:
+                pipeline = read_model(self.models, model)
+                request = read(painted, prompt, strength, seed)
+                for event in pipeline.events([request], cancelled=stopped):
+                    h, w = event.grid
+                    said = progress(f"scale {event.scale + 1} of {event.scales}, {h}x{w} tokens")
+                    yield said, _picture(event.preview)
+                assert event.result is not None
+                yield f"<p>Seed {request.seed}. {event.result.notes[0]}</p>", gr.skip()
         except Exception as error:
             log.info("shown on the page", exc_info=True)
             yield failure(explain(error)[1]), gr.skip()

@@ -16,7 +16,7 @@ from stagevar.registry import known
 from stagevar.ui import door
 from stagevar.ui.asked import LONGEST_PROMPT, has_dial, named, shown
 from stagevar.ui.door import Page
-from stagevar.ui.edits import DRAWS, tab
+from stagevar.ui.edits import DRAWS, QUIET, tab
 from stagevar.ui.front import nothing
 from stagevar.ui.presses import Presses
 
@@ -84,16 +84,15 @@ def _compare(pipelines: Sequence[Pipeline], models: Mapping[str, Pipeline]) -> N
 
     fields = [model, prompt, size, seed, accelerator, quality]
     outputs = [said, front, scales, words, seed]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     pressed = [draw.click, prompt.submit, seed.submit]
-    gr.on(pressed, presses.wait, None, [said], **quiet)
+    gr.on(pressed, presses.stops.wait, None, [said], **QUIET)
     gr.on(pressed, presses.draw, fields, outputs, **DRAWS)
-    stop.click(presses.stop, None, [said], **quiet)
-    dice.click(lambda: str(secrets.randbits(32)), None, [seed], **quiet)
-    samples.click(lambda sample: sample[0], [samples], [prompt], **quiet)
-    accelerator.change(_dial, [accelerator], [accelerator, quality], **quiet)
+    stop.click(presses.stops.stop, None, [said], **QUIET)
+    dice.click(lambda: str(secrets.randbits(32)), None, [seed], **QUIET)
+    samples.click(lambda sample: sample[0], [samples], [prompt], **QUIET)
+    accelerator.change(_dial, [accelerator], [accelerator, quality], **QUIET)
     if len(models) > 1:
-        model.change(lambda name: _of(models[name]), [model], [size, samples, prompt], **quiet)
+        model.change(lambda name: _of(models[name]), [model], [size, samples, prompt], **QUIET)
 
 
 def mount(app: FastAPI, *pipelines: Pipeline, path: str = "/") -> None:

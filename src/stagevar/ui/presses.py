@@ -1,4 +1,4 @@
-"""What the buttons of the page do: Draw shows a comparison step by step, Stop ends it before its next scale."""
+"""What Draw does: it shows a comparison step by step."""
 
 from __future__ import annotations
 
@@ -8,41 +8,30 @@ from typing import Any
 
 import gradio as gr
 
-from stagevar.errors import Cancelled
 from stagevar.failure import explain
 from stagevar.measure.why.comparison import Comparison
 from stagevar.pipeline import Pipeline
 from stagevar.ui.asked import read, read_model
 from stagevar.ui.front import done, drawing, nothing
 from stagevar.ui.report import failure, plan_in_words, progress, verdict
+from stagevar.ui.stops import Stops
 from stagevar.ui.table import table
 
 Shown = tuple[Any, ...]
 """Words, pictures in front, table of scales, plan, and the seed's field; ``gr.skip()`` leaves one as it is."""
 
-MOST_PAGES = 1000
-"""Pages whose Stop is heard while they wait."""
-
 log = logging.getLogger(__name__)
 
 
 class Presses:
-    """The buttons of all open pages.
+    """Draw, on all open pages.
 
     Args:
         models: that the page offers, by name.
     """
 
     def __init__(self, models: Mapping[str, Pipeline]) -> None:
-        self.models = models
-        self._stopped: dict[str, bool] = {}
-        """Of the pages that draw or wait for their turn, whether Stop was pressed."""
-
-    def wait(self, session: gr.Request) -> str:
-        """What the page shows until it is its turn, from which moment on Stop is of this press."""
-        if len(self._stopped) < MOST_PAGES:
-            self._stopped[str(session.session_hash)] = False
-        return progress("Waiting for its turn")
+        self.models, self.stops = models, Stops()
 
     def draw(
         self,
@@ -55,31 +44,14 @@ class Presses:
         session: gr.Request,
     ) -> Iterator[Shown]:
         """What the page shows, step by step; of a failure its sentence."""
-        name = str(session.session_hash)
-        self._stopped.setdefault(name, False)
-
-        def stopped() -> bool:
-            return self._stopped.get(name, False)
-
         try:
-            if stopped():
-                raise Cancelled("cancelled before its turn")
-            pipeline = read_model(self.models, model)
-            request = read(pipeline.model, prompt, size, seed, accelerator, quality)
-            yield from _shown(Comparison(pipeline, request, stopped))
+            with self.stops.turn(session) as stopped:
+                pipeline = read_model(self.models, model)
+                request = read(pipeline.model, prompt, size, seed, accelerator, quality)
+                yield from _shown(Comparison(pipeline, request, stopped))
         except Exception as error:
             log.info("shown on the page", exc_info=True)
             yield failure(explain(error)[1]), *[gr.skip()] * 4
-        finally:
-            self._stopped.pop(name, None)
-
-    def stop(self, session: gr.Request) -> Any:
-        """End the run of one page, or its wait."""
-        name = str(session.session_hash)
-        if name not in self._stopped:
-            return gr.skip()
-        self._stopped[name] = True
-        return progress("Stopping")
 
 
 def _shown(comparison: Comparison) -> Iterator[Shown]:
