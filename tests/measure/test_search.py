@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,8 @@ def test_files_of_others_are_kept(command: Run, name: str, monkeypatch: pytest.M
     ("settings", "said"),
     [
         ({"budgets": (1.0,)}, "above 1"),
+        ({"budgets": (2.0, math.nan)}, "above 1"),
+        ({"budgets": (math.inf,)}, "above 1"),
         ({"captions": 1}, "captions must be 2"),
         ({"evaluations": 0}, "evaluations must be 1"),
         ({"genome": "width"}, "rows, depth"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +75,7 @@ class Search:
     guidance: PerScale | None = None
 
     def __post_init__(self) -> None:
-        if not self.budgets or min(self.budgets) <= 1:
+        if not self.budgets or not all(1 < budget < math.inf for budget in self.budgets):
             raise OptionError(f"a budget is how many times fewer operations, above 1, not {self.budgets}")
         for name, least in (("captions", 2), ("held_out", 2), ("evaluations", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
