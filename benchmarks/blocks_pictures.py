@@ -45,7 +45,7 @@ def reached(report: Row) -> str:
         [
             row["model"],
             f"{row['target']:g}",
-            f"{100 * row['reached']:.0f}% of {row['pictures']}",
+            f"{100 * row['reached']:.1f}% of {row['pictures']}",
             f"{row['ssim']:.3f}",
             f"{row['ssim_low']:.3f}",
             f"{row['flop_ratio']:.2f}",
