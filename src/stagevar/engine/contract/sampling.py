@@ -24,8 +24,8 @@ def keep_likely(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     ascending = _largest(logits.float(), logits.shape[-1] if whole else top_k)
     least = ascending[..., :1]
     if top_p < 1:
-        gone = (ascending.softmax(-1).cumsum(-1) <= 1 - top_p).sum(-1, keepdim=True)
-        least = ascending.gather(-1, gone.clamp_(max=ascending.shape[-1] - 1))
+        mass = ascending.softmax(-1).cumsum(-1)
+        least = ascending.gather(-1, _first_above(mass, torch.full_like(least, 1 - top_p)))
     return logits.masked_fill(logits < least, -torch.inf)
 
 
@@ -50,8 +50,13 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
         int64 (...), never a code of probability 0.
     """
     cumulative = logits.float().softmax(-1).cumsum(-1)
-    threshold = uniform[..., None] * cumulative[..., -1:]
-    return (cumulative <= threshold).sum(-1).clamp_(max=logits.shape[-1] - 1)
+    return _first_above(cumulative, uniform[..., None] * cumulative[..., -1:]).squeeze(-1)
+
+
+def _first_above(cumulative: Tensor, mass: Tensor) -> Tensor:
+    """The first entry of an ascending axis (..., V) that exceeds ``mass`` (..., 1), the last one if none does: int64
+    (..., 1). A search, since counting the entries up to it would turn all of them into eight bytes each."""
+    return torch.searchsorted(cumulative, mass, right=True).clamp_(max=cumulative.shape[-1] - 1)
 
 
 def gumbel_mixture(logits: Tensor, strength: float, uniform: Tensor) -> Tensor:
