@@ -239,7 +239,7 @@ def test_a_picture_is_painted_on_and_drawn_anew(opened: Callable[..., Page], tmp
     dark = page.evaluate(PIXELS, ["#edited img", "data[i] < 70 && data[i + 1] < 70 && data[i + 2] < 70"])
     assert red > 40 and dark > 1000  # the circle where it was painted, and what lay around it
     page.click("#edit")
-    page.wait_for_function("/Scale [0-9]+ of 10/.test(document.querySelector('#edit-said').innerText)")
+    page.wait_for_function("/Waiting for|Scale [0-9]+ of 10/.test(document.querySelector('#edit-said').innerText)")
     page.click("#edit-stop")
     page.wait_for_function("document.querySelector('#edit-said').innerText.includes('cancelled before')")
 
